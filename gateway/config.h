@@ -1,0 +1,69 @@
+/*
+ * config: the gateway's settings, from the environment.
+ *
+ * Read once, before any thread starts; read-only afterwards, so shared freely.
+ */
+#ifndef GW_CONFIG_H
+#define GW_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum GwLogLevel
+{
+	GW_LOG_DEBUG,
+	GW_LOG_INFO,
+	GW_LOG_WARN,
+	GW_LOG_ERROR
+};
+
+/* A network; IPv4 is kept as ::ffff:0:0/96. */
+struct GwNetwork
+{
+	uint8_t address[16];
+	int prefix; /* 0 to 128 */
+};
+
+struct GwConfig
+{
+	char *listen_address; /* KEELSON_LISTEN, an IPv4 or IPv6 address */
+	int port; /* KEELSON_PORT */
+	char *database_url; /* KEELSON_DATABASE_URL, never logged */
+	bool is_production; /* KEELSON_ENV=production */
+	char *public_url; /* KEELSON_PUBLIC_URL without trailing slash */
+	char *app_url; /* KEELSON_APP_URL without trailing slash */
+	bool is_behind_tls; /* KEELSON_TLS=proxy */
+	bool sends_hsts; /* TLS in front, or the public URL is https */
+	struct GwNetwork *proxies; /* KEELSON_TRUSTED_PROXIES */
+	size_t nproxies;
+	char **origins; /* ALLOWED_ORIGINS, and the origin of the app URL */
+	size_t norigins;
+	enum GwLogLevel log_level; /* KEELSON_LOG_LEVEL */
+	int drain_seconds; /* KEELSON_DRAIN_SECONDS */
+	int loops; /* KEELSON_LOOPS */
+	int pool; /* KEELSON_POOL: fast connections of each loop */
+	int pool_slow; /* KEELSON_POOL_SLOW: of the whole gateway */
+	int pool_upstream; /* KEELSON_POOL_UPSTREAM: of the whole gateway */
+};
+
+/*
+ * Reads the environment. Writes one line per fault to "faults" (every fault,
+ * not only the first) and returns false if there was any.
+ */
+bool gw_config_load(struct GwConfig *config, FILE *faults) __attribute__((warn_unused_result));
+
+/* Frees what gw_config_load allocated. */
+void gw_config_free(struct GwConfig *config);
+
+/* Says whether origin (the header's value) is allowed by ALLOWED_ORIGINS. */
+bool gw_config_allows_origin(const struct GwConfig *config, const char *origin);
+
+/* Reads "10.0.0.0/8", "::1"; false if it is none. */
+bool gw_network_parse(struct GwNetwork *network, const char *text, size_t len);
+
+/* Says whether a 16 byte address (IPv4 mapped) lies in the network. */
+bool gw_network_has(const struct GwNetwork *network, const uint8_t address[16]);
+
+#endif

@@ -1,0 +1,106 @@
+/*
+ * framing: an incremental, strict reader of HTTP/1.x message framing.
+ *
+ * Knows no socket and no library: bytes in, verdict out. It follows every
+ * request of a connection, pipelined ones included, with constant memory, and
+ * may be fed any number of bytes at a time. It is stricter than the library
+ * behind it, so that both can never disagree where a request ends.
+ *
+ *   START ─► METHOD ─► TARGET ─► VERSION ─► fields ─► (body | chunks ─► trailers) ─► START
+ *      any state ─► REFUSED (final)
+ */
+#ifndef GW_FRAMING_H
+#define GW_FRAMING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define GW_FRAMING_TARGET_MAX 8192 /* longer: 414 */
+#define GW_FRAMING_HEADER_MAX 16384 /* field lines of one request, trailers included; longer: 431 */
+#define GW_FRAMING_FIELDS_MAX 100 /* field lines of one request; more: 431 */
+#define GW_FRAMING_PARAMS_MAX 64 /* "&" in a target; more: 400 */
+
+enum GwFramingFault
+{
+	GW_FRAMING_OK,
+	GW_FRAMING_BAD_METHOD, /* not a token */
+	GW_FRAMING_UNLISTED_METHOD, /* a token, but not of capital letters or over 16 long: 405 */
+	GW_FRAMING_BAD_TARGET,
+	GW_FRAMING_LONG_TARGET, /* 414 */
+	GW_FRAMING_MANY_PARAMS,
+	GW_FRAMING_BAD_VERSION,
+	GW_FRAMING_BARE_CR,
+	GW_FRAMING_BARE_LF,
+	GW_FRAMING_NUL,
+	GW_FRAMING_FOLDED,
+	GW_FRAMING_BAD_NAME,
+	GW_FRAMING_SPACE_BEFORE_COLON,
+	GW_FRAMING_BAD_VALUE,
+	GW_FRAMING_NO_HOST,
+	GW_FRAMING_BAD_HOST,
+	GW_FRAMING_TWO_HOSTS,
+	GW_FRAMING_BAD_LENGTH,
+	GW_FRAMING_TWO_LENGTHS,
+	GW_FRAMING_LENGTH_AND_ENCODING,
+	GW_FRAMING_BAD_ENCODING,
+	GW_FRAMING_BAD_CHUNK,
+	GW_FRAMING_BAD_TRAILER,
+	GW_FRAMING_LONG_HEADER, /* 431 */
+	GW_FRAMING_MANY_FIELDS, /* 431 */
+	GW_FRAMING_BAD_EXPECT,
+	GW_FRAMING_FAULTS
+};
+
+/* Where the reader stands, coarsely; what the deadlines need. */
+enum GwFramingPhase
+{
+	GW_FRAMING_IDLE, /* between requests, no byte of the next one seen */
+	GW_FRAMING_HEAD, /* inside a request line or header section */
+	GW_FRAMING_BODY, /* inside a body, chunk framing or trailers */
+	GW_FRAMING_REFUSED
+};
+
+struct GwFraming
+{
+	uint8_t state; /* enum in framing.c */
+	uint8_t fault; /* enum GwFramingFault, once refused */
+	uint8_t name_len; /* of the field under way, 255 = too long to be one of ours */
+	uint8_t field; /* which of our fields it is */
+	uint8_t empty_lines; /* before the request line */
+	uint8_t version_minor;
+	uint8_t method_len;
+	bool has_host, has_length, is_chunked, has_request_id;
+	uint8_t matched; /* of a literal under way */
+	uint8_t digits; /* of a length under way */
+	uint16_t fields;
+	uint16_t params;
+	uint32_t target_len;
+	uint32_t header_len; /* bytes of field lines so far */
+	uint64_t left; /* bytes of body or chunk still to come; or the length under way */
+	uint64_t requests; /* requests seen whole */
+	char name[24]; /* lower-case */
+	char request_id[37]; /* X-Request-ID as far as seen */
+};
+
+void gw_framing_init(struct GwFraming *framing);
+
+/*
+ * Reads len bytes. Returns how many belong to acceptable messages: all of
+ * them, or fewer, and then framing->fault says why (every later call returns
+ * 0). *boundary, if not NULL, is set to the offset in data where the message
+ * under way at the end (or at the fault) began, 0 if it began in an earlier call.
+ */
+size_t gw_framing_feed(struct GwFraming *framing, const char *data, size_t len, size_t *boundary);
+
+enum GwFramingPhase gw_framing_phase(const struct GwFraming *framing);
+
+/* The client's X-Request-ID of the request under way if it was seen whole and is a UUID, else NULL. */
+const char *gw_framing_request_id(const struct GwFraming *framing);
+
+/* HTTP status, error code and message of a fault. */
+int gw_framing_status(enum GwFramingFault fault);
+const char *gw_framing_code(enum GwFramingFault fault);
+const char *gw_framing_message(enum GwFramingFault fault);
+
+#endif

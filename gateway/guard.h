@@ -1,0 +1,101 @@
+/*
+ * guard: reads every connection's bytes before libmicrohttpd does.
+ *
+ * guard.c defines recv(), which the library (and libpq) call instead of libc's.
+ * For an attached descriptor the bytes go through a GwFraming first; for any
+ * other descriptor the call goes straight to the kernel. A refused connection
+ * gets our JSON reply written straight to the socket, its sending side is shut
+ * down, what the client still sends is thrown away (bounded), and the library
+ * sees an end of file when the client closes, or when the loop, after the
+ * linger time, calls shutdown(fd, SHUT_RDWR).
+ *
+ * A fault found behind a request that is still being answered (pipelining)
+ * waits until that reply is out: gw_guard_reply_done().
+ *
+ * Threading: a descriptor is attached, read and detached by one loop. The table
+ * of descriptors is shared; each entry is written by its loop only.
+ */
+#ifndef GW_GUARD_H
+#define GW_GUARD_H
+
+#include "config.h"
+#include "framing.h"
+
+#define GW_GUARD_LINGER_MS 2000 /* how long a refused connection may stay, for the client to read why */
+
+/* What the loop is told about a refusal, for log and metrics. */
+struct GwGuardRefusal
+{
+	int status;
+	const char *code;
+	const char *reason; /* the message sent */
+	const char *request_id; /* 36 characters, valid during the call only */
+	size_t bytes; /* of the reply */
+};
+
+struct GwGuard;
+typedef void (*GwGuardHook)(struct GwGuard *guard, const struct GwGuardRefusal *refusal);
+
+/* One connection's guard. Embedded in the loop's own connection struct. Read-only outside guard.c. */
+struct GwGuard
+{
+	struct GwFraming framing;
+	int fd; /* -1 when not attached */
+	bool is_pending; /* fault found, reply waits for an earlier one */
+	bool is_refused; /* our reply is out; lingering */
+	bool is_gone; /* the client closed, or was thrown out, after the refusal */
+	uint64_t replies; /* completed by the library */
+	uint64_t bytes_in;
+	uint64_t thrown_away; /* bytes read after the refusal */
+	int64_t since_us; /* CLOCK_MONOTONIC: begin of the present phase, see gw_guard_phase() */
+	GwGuardHook hook;
+	void *owner; /* for the hook: the loop's connection */
+	const struct GwConfig *config;
+};
+
+/* Allocates the table for descriptors below max_fds (RLIMIT_NOFILE). Once, before any loop. */
+bool gw_guard_init(size_t max_fds) __attribute__((warn_unused_result));
+
+/*
+ * Proves that libmicrohttpd reads through our recv(): serves one request of a
+ * socket pair by a throw-away daemon. False, with a line on "faults", if not.
+ */
+bool gw_guard_verify(FILE *faults) __attribute__((warn_unused_result));
+
+/*
+ * Starts guarding fd; call from MHD_OPTION_NOTIFY_CONNECTION (started). guard
+ * need not be zeroed and must stay valid until gw_guard_detach. Returns false
+ * if fd is beyond the table: the caller shuts the socket down.
+ */
+bool gw_guard_attach(struct GwGuard *guard, int fd, const struct GwConfig *config,
+					 GwGuardHook hook, void *owner) __attribute__((warn_unused_result));
+
+/* Stops guarding; call from MHD_OPTION_NOTIFY_CONNECTION (closed), before the library closes fd. */
+void gw_guard_detach(struct GwGuard *guard);
+
+/*
+ * Tells that the library finished a request (reply sent, or given up); call
+ * from MHD_OPTION_NOTIFY_COMPLETED. Sends a refusal that waited for it, and
+ * restarts the clock of a head that had begun meanwhile.
+ */
+void gw_guard_reply_done(struct GwGuard *guard);
+
+/*
+ * What the connection is doing and since when (guard->since_us, monotonic µs).
+ * The loop closes with shutdown(fd, SHUT_RDWR): GW_FRAMING_HEAD after 10 s
+ * (first gw_guard_timeout, to answer 408), GW_FRAMING_REFUSED after GW_GUARD_LINGER_MS,
+ * GW_FRAMING_IDLE after the keep-alive time. since_us of BODY is when the body began.
+ */
+enum GwFramingPhase gw_guard_phase(const struct GwGuard *guard);
+
+/*
+ * Refuses from outside: a head (or body that the library still waits for) not
+ * complete in time. Sends 408 REQUEST_TIMEOUT if nothing of an earlier request
+ * is outstanding, then lingers as after any refusal.
+ */
+void gw_guard_timeout(struct GwGuard *guard);
+
+/* Refuses a connection that is over a limit (503 UNAVAILABLE with Retry-After), as first thing on it. */
+void gw_guard_overload(struct GwGuard *guard);
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * reply: the only place where a reply's body and headers are made.
+ *
+ * Every function returns a new MHD_Response (reference belongs to the caller,
+ * who queues it with note->status and then destroys it), or NULL when memory is
+ * short: the caller then closes the connection. Everything passed in is copied.
+ * Thread-safe: no shared state (one compressor per thread).
+ */
+#ifndef GW_REPLY_H
+#define GW_REPLY_H
+
+#include <libpq-fe.h>
+#include <microhttpd.h>
+
+#include "client.h"
+#include "config.h"
+#include "errors.h"
+#include "router.h"
+
+/* What a reply must know of its request. Lives in the request. */
+struct GwAsk
+{
+	const struct GwConfig *config;
+	const char *request_id; /* 36 characters */
+	const char *origin; /* Origin header or NULL */
+	const struct GwRoute *route; /* or NULL */
+	bool accepts_gzip; /* see gw_accepts_gzip */
+	bool accepts_problem; /* see gw_accepts_problem */
+	bool is_https; /* client's scheme */
+	bool has_credential; /* any credential came with it, valid or not */
+	bool closes; /* add "Connection: close" (draining, unread body) */
+};
+
+/* What was made, for MHD_queue_response, log and metrics. */
+struct GwNote
+{
+	int status;
+	size_t bytes; /* of the body */
+	char code[48]; /* error code, empty for none */
+	char user_id[GW_UUID_SIZE]; /* ":user" of the reply's headers, else empty */
+};
+
+/* Reads Accept-Encoding (NULL allowed): gzip with a q above 0. */
+bool gw_accepts_gzip(const char *accept_encoding);
+
+/* Reads Accept: application/problem+json named with a q above 0. */
+bool gw_accepts_problem(const char *accept);
+
+/* From a row of keelson.dispatch: status, headers (JSON text, len 0 = null), body (len 0 and NULL = null). */
+struct MHD_Response *gw_reply_row(const struct GwAsk *ask, int status,
+								  const char *headers, size_t headers_len,
+								  const char *body, size_t body_len, struct GwNote *note);
+
+/* From a failed PGresult; NULL result: the connection died. The caller has done the retries and logs the detail. */
+struct MHD_Response *gw_reply_error(const struct GwAsk *ask, const PGresult *result, struct GwNote *note);
+
+/*
+ * The gateway's own refusal. message NULL: the code's usual one. allow: value of
+ * an Allow header or NULL.
+ */
+struct MHD_Response *gw_reply_refusal(const struct GwAsk *ask, enum GwCode code, const char *message,
+									  const char *allow, struct GwNote *note);
+
+/* 200 (or status) with the envelope around data, JSON text, for built-in endpoints. */
+struct MHD_Response *gw_reply_data(const struct GwAsk *ask, int status, const char *data, size_t len,
+								   struct GwNote *note);
+
+/* A body without envelope. content_type with charset; cache_control NULL: no-store; csp NULL: the one for JSON. */
+struct MHD_Response *gw_reply_plain(const struct GwAsk *ask, int status, const char *content_type,
+									const char *cache_control, const char *csp,
+									const char *body, size_t len, struct GwNote *note);
+
+/* The answer to OPTIONS: 204 with Allow, and CORS if the origin is allowed. */
+struct MHD_Response *gw_reply_options(const struct GwAsk *ask, const char *allow, struct GwNote *note);
+
+/* 308 to the https form of the target (KEELSON_TLS=proxy and a plain GET). target is the raw one. */
+struct MHD_Response *gw_reply_upgrade(const struct GwAsk *ask, const char *target, struct GwNote *note);
+
+/*
+ * A streamed body: callback, cls, free_cls as for MHD_create_response_from_callback
+ * (of unknown size). headers as in gw_reply_row; the Content-Type in it counts, else content_type.
+ */
+struct MHD_Response *gw_reply_stream(const struct GwAsk *ask, int status, const char *content_type,
+									 const char *headers, size_t headers_len,
+									 MHD_ContentReaderCallback callback, void *cls,
+									 MHD_ContentReaderFreeCallback free_cls, struct GwNote *note);
+
+/*
+ * A whole raw HTTP reply (head and JSON error body) for the guard, written
+ * without the library; ends with "Connection: close". Returns its length, 0 if it does not fit.
+ */
+size_t gw_reply_raw_refusal(char *out, size_t size, const struct GwConfig *config, int status,
+							const char *code, const char *message, const char *request_id);
+
+#endif

@@ -1,0 +1,63 @@
+/*
+ * text: a growing byte buffer that remembers failure.
+ *
+ * Every append is safe after a failed one: callers check "failed" once, at the
+ * end. A GwText belongs to one thread. The data is NUL-terminated by
+ * gw_text_take() only.
+ */
+#ifndef GW_TEXT_H
+#define GW_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* A piece of text that somebody else owns; not NUL-terminated. */
+struct GwSlice
+{
+	const char *data;
+	size_t len;
+};
+
+struct GwText
+{
+	char *data;
+	size_t len;
+	size_t size;
+	bool failed; /* an allocation failed; the content is incomplete */
+};
+
+/* Makes room for "more" bytes; false (and failed set) when memory is short. */
+bool gw_text_reserve(struct GwText *text, size_t more);
+
+void gw_text_add(struct GwText *text, const char *data, size_t len);
+void gw_text_puts(struct GwText *text, const char *string);
+void gw_text_printf(struct GwText *text, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+void gw_text_int(struct GwText *text, int64_t value);
+
+/* Appends data as a JSON string with quotes; bytes that are not UTF-8 become U+FFFD. */
+void gw_text_json(struct GwText *text, const char *data, size_t len);
+
+/* Appends "2025-01-15T00:00:00.123456Z" for microseconds since 1970. */
+void gw_text_time(struct GwText *text, int64_t unix_us);
+
+/* Hands the malloc'ed, NUL-terminated data to the caller (NULL after a failure) and empties text. */
+char *gw_text_take(struct GwText *text, size_t *len);
+
+/* Frees the data; the struct may be used again. */
+void gw_text_free(struct GwText *text);
+
+/* Appends a string literal. */
+#define gw_text_lit(text, literal) gw_text_add((text), "" literal, sizeof(literal) - 1)
+
+static inline bool
+gw_slice_is(struct GwSlice slice, const char *string)
+{
+	size_t len = strlen(string);
+
+	return slice.len == len && memcmp(slice.data, string, len) == 0;
+}
+
+#endif
