@@ -1,0 +1,33 @@
+/*
+ * compat.h
+ *	  Differences between the server's major versions, 15 to 18.
+ *
+ * The only file of the extension that may look at PG_VERSION_NUM.
+ */
+#ifndef KS_COMPAT_H
+#define KS_COMPAT_H
+
+#include "postgres.h"
+
+#if PG_VERSION_NUM < 150000
+#error "Keelson needs PostgreSQL 15 or later"
+#endif
+
+#include "storage/latch.h"
+
+/* From 17 on a wait event set belongs to a resource owner. */
+#if PG_VERSION_NUM >= 170000
+#include "storage/waiteventset.h"
+#define ks_create_wait_event_set(nevents) CreateWaitEventSet(NULL, (nevents))
+#else
+#define ks_create_wait_event_set(nevents) CreateWaitEventSet(TopMemoryContext, (nevents))
+#endif
+
+/* 18 lets a module tell its name and version. */
+#if PG_VERSION_NUM >= 180000
+#define KS_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "keelson", .version = "1.0")
+#else
+#define KS_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+#endif /* KS_COMPAT_H */

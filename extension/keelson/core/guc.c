@@ -1,0 +1,70 @@
+/*
+ * guc.c
+ *	  The settings, in alphabetical order.
+ *
+ * What guards anything can be set at server start or by reload only, never by
+ * a role or a session. Secrets are never settings.
+ */
+#include "postgres.h"
+
+#include "utils/guc.h"
+
+#include "core/guc.h"
+
+char *ks_guc_allowed_origins;
+char *ks_guc_app_url;
+char *ks_guc_database;
+int ks_guc_environment;
+char *ks_guc_keyring_command;
+char *ks_guc_keyring_file;
+int ks_guc_password_hash_slots;
+int ks_guc_password_min_length;
+char *ks_guc_public_url;
+
+static const struct config_enum_entry environments[] = {
+	{"development", KS_DEVELOPMENT, false},
+	{"production", KS_PRODUCTION, false},
+	{NULL, 0, false}};
+
+void
+ks_guc_init(void)
+{
+	DefineCustomStringVariable("keelson.allowed_origins",
+							   "Origins of web pages that may use cookie sessions, besides those of the public and app URLs.",
+							   "A comma-separated list such as \"https://app.example.com\".",
+							   &ks_guc_allowed_origins, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.app_url",
+							   "Where the product's pages are; links in mails start with it.",
+							   "Empty: the same as keelson.public_url.",
+							   &ks_guc_app_url, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.database",
+							   "The one database of the cluster that Keelson lives in.",
+							   "The background workers connect to it; elsewhere Keelson's functions refuse.",
+							   &ks_guc_database, "keelson", PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("keelson.environment",
+							 "Whether this is a development or a production installation.",
+							 "In development some replies carry what would otherwise be mailed.",
+							 &ks_guc_environment, KS_PRODUCTION, environments, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.keyring_command",
+							   "A command that prints the keyring, instead of a file.",
+							   "It is run at start and at reload, for at most 10 seconds.",
+							   &ks_guc_keyring_command, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.keyring_file",
+							   "The file with the master keys, readable by the server's user alone.",
+							   "It must lie outside the data directory. Read at start and at reload.",
+							   &ks_guc_keyring_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.password_hash_slots",
+							"How many passwords may be hashed at once.",
+							"0 means one less than the machine's cores, and at least one.",
+							&ks_guc_password_hash_slots, 0, 0, 64, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.password_min_length",
+							"The fewest code points that a new password may have.",
+							"NIST SP 800-63B-4 asks for 15 where a password is the only factor.",
+							&ks_guc_password_min_length, 12, 8, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.public_url",
+							   "Where clients reach the gateway: issuer of tokens, base of OpenAPI and problem types.",
+							   "Without a slash at its end.",
+							   &ks_guc_public_url, "http://127.0.0.1:8080", PGC_SIGHUP, 0, NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("keelson");
+}

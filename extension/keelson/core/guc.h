@@ -1,0 +1,29 @@
+/*
+ * guc.h
+ *	  The settings, keelson.*. Their meaning stands in guc.c, where they are
+ *	  defined; each variable is written by the server's settings machinery alone.
+ */
+#ifndef KS_GUC_H
+#define KS_GUC_H
+
+#include "postgres.h"
+
+typedef enum KsEnvironment
+{
+	KS_DEVELOPMENT,
+	KS_PRODUCTION
+} KsEnvironment;
+
+extern char *ks_guc_allowed_origins;
+extern char *ks_guc_app_url;
+extern char *ks_guc_database;
+extern int ks_guc_environment;
+extern char *ks_guc_keyring_command;
+extern char *ks_guc_keyring_file;
+extern int ks_guc_password_hash_slots;
+extern int ks_guc_password_min_length;
+extern char *ks_guc_public_url;
+
+extern void ks_guc_init(void);
+
+#endif /* KS_GUC_H */

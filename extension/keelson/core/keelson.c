@@ -1,0 +1,41 @@
+/*
+ * keelson.c
+ *	  Entry point: settings, then each capability's own beginning.
+ *
+ * Loaded by shared_preload_libraries, the library makes shared memory and
+ * registers the background workers. Loaded otherwise it defines settings and
+ * functions, and those that need more say what to set.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "core/compat.h"
+#include "core/guc.h"
+#include "core/identity.h"
+#include "core/keeper.h"
+#include "core/shmem.h"
+
+KS_MODULE_MAGIC;
+
+void _PG_init(void);
+
+/*
+ * Each capability's beginning, in the Makefile's order. It registers shared
+ * memory, duties of the keeper and callbacks, and touches no table.
+ */
+static void (*const capabilities[])(void) = {
+	ks_identity_init,
+	ks_keeper_init,
+};
+
+void
+_PG_init(void)
+{
+	ks_guc_init();
+	if (process_shared_preload_libraries_in_progress)
+		ks_shmem_init();
+	for (int i = 0; i < lengthof(capabilities); i++)
+		capabilities[i]();
+}

@@ -1,0 +1,165 @@
+/*
+ * keeper.c
+ *	  The keeper does the duties that capabilities register, each in its time
+ *	  and in a transaction of its own.
+ *
+ * When a duty is next due is kept in shared memory and moved on before the
+ * duty runs: one that fails ends the process, and is not due again when the
+ * postmaster has started the next, so it cannot keep the others from theirs.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "core/keeper.h"
+#include "core/shmem.h"
+#include "core/worker.h"
+
+#define MAX_DUTIES 32
+#define LONGEST_WAIT_MS 60000
+
+typedef struct Duty
+{
+	const char *name;
+	int interval_ms;
+	bool needs_database;
+	void (*run)(void);
+} Duty;
+
+/* Filled while the library is preloaded, fixed afterwards. */
+static Duty duties[MAX_DUTIES];
+static int duty_count;
+static void (*reload_functions[MAX_DUTIES])(void);
+static int reload_count;
+
+typedef struct KeeperShared
+{
+	pg_atomic_uint32 wake;          /* set: all duties are due */
+	TimestampTz due_at[MAX_DUTIES]; /* the keeper alone reads and writes it */
+} KeeperShared;
+
+/* Set when shared memory is made. */
+static KeeperShared *shared;
+
+static void init_shared(void *area, bool found);
+static void run_due_duties(void);
+static void run_duty(const Duty *duty);
+static long time_until_due(void);
+
+void
+ks_keeper_init(void)
+{
+	ks_worker_init();
+	ks_shmem_register("keelson keeper", sizeof(KeeperShared), init_shared, (void **) &shared);
+	ks_worker_register("keeper", "ks_keeper_main", KS_KEEPER_SLOT);
+}
+
+static void
+init_shared(void *area, bool found)
+{
+	KeeperShared *keeper = area;
+
+	if (found)
+		return;
+	memset(keeper, 0, sizeof(*keeper));
+	pg_atomic_init_u32(&keeper->wake, 0);
+}
+
+void
+ks_keeper_register(const char *name, int interval_ms, bool needs_database, void (*run)(void))
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	if (duty_count == MAX_DUTIES)
+		elog(ERROR, "too many duties of the keeper");
+	duties[duty_count++] = (Duty){name, interval_ms, needs_database, run};
+}
+
+void
+ks_keeper_on_reload(void (*run)(void))
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	if (reload_count == MAX_DUTIES)
+		elog(ERROR, "too many functions at the keeper's reload");
+	reload_functions[reload_count++] = run;
+}
+
+void
+ks_keeper_wake(void)
+{
+	if (shared == NULL)
+		return;
+	pg_atomic_write_u32(&shared->wake, 1);
+	ks_worker_wake(KS_KEEPER_SLOT);
+}
+
+void
+ks_keeper_main(Datum arg)
+{
+	MemoryContext turn;
+
+	ks_worker_begin("keeper", DatumGetInt32(arg));
+	turn = AllocSetContextCreate(TopMemoryContext, "keelson keeper turn", ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		MemoryContextSwitchTo(turn);
+		run_due_duties();
+		MemoryContextReset(turn);
+		if (ks_worker_wait(time_until_due()))
+			for (int i = 0; i < reload_count; i++)
+				reload_functions[i]();
+	}
+}
+
+/* Do each duty whose time has come, or all of them after a wake-up. */
+static void
+run_due_duties(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool woken = pg_atomic_exchange_u32(&shared->wake, 0) != 0;
+
+	for (int i = 0; i < duty_count; i++)
+	{
+		/* A clock that was set back must not put a duty off for long. */
+		bool is_due = shared->due_at[i] <= now ||
+					  shared->due_at[i] > TimestampTzPlusMilliseconds(now, duties[i].interval_ms);
+
+		if (!woken && !is_due)
+			continue;
+		shared->due_at[i] = TimestampTzPlusMilliseconds(now, duties[i].interval_ms);
+		run_duty(&duties[i]);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+static void
+run_duty(const Duty *duty)
+{
+	MemoryContext turn = CurrentMemoryContext;
+
+	if (!duty->needs_database)
+		duty->run();
+	else if (ks_worker_transaction_begin(duty->name))
+	{
+		duty->run();
+		ks_worker_transaction_end();
+	}
+	MemoryContextSwitchTo(turn);
+}
+
+/* Milliseconds until the next duty is due. */
+static long
+time_until_due(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	long wait_ms = LONGEST_WAIT_MS;
+
+	for (int i = 0; i < duty_count; i++)
+		wait_ms = Min(wait_ms, TimestampDifferenceMilliseconds(now, shared->due_at[i]));
+	return wait_ms;
+}

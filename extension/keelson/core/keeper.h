@@ -1,0 +1,31 @@
+/*
+ * keeper.h
+ *	  The keeper: the one background worker that looks after the house.
+ */
+#ifndef KS_KEEPER_H
+#define KS_KEEPER_H
+
+#include "postgres.h"
+
+/* The keeper's slot among the workers. */
+#define KS_KEEPER_SLOT 0
+
+/*
+ * Register a duty, from a capability's init function. run() is called every
+ * interval, at start and at once after ks_keeper_wake(); with needs_database,
+ * inside a transaction of its own as keelson_system, and only where the
+ * extension is installed and migrated. An error ends the worker; the next one
+ * does the other duties first.
+ */
+extern void ks_keeper_register(const char *name, int interval_ms, bool needs_database, void (*run)(void));
+
+/* Register a function that is called in the keeper after each reload of the configuration. */
+extern void ks_keeper_on_reload(void (*run)(void));
+
+/* Make the keeper do all its duties now. */
+extern void ks_keeper_wake(void);
+
+extern void ks_keeper_init(void);
+extern PGDLLEXPORT void ks_keeper_main(Datum arg);
+
+#endif /* KS_KEEPER_H */

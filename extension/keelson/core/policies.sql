@@ -1,0 +1,2 @@
+-- What has been applied to this database may be read by administrators.
+grant select on keelson.migrations, keelson.installation to keelson_admin;

@@ -1,0 +1,63 @@
+/*
+ * uuid.c
+ *	  UUID version 7: ids that sort by the time of their making.
+ */
+#include "postgres.h"
+
+#include <time.h>
+
+#include "fmgr.h"
+
+#include "core/uuid.h"
+
+/* 2^12 steps of a millisecond, in nanoseconds, rounded up. */
+#define STEP_NS (1000000 / 4096 + 1)
+
+static int64 rising_clock(void);
+
+void
+ks_uuid7(pg_uuid_t *out)
+{
+	int64 now = rising_clock();
+	uint64 milliseconds = now / 1000000;
+	uint32 fraction = (uint64) (now % 1000000) * 4096 / 1000000;
+
+	if (!pg_strong_random(out->data + 8, UUID_LEN - 8))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random values")));
+	for (int i = 0; i < 6; i++)
+		out->data[i] = milliseconds >> (8 * (5 - i));
+	out->data[6] = 0x70 | (fraction >> 8);
+	out->data[7] = fraction;
+	out->data[8] = 0x80 | (out->data[8] & 0x3f);
+}
+
+PG_FUNCTION_INFO_V1(ks_uuid7_sql);
+
+/* keelson.uuid7() */
+Datum
+ks_uuid7_sql(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t *uuid = palloc(sizeof(pg_uuid_t));
+
+	ks_uuid7(uuid);
+	PG_RETURN_UUID_P(uuid);
+}
+
+/* Nanoseconds since 1970, at least one step after the last call's. */
+static int64
+rising_clock(void)
+{
+	/* Written here alone: the last time handed out by this backend. */
+	static int64 last = 0;
+	struct timespec ts;
+	int64 now;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	now = (int64) ts.tv_sec * 1000000000 + ts.tv_nsec;
+	if (now < last + STEP_NS)
+		now = last + STEP_NS;
+	last = now;
+	return now;
+}
