@@ -15,9 +15,18 @@
 
 #include "storage/latch.h"
 
-/* From 17 on a wait event set belongs to a resource owner. */
-#if PG_VERSION_NUM >= 170000
+/* 18 writes it before the declaration and has dropped the older macro. */
+#if PG_VERSION_NUM >= 180000
+#define KS_NORETURN pg_noreturn
+#else
+#define KS_NORETURN __attribute__((noreturn))
+#endif
+
+/* From 17 on a wait event set belongs to a resource owner, in 18 with a header of its own. */
+#if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
+#endif
+#if PG_VERSION_NUM >= 170000
 #define ks_create_wait_event_set(nevents) CreateWaitEventSet(NULL, (nevents))
 #else
 #define ks_create_wait_event_set(nevents) CreateWaitEventSet(TopMemoryContext, (nevents))

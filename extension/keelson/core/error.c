@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 
-static void raise(int status, const char *code, const char *field, const char *hint, const char *message) pg_attribute_noreturn();
+KS_NORETURN static void raise(int status, const char *code, const char *field, const char *hint, const char *message);
 static char *optional_text(FunctionCallInfo fcinfo, int argno);
 
 bool

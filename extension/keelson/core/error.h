@@ -11,6 +11,8 @@
 
 #include "postgres.h"
 
+#include "core/compat.h"
+
 /* The SQLSTATE of an HTTP status, 400 to 599. */
 #define KS_SQLSTATE(status) \
 	MAKE_SQLSTATE('K', 'S', '0' + (status) / 100, '0' + (status) / 10 % 10, '0' + (status) % 10)
@@ -25,9 +27,9 @@ extern int ks_error_status(int sqlstate);
  * Raise an error: the status, the code a program reads, what the person can
  * do (NULL: nothing known), and the message for a person.
  */
-extern void ks_raise(int status, const char *code, const char *hint, const char *fmt, ...) pg_attribute_printf(4, 5) pg_attribute_noreturn();
+KS_NORETURN extern void ks_raise(int status, const char *code, const char *hint, const char *fmt, ...) pg_attribute_printf(4, 5);
 
 /* The same, naming the argument (snake_case) that is at fault. */
-extern void ks_raise_field(int status, const char *code, const char *field, const char *hint, const char *fmt, ...) pg_attribute_printf(5, 6) pg_attribute_noreturn();
+KS_NORETURN extern void ks_raise_field(int status, const char *code, const char *field, const char *hint, const char *fmt, ...) pg_attribute_printf(5, 6);
 
 #endif /* KS_ERROR_H */
