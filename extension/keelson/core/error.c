@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 
-KS_NORETURN static void raise(int status, const char *code, const char *field, const char *hint, const char *message);
+KS_NORETURN static void report_error(int status, const char *code, const char *field, const char *hint, const char *message);
 static char *optional_text(FunctionCallInfo fcinfo, int argno);
 
 bool
@@ -39,7 +39,7 @@ ks_raise(int status, const char *code, const char *hint, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(message, sizeof(message), fmt, args);
 	va_end(args);
-	raise(status, code, NULL, hint, message);
+	report_error(status, code, NULL, hint, message);
 }
 
 void
@@ -51,7 +51,7 @@ ks_raise_field(int status, const char *code, const char *field, const char *hint
 	va_start(args, fmt);
 	vsnprintf(message, sizeof(message), fmt, args);
 	va_end(args);
-	raise(status, code, field, hint, message);
+	report_error(status, code, field, hint, message);
 }
 
 PG_FUNCTION_INFO_V1(ks_raise_sql);
@@ -71,12 +71,12 @@ ks_raise_sql(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the status of an error is 400 to 599, not %d", status)));
-	raise(status, optional_text(fcinfo, 1), optional_text(fcinfo, 4), optional_text(fcinfo, 3), optional_text(fcinfo, 2));
+	report_error(status, optional_text(fcinfo, 1), optional_text(fcinfo, 4), optional_text(fcinfo, 3), optional_text(fcinfo, 2));
 }
 
 /* Report the error; field and hint may be NULL. */
 static void
-raise(int status, const char *code, const char *field, const char *hint, const char *message)
+report_error(int status, const char *code, const char *field, const char *hint, const char *message)
 {
 	ereport(ERROR,
 			(errcode(KS_SQLSTATE(status)),
