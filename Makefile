@@ -1,0 +1,41 @@
+# The only door: each target is one script of scripts/. Variables such as
+# KEELSON_PORT=9090 or TESTS='dispatch t/010' may be given as arguments.
+
+.DEFAULT_GOAL := help
+.PHONY: help up down psql check check-asan check-valgrind bench format lint clean install
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-24s%s\n' "$$target" "$$what"; done
+
+up: ## install what is missing, build, start the server and the gateway
+	@scripts/up
+
+down: ## stop the gateway and the server
+	@scripts/down
+
+psql: ## open psql as administrator
+	@scripts/psql
+
+check: ## run all tests (TESTS='dispatch t/010' runs some, VECTORS=dir gives test vectors)
+	@scripts/check
+
+check-asan: ## run the tests under AddressSanitizer and UBSan
+	@scripts/check asan
+
+check-valgrind: ## run the tests under valgrind
+	@scripts/check valgrind
+
+bench: ## run the benchmarks, write bench/results.json
+	@scripts/bench
+
+format: ## format the C code
+	@scripts/format
+
+lint: ## check formatting and scripts, build with gcc and clang, warnings as errors
+	@scripts/lint
+
+clean: ## remove what the build made (never ./var)
+	@scripts/clean
+
+install: ## install the extension and the gateway on this system (DESTDIR, prefix, PG_CONFIG)
+	@scripts/install

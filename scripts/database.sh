@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# What is inside the database: the code, the state, the secrets.
+
+# Run SQL from standard input as administrator, stopping at the first error.
+# One row a line, columns apart by |.
+sql() {
+	"$PG_BIN/psql" -X -q -A -t -v ON_ERROR_STOP=1 -h "$SOCKET" -p "$PGPORT_WANTED" -U "$ADMIN" -d "$DATABASE" "$@"
+}
+
+# Bring the database's code and state in line with the built extension; sets
+# code_changed if anything had to be done.
+apply_code() {
+	local built state
+	code_changed=
+	built=$(code_checksum "$TREE/usr/share/postgresql/$PG_MAJOR/extension")
+	state=$(code_state)
+	[ "$state" != "$built" ] || return 0
+	code_changed=yes
+	case $state in
+		none) say "creating the extension in the database $DATABASE" ;;
+		*) say "bringing the database in line with the code" ;;
+	esac
+	sql --single-transaction -f "$ROOT/scripts/apply-code.sql" >/dev/null ||
+		fail "the database cannot take this code: the reason stands above"
+	state=$(code_state)
+	[ "$state" = "$built" ] || fail "after the migration the database has code $state, not $built"
+}
+
+# The checksum that the install script in a folder carries.
+code_checksum() {
+	local version
+	version=$(sed -n "s/^default_version *= *'\(.*\)'/\1/p" "$1/keelson.control")
+	sed -n "s/^as \\\$\\\$ select '\([0-9a-f]\{64\}\)'::text \\\$\\\$;/\1/p" "$1/keelson--$version.sql"
+}
+
+# The checksum of the code that the database has and is migrated to, else
+# "none" (no extension), "old" or "unmigrated".
+code_state() {
+	sql <<-'END'
+		select exists (select from pg_extension where extname = 'keelson') as created,
+		    exists (select from pg_extension where extname = 'pg_cron') as scheduled \gset
+		\if :created
+		    select to_regprocedure('keelson._code_checksum()') is not null
+		        and to_regprocedure('keelson.is_migrated()') is not null as known \gset
+		    \if :known
+		        select case when keelson.is_migrated() and :'scheduled' then keelson._code_checksum() else 'unmigrated' end;
+		    \else
+		        select 'old';
+		    \endif
+		\else
+		    select 'none';
+		\endif
+	END
+}

@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# What every script of the door shares: messages, places, and running a
+# command as one of Keelson's users. Sourced first by all of them.
+
+set -euo pipefail
+# The last command of a pipe runs in this shell, so that it can set variables.
+shopt -s lastpipe
+unset CDPATH MAKEFLAGS MFLAGS MAKELEVEL GNUMAKEFLAGS PGDATABASE PGHOST PGPORT PGUSER PGPASSWORD PGSERVICE PGOPTIONS
+export LC_ALL=C.UTF-8
+umask 022
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+
+say() {
+	printf '%s\n' "$*"
+}
+
+# Print the reason, and below it any further lines, and end.
+fail() {
+	printf 'keelson: %s\n' "$1" >&2
+	shift
+	[ $# -eq 0 ] || printf '  %s\n' "$@" >&2
+	exit 1
+}
+
+is_root() {
+	[ "$(id -u)" = 0 ]
+}
+
+# Become a user and a command, outside the clone, which that user may not be
+# able to enter. An ordinary person can only be that person.
+become() {
+	local user=$1
+	shift
+	cd /
+	if is_root; then
+		exec setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups \
+			env HOME=/ USER="$user" LOGNAME="$user" "$@"
+	fi
+	exec "$@"
+}
+
+# Run a command as a user.
+as_user() {
+	(become "$@")
+}
+
+# Wait until a command succeeds, at most so many tenths of a second.
+wait_for() {
+	local tenths=$1
+	shift
+	while ! "$@"; do
+		[ "$((tenths -= 1))" -gt 0 ] || return 1
+		sleep 0.1
+	done
+}
+
+# Write standard input to a file, by renaming, only if that changes it. Sets
+# file_changed if it did.
+write_file() {
+	local file=$1 mode=$2
+	file_changed=
+	(umask 077 && cat >"$file.new")
+	chmod "$mode" "$file.new"
+	if cmp -s "$file.new" "$file"; then
+		rm -f "$file.new"
+	else
+		mv -f "$file.new" "$file"
+		file_changed=yes
+	fi
+}
+
+# 32 random bytes in letters that need no quoting anywhere.
+random_secret() {
+	head -c 32 /dev/urandom | base64 -w 0 | tr '+/' '-_' | tr -d '='
+}
+
+checksum() {
+	sha256sum "$@" | cut -c 1-64
+}
