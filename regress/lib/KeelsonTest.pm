@@ -1,0 +1,234 @@
+# A private cluster with Keelson in it, for the TAP tests.
+#
+#   use KeelsonTest;
+#   my $keelson = KeelsonTest->new('door');             # started, extension created, migrated
+#   my $gateway = $keelson->gateway(KEELSON_LOOPS => 1);  # the real binary, ready
+#   my $reply   = $gateway->get('/api/auth/status');
+#
+# The surroundings come by environment (scripts/ and the Makefile set it):
+#   KEELSON_TEST_BINDIR   bin directory of the PostgreSQL tree that holds the extension
+#   KEELSON_TEST_GATEWAY  the gateway's binary
+#   KEELSON_TEST_GATEWAY_WRAPPER  words put before it (valgrind …)
+#   KEELSON_TEST_SLOW     factor on every deadline (sanitizer and valgrind runs)
+#   KEELSON_TEST_TMP      where scratch files go; VECTORS  the published vectors
+#
+# Nothing here sleeps for luck: wait_until() polls a condition with a deadline.
+
+package KeelsonTest;
+
+use strict;
+use warnings;
+
+use Carp;
+use Cwd qw(abs_path);
+use Exporter 'import';
+use File::Basename qw(basename dirname);
+use File::Path qw(make_path remove_tree);
+use File::Temp ();
+use JSON::PP ();
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(wait_until json_decode json_encode slurp);
+
+our $slow = $ENV{KEELSON_TEST_SLOW} || 1;
+our $root = abs_path(dirname(__FILE__) . '/../..');
+
+BEGIN
+{
+	$ENV{KEELSON_TEST_BINDIR} or die "KEELSON_TEST_BINDIR is not set: run the tests by \"make check\"\n";
+	chomp(my $pgxs = `@{[ $ENV{PG_CONFIG} || 'pg_config' ]} --pgxs`);
+	$ENV{PATH} = "$ENV{KEELSON_TEST_BINDIR}:$ENV{PATH}";
+	# A folder for each test, emptied of what an earlier failure left.
+	($ENV{TESTDIR} = ($ENV{KEELSON_TEST_TMP} || 'tmp') . '/' . basename($0)) =~ s/\.pl$//;
+	remove_tree($ENV{TESTDIR});
+	make_path($ENV{TESTDIR});
+	my $source = dirname($pgxs) . '/../..';
+	$ENV{PG_REGRESS} ||= "$source/src/test/regress/pg_regress";
+	unshift @INC, "$source/src/test/perl";
+}
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils ();
+
+use KeelsonTest::Gateway;
+
+my $json = JSON::PP->new->utf8->canonical->allow_nonref;
+
+sub json_decode { return $json->decode($_[0]); }
+sub json_encode { return $json->encode($_[0]); }
+
+# The bytes of a file.
+sub slurp
+{
+	my ($path) = @_;
+	open my $file, '<:raw', $path or croak "$path: $!";
+	local $/;
+	return scalar <$file>;
+}
+
+# Polls a condition until it holds; its value, or false when the seconds are over.
+sub wait_until
+{
+	my ($condition, $seconds) = @_;
+	my $deadline = time() + ($seconds || 10) * $slow;
+	while (1)
+	{
+		my $value = $condition->();
+		return $value if $value;
+		return 0 if time() > $deadline;
+		sleep(0.02);
+	}
+}
+
+# A started cluster. Options: conf (more postgresql.conf), bare (no keelson in it at all),
+# unmigrated (created, not migrated), database (its name).
+sub new
+{
+	my ($class, $name, %options) = @_;
+	my $self = bless {
+		name     => $name,
+		database => $options{database} || 'keelson',
+		password => join('', map { sprintf '%02x', rand 256 } 1 .. 16),
+		gateways => [],
+		users    => 0,
+	}, $class;
+	my $node = $self->{node} = PostgreSQL::Test::Cluster->new($name);
+	$node->init(extra => [ '--encoding=UTF8', '--locale=C.UTF-8' ]);
+	$self->{keyring} = $node->basedir . '/keyring';
+	KeelsonTest::write_keyring($self->{keyring});
+	$node->append_conf('postgresql.conf', $self->_settings(%options));
+	$self->_allow_gateway;
+	$node->start;
+	return $self if $options{bare};
+	$node->safe_psql('postgres', "create database $self->{database}");
+	$self->install unless $options{uninstalled};
+	$self->migrate unless $options{uninstalled} || $options{unmigrated};
+	return $self;
+}
+
+# The settings of a test cluster: small, and everything that Keelson needs.
+sub _settings
+{
+	my ($self, %options) = @_;
+	my $preload = exists $options{preload} ? $options{preload} : 'keelson';
+	return join "\n", "shared_preload_libraries = '$preload'",
+		$preload =~ /keelson/
+		? ("keelson.database = '$self->{database}'", "keelson.keyring_file = '$self->{keyring}'")
+		: (),
+		'shared_buffers = 32MB', 'max_connections = 60', 'restart_after_crash = on', 'log_statement = none',
+		'max_wal_size = 256MB', 'log_min_messages = warning', $options{conf} || '', '';
+}
+
+# The gateway's role must give its password, as in a real cluster; the rest of a test cluster is open.
+sub _allow_gateway
+{
+	my ($self) = @_;
+	my $hba = $self->{node}->data_dir . '/pg_hba.conf';
+	my $rest = slurp($hba);
+	open my $file, '>', $hba or die "$hba: $!";
+	print $file "local all keelson_gateway scram-sha-256\n", $rest;
+	close $file;
+	return;
+}
+
+# A keyring file as make up writes one: a master key under id 1, readable by its owner alone.
+sub write_keyring
+{
+	my ($path, @ids) = @_;
+	@ids = (1) unless @ids;
+	open my $random, '<:raw', '/dev/urandom' or die "/dev/urandom: $!";
+	umask 0077;
+	open my $file, '>', $path or die "$path: $!";
+	for my $id (@ids)
+	{
+		read $random, my $key, 32;
+		print $file "$id ", unpack('H*', $key), "\n";
+	}
+	close $file;
+	return;
+}
+
+sub install
+{
+	my ($self) = @_;
+	$self->sql('create extension keelson cascade');
+	$self->sql("alter role keelson_gateway password '$self->{password}'");
+	return;
+}
+
+sub migrate { return $_[0]->sql('select keelson.migrate()'); }
+sub node    { return $_[0]->{node}; }
+
+# Runs SQL as the superuser; its output, or dies.
+sub sql
+{
+	my ($self, $sql, %options) = @_;
+	return $self->{node}->safe_psql($options{database} || $self->{database}, $sql, %options);
+}
+
+# Runs SQL that may fail: (exit status, output, messages).
+sub try_sql
+{
+	my ($self, $sql, %options) = @_;
+	my ($output, $messages) = ('', '');
+	my $status = $self->{node}->psql(
+		$options{database} || $self->{database}, $sql,
+		stdout        => \$output,
+		stderr        => \$messages,
+		on_error_die  => 0,
+		on_error_stop => 1,
+		extra_params  => $options{role} ? [ '-U', $options{role} ] : []);
+	return ($status, $output, $messages);
+}
+
+# The connection string that the gateway is given.
+sub url
+{
+	my ($self) = @_;
+	return sprintf 'postgresql://keelson_gateway:%s@/%s?host=%s&port=%d', $self->{password}, $self->{database},
+		$self->{node}->host, $self->{node}->port;
+}
+
+# A running gateway; environment variables as arguments, unready => 1 does not wait for it to serve.
+sub gateway
+{
+	my ($self, %given) = @_;
+	my $unready = delete $given{unready};
+	my $gateway = KeelsonTest::Gateway->new(
+		directory => $self->{node}->basedir,
+		name      => 'gateway' . @{ $self->{gateways} },
+		env       => { KEELSON_DATABASE_URL => $self->url, KEELSON_RATE_LIMITS => 'off', KEELSON_LOOPS => 2, %given });
+	push @{ $self->{gateways} }, $gateway;
+	$gateway->start;
+	$gateway->wait_ready unless $unready;
+	return $gateway;
+}
+
+# A fresh user through the API: email, password, id, token, refresh.
+sub user
+{
+	my ($self, $gateway, %given) = @_;
+	my %user = (
+		email    => sprintf('person%d@example.com', ++$self->{users}),
+		password => 'correct horse battery ' . $self->{users},
+		%given);
+	my $reply = $gateway->post('/api/auth/register', { email => $user{email}, password => $user{password} });
+	$reply->{status} == 201 or die "register answered $reply->{status}: $reply->{content}";
+	my $data = $reply->{json}{data};
+	return { %user, id => $data->{user}{id}, token => $data->{accessToken}, refresh => $data->{refreshToken} };
+}
+
+# The server's own log as text.
+sub server_log { return slurp($_[0]->{node}->logfile); }
+
+# Ends what runs; called at the end of the test too.
+sub stop
+{
+	my ($self) = @_;
+	$_->stop for grep { $_->running } @{ $self->{gateways} };
+	$self->{node}->stop('fast');
+	return;
+}
+
+1;
