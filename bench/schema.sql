@@ -1,0 +1,69 @@
+-- What the benchmark calls: a small product of two tables, written as any product built on Keelson would be.
+
+create schema if not exists bench;
+comment on schema bench is 'A small product that the benchmark calls';
+grant usage on schema bench to keelson_app;
+
+create table bench.events (
+    user_id uuid not null,
+    id uuid not null default keelson.uuid7(),
+    feature text not null,
+    minutes numeric not null,
+    created_at timestamptz not null default now(),
+    constraint events_pkey primary key (user_id, id)
+);
+
+create table bench.totals (
+    user_id uuid not null,
+    month date not null,
+    minutes numeric not null,
+    requests bigint not null,
+    constraint totals_pkey primary key (user_id, month)
+);
+
+alter table bench.events enable row level security;
+alter table bench.totals enable row level security;
+create policy own on bench.events
+    using (user_id = keelson.current_user_id())
+    with check (user_id = keelson.current_user_id());
+create policy own on bench.totals
+    using (user_id = keelson.current_user_id())
+    with check (user_id = keelson.current_user_id());
+grant select, insert, update on bench.events, bench.totals to keelson_app;
+
+create type bench.month_total as (month date, minutes numeric, requests bigint);
+
+create function bench.event_add(feature text, minutes numeric)
+returns bench.month_total
+language plpgsql
+as $$
+declare
+    total bench.month_total;
+begin
+    insert into bench.events (user_id, feature, minutes)
+    values (keelson.current_user_id(), event_add.feature, event_add.minutes);
+    insert into bench.totals as t (user_id, month, minutes, requests)
+    values (keelson.current_user_id(), date_trunc('month', now() at time zone 'UTC')::date, event_add.minutes, 1)
+    on conflict (user_id, month) do update
+        set minutes = t.minutes + excluded.minutes,
+            requests = t.requests + 1
+    returning t.month, t.minutes, t.requests into total;
+    return total;
+end;
+$$;
+comment on function bench.event_add(text, numeric) is 'Records a use and returns the month''s total';
+
+create function bench.nothing()
+returns void
+language plpgsql
+as $$
+begin
+end;
+$$;
+comment on function bench.nothing() is 'Does nothing, for the price of the call itself';
+
+grant execute on function bench.event_add(text, numeric) to keelson_app;
+grant execute on function bench.nothing() to keelson_app;
+
+select keelson.route('POST bench/events', 'bench.event_add');
+select keelson.route('GET bench/nothing', 'bench.nothing');
