@@ -30,12 +30,19 @@ need_packages() {
 
 # Print the packages of these groups that are not installed, in one line.
 missing_packages() {
-	local wanted installed
-	wanted=$(awk -v groups=" $* " '!/^#/ && index(groups, " " $1 " ") { print $2 }' "$ROOT/scripts/packages" | sort -u)
-	# shellcheck disable=SC2086 # a list of words
-	installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $wanted 2>/dev/null |
-		sed -n 's/^installed //p' | sort -u || true)
-	comm -23 <(printf '%s\n' "$wanted") <(printf '%s\n' "$installed") | paste -s -d ' '
+	local group package program
+	local -a wanted=() installed=() missing=()
+	while read -r group package program; do
+		[[ $group != '#'* && " $* " == *" $group "* ]] || continue
+		[ -z "$program" ] || ! command -v "$program" >/dev/null || continue
+		wanted+=("$package")
+	done <"$ROOT/scripts/packages"
+	dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${wanted[@]}" 2>/dev/null |
+		sed -n 's/ installed$//p' | mapfile -t installed || true
+	for package in "${wanted[@]}"; do
+		[[ " ${installed[*]} " == *" $package "* ]] || missing+=("$package")
+	done
+	echo "${missing[*]}"
 }
 
 # True if sudo works: without asking, or by asking whoever sits there.

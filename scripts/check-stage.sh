@@ -1,0 +1,87 @@
+# shellcheck shell=bash
+# The stage: a folder of short name with a copy of the clone, where the tests'
+# user may read and write whatever the clone's own path and modes are.
+#
+#   src/     the clone, built          pgsql/   PostgreSQL with the extension
+#   vectors/ the published vectors     tools/   programs that are not installed
+#   tmp/     scratch of the tests      sql/     the cluster of the SQL tests
+
+CHECK_USER=keelson-check
+TOOLS=$ROOT/regress/tools
+
+make_stage() {
+	local vectors=$1 folder
+	make_check_user
+	folder=$(scratch_folder)
+	STAGE=$(mktemp -d "$folder/keelson-check.XXXXXX")
+	chmod 0755 "$STAGE"
+	SOURCE=$STAGE/src
+	mkdir "$SOURCE" "$STAGE/tmp" "$STAGE/tools" "$STAGE/sql"
+	tar -C "$ROOT" --exclude=./var --exclude=./.git -cf - . | tar -C "$SOURCE" -xf -
+	[ -z "$vectors" ] || cp -r "$vectors" "$STAGE/vectors"
+	[ ! -d "$TOOLS" ] || cp -r "$TOOLS/." "$STAGE/tools"
+	STAGE_BIN=$STAGE/pgsql/usr/lib/postgresql/$PG_MAJOR/bin
+}
+
+# As root the tests run as a system user of their own, who has nothing to do
+# with any running cluster.
+make_check_user() {
+	if ! is_root; then
+		CHECK_USER=$(id -un)
+	elif ! id "$CHECK_USER" >/dev/null 2>&1; then
+		say "creating the system user $CHECK_USER"
+		useradd --system --user-group --no-create-home --home-dir /nonexistent \
+			--shell /usr/sbin/nologin "$CHECK_USER" || fail "useradd $CHECK_USER failed"
+	fi
+}
+
+give_stage() {
+	chmod -R a+rX "$STAGE"
+	! is_root || chown -R "$CHECK_USER:$CHECK_USER" "$STAGE"
+}
+
+# A folder of short name that programs may be run from.
+scratch_folder() {
+	local folder probe
+	for folder in /tmp /var/tmp; do
+		probe=$(mktemp "$folder/keelson-probe.XXXXXX") || continue
+		printf '#!/bin/sh\n' >"$probe"
+		chmod +x "$probe"
+		if "$probe" 2>/dev/null; then
+			rm -f "$probe"
+			echo "$folder"
+			return
+		fi
+		rm -f "$probe"
+	done
+	fail "neither /tmp nor /var/tmp lets programs be run"
+}
+
+# What the tests take from npm, as the lock file says.
+fetch_npm_packages() {
+	[ -f "$ROOT/regress/package-lock.json" ] || return 0
+	[ "$ROOT/regress/package-lock.json" -nt "$ROOT/regress/node_modules/.package-lock.json" ] || return 0
+	say "fetching the tests' npm packages"
+	if (cd "$ROOT/regress" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >&2; then
+		touch "$ROOT/regress/node_modules/.package-lock.json"
+	else
+		say "npm failed: the tests that need its packages are skipped"
+	fi
+}
+
+# promtool checks our metrics. It comes out of its package without the package
+# being installed, which would start a Prometheus server.
+fetch_promtool() {
+	local folder
+	! command -v promtool >/dev/null || return 0
+	[ ! -x "$TOOLS/promtool" ] || return 0
+	say "fetching promtool out of the Debian package prometheus"
+	folder=$(mktemp -d)
+	if (cd "$folder" && apt-get -q download prometheus >/dev/null 2>&1 && dpkg-deb -x ./*.deb .); then
+		mkdir -p "$TOOLS"
+		cp "$folder/usr/bin/promtool" "$TOOLS/"
+	else
+		say "it cannot be had: the test that needs it is skipped"
+	fi
+	rm -rf "$folder"
+}
