@@ -7,8 +7,8 @@
 #include <sys/socket.h>
 
 #include "config.h"
+#include "uuid.h"
 
-#define GW_UUID_SIZE 37 /* 36 characters and NUL */
 #define GW_TRACE_SIZE 56 /* "00-<32>-<16>-<2>" and NUL */
 
 struct GwClient
@@ -27,12 +27,6 @@ struct GwClient
  */
 void gw_client_find(struct GwClient *client, const struct GwConfig *config, const struct sockaddr *peer,
 					const char *forwarded_for, const char *forwarded_proto);
-
-/* Writes a new UUIDv7. Any thread; random bytes are drawn in batches per thread. */
-void gw_uuid7(char out[GW_UUID_SIZE]);
-
-/* Says whether text is a UUID in its usual form (36 characters). */
-bool gw_uuid_is_valid(const char *text);
 
 /* The request's id: the client's if it is a UUID, else a new one. given may be NULL. */
 void gw_request_id(char out[GW_UUID_SIZE], const char *given);

@@ -38,7 +38,7 @@ struct GwConfig
 	bool sends_hsts; /* TLS in front, or the public URL is https */
 	struct GwNetwork *proxies; /* KEELSON_TRUSTED_PROXIES */
 	size_t nproxies;
-	char **origins; /* ALLOWED_ORIGINS, and the origin of the app URL */
+	char **origins; /* ALLOWED_ORIGINS */
 	size_t norigins;
 	enum GwLogLevel log_level; /* KEELSON_LOG_LEVEL */
 	int drain_seconds; /* KEELSON_DRAIN_SECONDS */

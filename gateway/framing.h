@@ -48,7 +48,7 @@ enum GwFramingFault
 	GW_FRAMING_BAD_TRAILER,
 	GW_FRAMING_LONG_HEADER, /* 431 */
 	GW_FRAMING_MANY_FIELDS, /* 431 */
-	GW_FRAMING_BAD_EXPECT,
+	GW_FRAMING_LONG_BODY, /* a length of more than 18 digits: 413 */
 	GW_FRAMING_FAULTS
 };
 
@@ -65,31 +65,37 @@ struct GwFraming
 {
 	uint8_t state; /* enum in framing.c */
 	uint8_t fault; /* enum GwFramingFault, once refused */
-	uint8_t name_len; /* of the field under way, 255 = too long to be one of ours */
-	uint8_t field; /* which of our fields it is */
-	uint8_t empty_lines; /* before the request line */
-	uint8_t version_minor;
-	uint8_t method_len;
-	bool has_host, has_length, is_chunked, has_request_id;
+	/* Of the request under way, zeroed between requests: */
+	uint8_t field; /* which of the fields we read is under way */
+	uint8_t name_len; /* of the field name under way, at most one more than fits */
+	uint8_t value_len; /* bytes of a value that we read, at most 255 */
 	uint8_t matched; /* of a literal under way */
-	uint8_t digits; /* of a length under way */
+	uint8_t empty_lines; /* before the request line */
+	uint8_t method_len;
+	uint8_t minor; /* version: 0 or 1 */
+	uint8_t digits; /* significant ones of the length under way */
+	uint8_t request_id_len; /* 37: too long */
+	bool has_host, has_length, is_chunked, in_trailers;
 	uint16_t fields;
 	uint16_t params;
 	uint32_t target_len;
 	uint32_t header_len; /* bytes of field lines so far */
 	uint64_t left; /* bytes of body or chunk still to come; or the length under way */
-	uint64_t requests; /* requests seen whole */
-	char name[24]; /* lower-case */
+	char name[20]; /* lower-case */
 	char request_id[37]; /* X-Request-ID as far as seen */
+	/* Of the connection: */
+	uint64_t requests; /* seen whole */
 };
 
 void gw_framing_init(struct GwFraming *framing);
 
 /*
- * Reads len bytes. Returns how many belong to acceptable messages: all of
- * them, or fewer, and then framing->fault says why (every later call returns
- * 0). *boundary, if not NULL, is set to the offset in data where the message
- * under way at the end (or at the fault) began, 0 if it began in an earlier call.
+ * Reads len bytes. Returns how many were read without fault: all of them, or
+ * fewer, and then framing->fault says why (every later call returns 0).
+ * *boundary, if not NULL, is set to the offset in data where the message under
+ * way at the end (or at the fault) began, 0 if it began in an earlier call; the
+ * bytes before it are whole messages, or the end of one. The verdict does not
+ * depend on how the bytes are cut into calls.
  */
 size_t gw_framing_feed(struct GwFraming *framing, const char *data, size_t len, size_t *boundary);
 

@@ -46,7 +46,4 @@ enum GwTargetFault gw_target_parse(struct GwTarget *target, char *raw, size_t le
 /* A sentence for the client about a fault. */
 const char *gw_target_message(enum GwTargetFault fault);
 
-/* Says whether data is well-formed UTF-8 (no surrogates, nothing over U+10FFFF). */
-bool gw_utf8_is_valid(const char *data, size_t len);
-
 #endif

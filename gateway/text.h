@@ -43,6 +43,12 @@ void gw_text_json(struct GwText *text, const char *data, size_t len);
 /* Appends "2025-01-15T00:00:00.123456Z" for microseconds since 1970. */
 void gw_text_time(struct GwText *text, int64_t unix_us);
 
+/* Writes "2025-01-15T00:00:00" and NUL for seconds since 1970. */
+void gw_time_stamp(char out[20], int64_t seconds);
+
+/* Says whether data is well-formed UTF-8 (no surrogates, nothing over U+10FFFF). */
+bool gw_utf8_is_valid(const char *data, size_t len);
+
 /* Hands the malloc'ed, NUL-terminated data to the caller (NULL after a failure) and empties text. */
 char *gw_text_take(struct GwText *text, size_t *len);
 

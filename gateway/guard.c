@@ -1,0 +1,309 @@
+/*
+ * guard: reads every connection's bytes before libmicrohttpd does.
+ *
+ * recv() below takes the place of libc's for the whole process, because the
+ * dynamic linker finds the executable's symbol first. Calls for descriptors
+ * without a guard (libpq's sockets) go straight on to the kernel.
+ *
+ * What recv() does for a guarded connection:
+ *
+ *   reading ──fault, nothing outstanding──────────────► refused (reply out, half closed)
+ *      │                                                   ▲
+ *      └──fault behind an unanswered request──► pending ───┘ gw_guard_reply_done
+ *
+ * While pending or refused the library is told "nothing there now". Bytes in
+ * front of the faulty request are handed on, none of the request itself when
+ * they came together; a part that came earlier is with the library already,
+ * which waits for the rest in vain until the connection ends.
+ */
+#include <errno.h>
+#include <microhttpd.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "guard.h"
+#include "reply.h"
+
+#define THROW_AWAY_MAX (1024 * 1024) /* bytes that a refused client may still send */
+#define REPLY_SIZE 2048
+
+/* Guards by descriptor. Set once by gw_guard_init; an entry is written by the loop that owns the descriptor. */
+static struct GwGuard *_Atomic *table;
+static size_t table_size;
+
+static struct GwGuard *find(int fd);
+static ssize_t inspect(struct GwGuard *guard, const char *data, size_t len);
+static ssize_t linger(struct GwGuard *guard);
+static void refuse(struct GwGuard *guard);
+static void answer(struct GwGuard *guard, int status, const char *code, const char *message);
+static bool is_outstanding(const struct GwGuard *guard);
+
+/* Stands in for libc's recv; same contract. */
+ssize_t
+recv(int fd, void *buffer, size_t size, int flags)
+{
+	struct GwGuard *guard = find(fd);
+	ssize_t got;
+
+	if (guard == NULL)
+		return recvfrom(fd, buffer, size, flags, NULL, NULL);
+	if (guard->is_refused)
+		return linger(guard);
+	if (guard->is_pending)
+	{
+		errno = EAGAIN;
+		return -1;
+	}
+	got = recvfrom(fd, buffer, size, flags, NULL, NULL);
+	if (got <= 0 || (flags & MSG_PEEK) != 0)
+		return got;
+	return inspect(guard, buffer, (size_t) got);
+}
+
+static struct GwGuard *
+find(int fd)
+{
+	if (fd < 0 || (size_t) fd >= table_size)
+		return NULL;
+	return atomic_load_explicit(&table[fd], memory_order_acquire);
+}
+
+/* Reads new bytes; returns what recv returns. */
+static ssize_t
+inspect(struct GwGuard *guard, const char *data, size_t len)
+{
+	enum GwFramingPhase phase = gw_framing_phase(&guard->framing);
+	uint64_t requests = guard->framing.requests;
+	size_t boundary;
+
+	guard->bytes_in += len;
+	gw_framing_feed(&guard->framing, data, len, &boundary);
+	if (guard->framing.fault == GW_FRAMING_OK)
+	{
+		if (gw_framing_phase(&guard->framing) != phase || guard->framing.requests != requests)
+			guard->since_us = gw_monotonic_us();
+		return (ssize_t) len;
+	}
+	if (!is_outstanding(guard))
+	{
+		refuse(guard);
+		return linger(guard);
+	}
+	guard->is_pending = true;
+	if (boundary > 0)
+		return (ssize_t) boundary;
+	errno = EAGAIN;
+	return -1;
+}
+
+/* Whether a request was handed on whole and the library has not finished it. */
+static bool
+is_outstanding(const struct GwGuard *guard)
+{
+	return guard->replies < guard->framing.requests;
+}
+
+/* Sends the reply for the framing's fault. */
+static void
+refuse(struct GwGuard *guard)
+{
+	enum GwFramingFault fault = guard->framing.fault;
+
+	answer(guard, gw_framing_status(fault), gw_framing_code(fault), gw_framing_message(fault));
+}
+
+/*
+ * Sends a reply past the library and closes our direction, so that the client
+ * reads it to its end. Should the socket's buffer not take it whole, the
+ * connection is cut: half a reply must not look like one.
+ */
+static void
+answer(struct GwGuard *guard, int status, const char *code, const char *message)
+{
+	char reply[REPLY_SIZE];
+	char made[GW_UUID_SIZE];
+	const char *request_id = gw_framing_request_id(&guard->framing);
+	struct GwGuardRefusal refusal = {.status = status, .code = code, .reason = message};
+
+	if (request_id == NULL)
+	{
+		gw_uuid7(made);
+		request_id = made;
+	}
+	refusal.request_id = request_id;
+	refusal.bytes = gw_reply_raw_refusal(reply, sizeof(reply), guard->config, status, code, message, request_id);
+	if (send(guard->fd, reply, refusal.bytes, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t) refusal.bytes)
+		shutdown(guard->fd, SHUT_WR);
+	else
+		shutdown(guard->fd, SHUT_RDWR);
+	guard->is_refused = true;
+	guard->is_pending = false;
+	guard->since_us = gw_monotonic_us();
+	if (guard->hook != NULL)
+		guard->hook(guard, &refusal);
+}
+
+/*
+ * Throws away what a refused client still sends: closing with unread bytes
+ * would reset the connection and take our reply with it. Returns what recv returns.
+ */
+static ssize_t
+linger(struct GwGuard *guard)
+{
+	char waste[4096];
+	ssize_t got;
+
+	do
+	{
+		got = recvfrom(guard->fd, waste, sizeof(waste), MSG_DONTWAIT, NULL, NULL);
+		if (got > 0)
+			guard->thrown_away += (uint64_t) got;
+	} while (got > 0 && guard->thrown_away < THROW_AWAY_MAX);
+	if (got > 0)
+	{
+		shutdown(guard->fd, SHUT_RDWR);
+		got = 0;
+	}
+	if (got == 0)
+		guard->is_gone = true;
+	return got;
+}
+
+bool
+gw_guard_init(size_t max_fds)
+{
+	table = calloc(max_fds, sizeof(*table));
+	table_size = table != NULL ? max_fds : 0;
+	return table != NULL;
+}
+
+bool
+gw_guard_attach(struct GwGuard *guard, int fd, const struct GwConfig *config, GwGuardHook hook, void *owner)
+{
+	memset(guard, 0, sizeof(*guard));
+	guard->fd = -1;
+	if (fd < 0 || (size_t) fd >= table_size)
+		return false;
+	gw_framing_init(&guard->framing);
+	guard->fd = fd;
+	guard->config = config;
+	guard->hook = hook;
+	guard->owner = owner;
+	guard->since_us = gw_monotonic_us();
+	atomic_store_explicit(&table[fd], guard, memory_order_release);
+	return true;
+}
+
+void
+gw_guard_detach(struct GwGuard *guard)
+{
+	if (guard->fd >= 0)
+		atomic_store_explicit(&table[guard->fd], NULL, memory_order_release);
+	guard->fd = -1;
+}
+
+void
+gw_guard_reply_done(struct GwGuard *guard)
+{
+	guard->replies++;
+	if (guard->is_refused || guard->fd < 0)
+		return;
+	guard->since_us = gw_monotonic_us();
+	if (guard->is_pending && !is_outstanding(guard))
+	{
+		refuse(guard);
+		linger(guard);
+	}
+}
+
+enum GwFramingPhase
+gw_guard_phase(const struct GwGuard *guard)
+{
+	if (guard->is_refused)
+		return GW_FRAMING_REFUSED;
+	/* A fault that waits for an earlier reply is no refusal yet. */
+	if (guard->is_pending)
+		return GW_FRAMING_IDLE;
+	return gw_framing_phase(&guard->framing);
+}
+
+void
+gw_guard_timeout(struct GwGuard *guard)
+{
+	if (guard->is_refused || guard->fd < 0)
+		return;
+	if (is_outstanding(guard))
+	{
+		shutdown(guard->fd, SHUT_RDWR);
+		return;
+	}
+	answer(guard, 408, "REQUEST_TIMEOUT", "The request did not arrive in time");
+	linger(guard);
+}
+
+void
+gw_guard_overload(struct GwGuard *guard)
+{
+	if (guard->is_refused || guard->fd < 0)
+		return;
+	answer(guard, 503, "UNAVAILABLE", "There are too many connections, try again soon");
+	linger(guard);
+}
+
+/* The throw-away daemon's only answer. */
+static enum MHD_Result
+verify_answer(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
+			  const char *version, const char *data, size_t *size, void **state)
+{
+	struct MHD_Response *response;
+	enum MHD_Result result;
+
+	(void) cls, (void) url, (void) method, (void) version, (void) data, (void) size, (void) state;
+	response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+	result = MHD_queue_response(connection, MHD_HTTP_NO_CONTENT, response);
+	MHD_destroy_response(response);
+	return result;
+}
+
+bool
+gw_guard_verify(FILE *faults)
+{
+	static const char request[] = "GET / HTTP/1.1\r\nHost: self\r\nConnection: close\r\n\r\n";
+	struct GwGuard guard = {.fd = -1};
+	struct MHD_Daemon *daemon;
+	struct sockaddr_storage nowhere = {.ss_family = AF_UNIX};
+	int pair[2] = {-1, -1};
+	enum MHD_Result added;
+	int turn;
+	bool is_seen = false;
+
+	daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, verify_answer, NULL, MHD_OPTION_END);
+	if (daemon == NULL || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0)
+		goto done;
+	if (!gw_guard_attach(&guard, pair[0], NULL, NULL, NULL))
+		goto done;
+	added = MHD_add_connection(daemon, pair[0], (struct sockaddr *) &nowhere, sizeof(nowhere.ss_family));
+	pair[0] = -1; /* the daemon closes it, accepted or not */
+	if (added != MHD_YES)
+		goto done;
+	if (write(pair[1], request, sizeof(request) - 1) == (ssize_t) sizeof(request) - 1)
+		for (turn = 0; turn < 8 && guard.framing.requests == 0; turn++)
+			MHD_run(daemon);
+	is_seen = guard.framing.requests == 1;
+
+done:
+	if (!is_seen)
+		fputs("libmicrohttpd does not read through the guard's recv(): it cannot be trusted with connections\n", faults);
+	gw_guard_detach(&guard);
+	if (daemon != NULL)
+		MHD_stop_daemon(daemon);
+	if (pair[0] >= 0)
+		close(pair[0]);
+	if (pair[1] >= 0)
+		close(pair[1]);
+	return is_seen;
+}

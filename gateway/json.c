@@ -1,0 +1,675 @@
+/*
+ * json: checking of request bodies, and a reader of the small objects that the
+ * database sends.
+ *
+ * The check is one pass without building anything. Names of the objects that
+ * are open are kept as slices on a stack so that a repeated one is found: by
+ * comparing for small objects, by a hash set (SipHash under a key of the thread's
+ * own, so that no client can make names collide) once an object has many members.
+ * Names are compared as they are after decoding of escapes.
+ */
+#include <stdlib.h>
+
+#include "json.h"
+#include "uuid.h"
+
+#define NAMES_LINEAR 16 /* an object with more members gets a hash set */
+
+/* A decoded name of an object that is open. */
+struct Name
+{
+	uint64_t hash; /* only while its object's set is made */
+	struct GwSlice raw;
+	bool has_escape;
+};
+
+struct Check
+{
+	const char *at;
+	const char *end;
+	const char *reason;
+	int depth;
+	struct Name *names; /* of all open objects, innermost last */
+	size_t nnames, names_size;
+	struct Name first[64]; /* where names points until it must grow */
+	uint32_t *slots; /* hash set of one object's names: index + 1 */
+	size_t slots_size;
+};
+
+static bool check_value(struct Check *check);
+static bool check_object(struct Check *check);
+static bool check_array(struct Check *check);
+static bool check_string(struct Check *check, struct Name *name);
+static bool check_escape(struct Check *check, uint32_t *code);
+static bool check_number(struct Check *check);
+static bool check_word(struct Check *check, const char *word, size_t len);
+static bool check_names(struct Check *check, size_t from);
+static bool push_name(struct Check *check, const struct Name *name);
+static bool hash_name(struct Name *name);
+static bool same_name(const struct Name *a, const struct Name *b);
+static bool fail(struct Check *check, const char *reason);
+static void skip_space(struct Check *check);
+static int hex4(const char *at, const char *end);
+static size_t put_utf8(char *out, uint32_t code);
+static enum GwJsonType skip_value(struct GwJsonCursor *cursor, struct GwSlice *raw);
+
+bool
+gw_json_check(const char *body, size_t len, const char **reason, size_t *offset)
+{
+	struct Check check;
+	bool is_good;
+
+	check.at = body;
+	check.end = body + len;
+	check.reason = NULL;
+	check.depth = 0;
+	check.names = check.first;
+	check.nnames = 0;
+	check.names_size = sizeof(check.first) / sizeof(check.first[0]);
+	check.slots = NULL;
+	check.slots_size = 0;
+	is_good = check_value(&check);
+	if (is_good)
+	{
+		skip_space(&check);
+		if (check.at < check.end)
+			is_good = fail(&check, "There is something after the end of the JSON text");
+	}
+	if (!is_good)
+	{
+		if (reason != NULL)
+			*reason = check.reason;
+		if (offset != NULL)
+			*offset = (size_t) (check.at - body);
+	}
+	if (check.names != check.first)
+		free(check.names);
+	free(check.slots);
+	return is_good;
+}
+
+static void
+skip_space(struct Check *check)
+{
+	while (check->at < check->end &&
+		   (*check->at == ' ' || *check->at == '\n' || *check->at == '\r' || *check->at == '\t'))
+		check->at++;
+}
+
+static bool
+fail(struct Check *check, const char *reason)
+{
+	if (check->reason == NULL)
+		check->reason = reason;
+	return false;
+}
+
+/* Recursion is bounded by GW_JSON_DEPTH. */
+static bool
+check_value(struct Check *check)
+{
+	skip_space(check);
+	if (check->at == check->end)
+		return fail(check, "The JSON text ends too early");
+	switch (*check->at)
+	{
+		case '{':
+			return check_object(check);
+		case '[':
+			return check_array(check);
+		case '"':
+			return check_string(check, NULL);
+		case 't':
+			return check_word(check, "true", 4);
+		case 'f':
+			return check_word(check, "false", 5);
+		case 'n':
+			return check_word(check, "null", 4);
+		default:
+			return check_number(check);
+	}
+}
+
+static bool
+check_word(struct Check *check, const char *word, size_t len)
+{
+	if ((size_t) (check->end - check->at) < len || memcmp(check->at, word, len) != 0)
+		return fail(check, "The body is not valid JSON");
+	check->at += len;
+	return true;
+}
+
+static bool
+check_object(struct Check *check)
+{
+	size_t from = check->nnames;
+
+	if (++check->depth > GW_JSON_DEPTH)
+		return fail(check, "The JSON text is nested more than 32 deep");
+	check->at++;
+	skip_space(check);
+	if (check->at < check->end && *check->at == '}')
+		goto done;
+	for (;;)
+	{
+		struct Name name;
+
+		skip_space(check);
+		if (check->at == check->end || *check->at != '"')
+			return fail(check, "An object's member must begin with its name in double quotes");
+		if (!check_string(check, &name) || !push_name(check, &name))
+			return false;
+		skip_space(check);
+		if (check->at == check->end || *check->at != ':')
+			return fail(check, "An object's name must be followed by a colon");
+		check->at++;
+		if (!check_value(check))
+			return false;
+		skip_space(check);
+		if (check->at < check->end && *check->at == '}')
+			break;
+		if (check->at == check->end || *check->at != ',')
+			return fail(check, "Members of an object must be separated by commas");
+		check->at++;
+	}
+	if (!check_names(check, from))
+		return false;
+done:
+	check->at++;
+	check->nnames = from;
+	check->depth--;
+	return true;
+}
+
+static bool
+check_array(struct Check *check)
+{
+	if (++check->depth > GW_JSON_DEPTH)
+		return fail(check, "The JSON text is nested more than 32 deep");
+	check->at++;
+	skip_space(check);
+	if (check->at < check->end && *check->at == ']')
+		goto done;
+	for (;;)
+	{
+		if (!check_value(check))
+			return false;
+		skip_space(check);
+		if (check->at < check->end && *check->at == ']')
+			break;
+		if (check->at == check->end || *check->at != ',')
+			return fail(check, "Elements of an array must be separated by commas");
+		check->at++;
+	}
+done:
+	check->at++;
+	check->depth--;
+	return true;
+}
+
+static bool
+check_number(struct Check *check)
+{
+	const char *at = check->at;
+	const char *end = check->end;
+	const char *digits;
+
+#define SKIP_DIGITS() while (at < end && *at >= '0' && *at <= '9') at++
+	if (at < end && *at == '-')
+		at++;
+	digits = at;
+	SKIP_DIGITS();
+	if (at == digits || (*digits == '0' && at - digits > 1))
+		return fail(check, "The body is not valid JSON");
+	if (at < end && *at == '.')
+	{
+		digits = ++at;
+		SKIP_DIGITS();
+		if (at == digits)
+			return fail(check, "A number must have digits after its point");
+	}
+	if (at < end && (*at == 'e' || *at == 'E'))
+	{
+		at++;
+		if (at < end && (*at == '+' || *at == '-'))
+			at++;
+		digits = at;
+		SKIP_DIGITS();
+		if (at == digits)
+			return fail(check, "A number must have digits in its exponent");
+	}
+#undef SKIP_DIGITS
+	check->at = at;
+	return true;
+}
+
+/* Reads a string; goes to *name if wanted. */
+static bool
+check_string(struct Check *check, struct Name *name)
+{
+	const char *begin = ++check->at;
+	bool has_escape = false;
+	bool is_ascii = true;
+
+	while (check->at < check->end && *check->at != '"')
+	{
+		unsigned char c = (unsigned char) *check->at;
+
+		if (c == '\\')
+		{
+			uint32_t code;
+
+			has_escape = true;
+			if (!check_escape(check, &code))
+				return false;
+			continue;
+		}
+		if (c < 0x20)
+			return fail(check, "A string has a control character that must be escaped");
+		is_ascii &= c < 0x80;
+		check->at++;
+	}
+	if (check->at == check->end)
+		return fail(check, "The JSON text ends too early");
+	if (!is_ascii && !gw_utf8_is_valid(begin, (size_t) (check->at - begin)))
+		return fail(check, "A string is not UTF-8");
+	if (name != NULL)
+		*name = (struct Name){0, {begin, (size_t) (check->at - begin)}, has_escape};
+	check->at++;
+	return true;
+}
+
+/* Reads an escape, of a surrogate pair both halves. */
+static bool
+check_escape(struct Check *check, uint32_t *code)
+{
+	static const char plain[] = "\"\\/bfnrt";
+	static const char meant[] = "\"\\/\b\f\n\r\t";
+	const char *at = check->at + 1;
+	const char *known;
+	int unit;
+
+	if (at < check->end && *at != '\0' && (known = strchr(plain, *at)) != NULL)
+	{
+		*code = (unsigned char) meant[known - plain];
+		check->at += 2;
+		return true;
+	}
+	unit = at < check->end && *at == 'u' ? hex4(at + 1, check->end) : -1;
+	if (unit < 0)
+		return fail(check, "A string has an escape that JSON does not know");
+	if (unit == 0)
+		return fail(check, "A string has the character U+0000");
+	at += 5;
+	*code = (uint32_t) unit;
+	if (unit >= 0xD800 && unit <= 0xDFFF)
+	{
+		int low = unit <= 0xDBFF && check->end - at >= 6 && at[0] == '\\' && at[1] == 'u' ? hex4(at + 2, check->end) : -1;
+
+		if (low < 0xDC00 || low > 0xDFFF)
+			return fail(check, "A string has half of a surrogate pair");
+		*code = 0x10000 + (((uint32_t) unit - 0xD800) << 10) + ((uint32_t) low - 0xDC00);
+		at += 6;
+	}
+	check->at = at;
+	return true;
+}
+
+/* The value of four hexadecimal digits, -1 if there are none. */
+static int
+hex4(const char *at, const char *end)
+{
+	int value = 0;
+	int i;
+
+	if (end - at < 4)
+		return -1;
+	for (i = 0; i < 4; i++)
+	{
+		int c = (unsigned char) at[i];
+
+		if (c >= '0' && c <= '9')
+			value = value * 16 + c - '0';
+		else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
+			value = value * 16 + (c | 0x20) - 'a' + 10;
+		else
+			return -1;
+	}
+	return value;
+}
+
+static size_t
+put_utf8(char *out, uint32_t code)
+{
+	if (code < 0x80)
+	{
+		out[0] = (char) code;
+		return 1;
+	}
+	if (code < 0x800)
+	{
+		out[0] = (char) (0xC0 | code >> 6);
+		out[1] = (char) (0x80 | (code & 0x3F));
+		return 2;
+	}
+	if (code < 0x10000)
+	{
+		out[0] = (char) (0xE0 | code >> 12);
+		out[1] = (char) (0x80 | (code >> 6 & 0x3F));
+		out[2] = (char) (0x80 | (code & 0x3F));
+		return 3;
+	}
+	out[0] = (char) (0xF0 | code >> 18);
+	out[1] = (char) (0x80 | (code >> 12 & 0x3F));
+	out[2] = (char) (0x80 | (code >> 6 & 0x3F));
+	out[3] = (char) (0x80 | (code & 0x3F));
+	return 4;
+}
+
+static bool
+push_name(struct Check *check, const struct Name *name)
+{
+	if (check->nnames == check->names_size)
+	{
+		size_t size = check->names_size * 2;
+		struct Name *names = check->names == check->first ? malloc(size * sizeof(*names))
+														  : realloc(check->names, size * sizeof(*names));
+
+		if (names == NULL)
+			return fail(check, "There is not enough memory to check the JSON text");
+		if (check->names == check->first)
+			memcpy(names, check->first, sizeof(check->first));
+		check->names = names;
+		check->names_size = size;
+	}
+	check->names[check->nnames++] = *name;
+	return true;
+}
+
+/* Looks for a repeated name among those from "from" on, when their object ends. */
+static bool
+check_names(struct Check *check, size_t from)
+{
+	static const char repeated[] = "An object has the same name twice";
+	size_t count = check->nnames - from;
+	size_t i, j, size;
+
+	if (count <= NAMES_LINEAR)
+	{
+		for (i = from + 1; i < check->nnames; i++)
+			for (j = from; j < i; j++)
+				if (same_name(&check->names[i], &check->names[j]))
+					return fail(check, repeated);
+		return true;
+	}
+	for (size = 64; size < count * 2;)
+		size *= 2;
+	if (size > check->slots_size)
+	{
+		free(check->slots);
+		check->slots = malloc(size * sizeof(*check->slots));
+		check->slots_size = check->slots != NULL ? size : 0;
+		if (check->slots == NULL)
+			return fail(check, "There is not enough memory to check the JSON text");
+	}
+	memset(check->slots, 0, size * sizeof(*check->slots));
+	for (i = from; i < check->nnames; i++)
+	{
+		struct Name *name = &check->names[i];
+
+		if (!hash_name(name))
+			return fail(check, "There is not enough memory to check the JSON text");
+		for (j = name->hash & (size - 1); check->slots[j] != 0; j = (j + 1) & (size - 1))
+		{
+			const struct Name *other = &check->names[from + check->slots[j] - 1];
+
+			if (other->hash == name->hash && same_name(other, name))
+				return fail(check, repeated);
+		}
+		check->slots[j] = (uint32_t) (i - from + 1);
+	}
+	return true;
+}
+
+#define ROTATE(x, b) ((x) << (b) | (x) >> (64 - (b)))
+
+static void
+sip_round(uint64_t v[4])
+{
+	v[0] += v[1];
+	v[2] += v[3];
+	v[1] = ROTATE(v[1], 13) ^ v[0];
+	v[3] = ROTATE(v[3], 16) ^ v[2];
+	v[0] = ROTATE(v[0], 32);
+	v[2] += v[1];
+	v[0] += v[3];
+	v[1] = ROTATE(v[1], 17) ^ v[2];
+	v[3] = ROTATE(v[3], 21) ^ v[0];
+	v[2] = ROTATE(v[2], 32);
+}
+
+/* SipHash-1-3. */
+static uint64_t
+sip_hash(const char *data, size_t len)
+{
+	/* Drawn at the thread's first use. */
+	static _Thread_local uint64_t key[2];
+	uint64_t v[4];
+	uint64_t word;
+	size_t i;
+
+	if (key[0] == 0)
+		gw_random(key, sizeof(key));
+	v[0] = key[0] ^ 0x736f6d6570736575U;
+	v[1] = key[1] ^ 0x646f72616e646f6dU;
+	v[2] = key[0] ^ 0x6c7967656e657261U;
+	v[3] = key[1] ^ 0x7465646279746573U;
+	for (i = 0; i <= len / 8; i++)
+	{
+		size_t left = len - i * 8;
+
+		word = left < 8 ? (uint64_t) len << 56 : 0;
+		memcpy(&word, data + i * 8, left < 8 ? left : 8);
+		v[3] ^= word;
+		sip_round(v);
+		v[0] ^= word;
+	}
+	v[2] ^= 0xFF;
+	for (i = 0; i < 3; i++)
+		sip_round(v);
+	return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+/* Sets the hash of a name as it is after decoding. */
+static bool
+hash_name(struct Name *name)
+{
+	char *decoded;
+	long len;
+
+	if (!name->has_escape)
+	{
+		name->hash = sip_hash(name->raw.data, name->raw.len);
+		return true;
+	}
+	decoded = malloc(name->raw.len + 1);
+	if (decoded == NULL)
+		return false;
+	len = gw_json_decode(name->raw, decoded, name->raw.len + 1);
+	name->hash = sip_hash(decoded, (size_t) len);
+	free(decoded);
+	return true;
+}
+
+/* Names with escapes are compared decoded. */
+static bool
+same_name(const struct Name *a, const struct Name *b)
+{
+	char *one, *two;
+	long len_one, len_two;
+	bool is_same;
+
+	if (!a->has_escape && !b->has_escape)
+		return a->raw.len == b->raw.len && memcmp(a->raw.data, b->raw.data, a->raw.len) == 0;
+	one = malloc(a->raw.len + 1);
+	two = malloc(b->raw.len + 1);
+	/* Without memory the names count as the same: refused rather than let through. */
+	is_same = one == NULL || two == NULL;
+	if (!is_same)
+	{
+		len_one = gw_json_decode(a->raw, one, a->raw.len + 1);
+		len_two = gw_json_decode(b->raw, two, b->raw.len + 1);
+		is_same = len_one == len_two && len_one >= 0 && memcmp(one, two, (size_t) len_one) == 0;
+	}
+	free(one);
+	free(two);
+	return is_same;
+}
+
+long
+gw_json_decode(struct GwSlice raw, char *out, size_t size)
+{
+	struct Check check = {.at = raw.data, .end = raw.data + raw.len};
+	size_t len = 0;
+
+	while (check.at < check.end)
+	{
+		uint32_t code;
+		char utf8[4];
+		size_t n = 1;
+
+		utf8[0] = *check.at;
+		if (*check.at != '\\')
+			check.at++;
+		else if (check_escape(&check, &code))
+			n = put_utf8(utf8, code);
+		else
+			return -1;
+		if (size - len <= n)
+			return -1;
+		memcpy(out + len, utf8, n);
+		len += n;
+	}
+	if (len >= size)
+		return -1;
+	out[len] = '\0';
+	return (long) len;
+}
+
+bool
+gw_json_open(struct GwJsonCursor *cursor, const char *text, size_t len)
+{
+	const char *end = text + len;
+
+	while (text < end && (*text == ' ' || *text == '\n' || *text == '\r' || *text == '\t'))
+		text++;
+	if (text == end || (*text != '{' && *text != '['))
+		return false;
+	*cursor = (struct GwJsonCursor){text + 1, end, false, *text == '{'};
+	return true;
+}
+
+static char
+peek(struct GwJsonCursor *cursor)
+{
+	while (cursor->at < cursor->end &&
+		   (*cursor->at == ' ' || *cursor->at == '\n' || *cursor->at == '\r' || *cursor->at == '\t'))
+		cursor->at++;
+	return cursor->at < cursor->end ? *cursor->at : '\0';
+}
+
+enum GwJsonType
+gw_json_next(struct GwJsonCursor *cursor, struct GwJsonMember *member)
+{
+	char next = peek(cursor);
+
+	member->name = (struct GwSlice){"", 0};
+	member->type = GW_JSON_BROKEN;
+	if (next == (cursor->is_object ? '}' : ']'))
+		return member->type = GW_JSON_END;
+	if (cursor->is_started)
+	{
+		if (next != ',')
+			return GW_JSON_BROKEN;
+		cursor->at++;
+		next = peek(cursor);
+	}
+	cursor->is_started = true;
+	if (cursor->is_object)
+	{
+		if (next != '"' || skip_value(cursor, &member->name) != GW_JSON_STRING || peek(cursor) != ':')
+			return GW_JSON_BROKEN;
+		cursor->at++;
+		peek(cursor);
+	}
+	return member->type = skip_value(cursor, &member->raw);
+}
+
+/* Steps over a string from its opening quote; false if it does not end. */
+static bool
+skip_string(struct GwJsonCursor *cursor)
+{
+	for (cursor->at++; cursor->at < cursor->end && *cursor->at != '"'; cursor->at++)
+		if (*cursor->at == '\\')
+			cursor->at++;
+	if (cursor->at >= cursor->end)
+	{
+		cursor->at = cursor->end;
+		return false;
+	}
+	cursor->at++;
+	return true;
+}
+
+/* Steps over any value; the text is trusted to be JSON, so brackets are only counted. */
+static enum GwJsonType
+skip_value(struct GwJsonCursor *cursor, struct GwSlice *raw)
+{
+	const char *begin = cursor->at;
+	char first = begin < cursor->end ? *begin : '\0';
+	int depth = 0;
+
+	if (first == '"')
+	{
+		if (!skip_string(cursor))
+			return GW_JSON_BROKEN;
+		*raw = (struct GwSlice){begin + 1, (size_t) (cursor->at - begin) - 2};
+		return GW_JSON_STRING;
+	}
+	while (cursor->at < cursor->end)
+	{
+		char c = *cursor->at;
+
+		if (c == '"')
+		{
+			if (!skip_string(cursor))
+				return GW_JSON_BROKEN;
+			continue;
+		}
+		if (depth == 0 && (c == ',' || c == '}' || c == ']' || c == ' ' || c == '\n' || c == '\r' || c == '\t'))
+			break;
+		depth += c == '{' || c == '[';
+		depth -= c == '}' || c == ']';
+		cursor->at++;
+		if (depth == 0 && (c == '}' || c == ']'))
+			break;
+	}
+	*raw = (struct GwSlice){begin, (size_t) (cursor->at - begin)};
+	if (depth != 0 || raw->len == 0)
+		return GW_JSON_BROKEN;
+	return first == '{' ? GW_JSON_OBJECT : first == '[' ? GW_JSON_ARRAY : first == 't' ? GW_JSON_TRUE : first == 'f' ? GW_JSON_FALSE : first == 'n' ? GW_JSON_NULL : GW_JSON_NUMBER;
+}
+
+bool
+gw_json_find(const char *text, size_t len, const char *name, struct GwJsonMember *member)
+{
+	struct GwJsonCursor cursor;
+	enum GwJsonType type;
+
+	if (!gw_json_open(&cursor, text, len) || !cursor.is_object)
+		return false;
+	while ((type = gw_json_next(&cursor, member)) != GW_JSON_END && type != GW_JSON_BROKEN)
+		if (gw_slice_is(member->name, name))
+			return true;
+	return false;
+}

@@ -1,0 +1,257 @@
+/*
+ * log: JSON lines on standard error.
+ *
+ * A line is written straight into the loop's buffer; it is kept only if it
+ * fits whole. A member's value is cut at a bound so that no client can make
+ * lines long. The reader of our stderr being slow does not stop a loop for more
+ * than a moment: what cannot be written then is dropped and counted.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "log.h"
+
+#define VALUE_MAX 256 /* bytes of a value that a client chose */
+#define ERROR_MAX 1024
+#define LINE_MAX_SIZE 20480 /* more than any line can have, every byte escaped */
+#define STUCK_MS 100
+
+static void open_line(struct GwLog *log, enum GwLogLevel level);
+static void close_line(struct GwLog *log);
+static void put(struct GwLog *log, const char *data, size_t len);
+static void put_number(struct GwLog *log, int64_t value);
+static void put_string(struct GwLog *log, const char *name, size_t name_len, const char *value, size_t max);
+static void put_time(struct GwLog *log);
+
+#define PUT(log, literal) put((log), "" literal, sizeof(literal) - 1)
+#define MEMBER(log, name, value, max) put_string((log), ",\"" name "\":", sizeof(",\"" name "\":") - 1, (value), (max))
+
+bool
+gw_log_init(struct GwLog *log, enum GwLogLevel level)
+{
+	memset(log, 0, sizeof(*log));
+	log->level = level;
+	log->fd = STDERR_FILENO;
+	log->second = -1;
+	log->buffer = malloc(GW_LOG_BUFFER);
+	return log->buffer != NULL;
+}
+
+void
+gw_log_free(struct GwLog *log)
+{
+	if (log->buffer != NULL)
+		gw_log_flush(log);
+	free(log->buffer);
+	log->buffer = NULL;
+}
+
+void
+gw_log_request(struct GwLog *log, const struct GwLogRequest *request)
+{
+	enum GwLogLevel level = request->status == 503 ? GW_LOG_WARN : request->status >= 500 ? GW_LOG_ERROR
+																						  : GW_LOG_INFO;
+
+	if (level < log->level)
+		return;
+	open_line(log, level);
+	PUT(log, ",\"event\":\"request\"");
+	MEMBER(log, "requestId", request->request_id, VALUE_MAX);
+	if (request->traceparent != NULL && strlen(request->traceparent) > 35)
+	{
+		PUT(log, ",\"traceId\":\"");
+		put(log, request->traceparent + 3, 32);
+		PUT(log, "\"");
+	}
+	MEMBER(log, "method", request->method, 16);
+	MEMBER(log, "route", request->route, VALUE_MAX);
+	PUT(log, ",\"status\":");
+	put_number(log, request->status);
+	if (request->code != NULL && request->code[0] != '\0')
+		MEMBER(log, "code", request->code, VALUE_MAX);
+	PUT(log, ",\"durationUs\":");
+	put_number(log, request->duration_us);
+	if (request->database_us >= 0)
+	{
+		PUT(log, ",\"databaseUs\":");
+		put_number(log, request->database_us);
+	}
+	if (request->attempts > 1)
+	{
+		PUT(log, ",\"attempts\":");
+		put_number(log, request->attempts);
+	}
+	PUT(log, ",\"bytes\":");
+	put_number(log, (int64_t) request->bytes);
+	PUT(log, ",\"bytesIn\":");
+	put_number(log, (int64_t) request->bytes_in);
+	MEMBER(log, "ip", request->ip, VALUE_MAX);
+	MEMBER(log, "userAgent", request->user_agent, VALUE_MAX);
+	if (request->user_id != NULL && request->user_id[0] != '\0')
+		MEMBER(log, "userId", request->user_id, VALUE_MAX);
+	MEMBER(log, "error", request->error, ERROR_MAX);
+	close_line(log);
+}
+
+void
+gw_log_event(struct GwLog *log, enum GwLogLevel level, const char *event, const char *fmt, ...)
+{
+	char message[ERROR_MAX];
+	va_list args;
+
+	if (level < log->level)
+		return;
+	va_start(args, fmt);
+	vsnprintf(message, sizeof(message), fmt, args);
+	va_end(args);
+	open_line(log, level);
+	MEMBER(log, "event", event, VALUE_MAX);
+	MEMBER(log, "message", message, ERROR_MAX);
+	close_line(log);
+}
+
+void
+gw_log_flush(struct GwLog *log)
+{
+	const char *at = log->buffer;
+	const char *end = at + log->len;
+
+	while (at < end)
+	{
+		ssize_t n = write(log->fd, at, (size_t) (end - at));
+
+		if (n > 0)
+			at += n;
+		else if (n < 0 && errno == EAGAIN)
+		{
+			struct pollfd wait = {.fd = log->fd, .events = POLLOUT};
+
+			if (poll(&wait, 1, STUCK_MS) <= 0)
+				break;
+		}
+		else if (n == 0 || errno != EINTR)
+			break;
+	}
+	for (; at < end; at++)
+		log->dropped += *at == '\n';
+	log->len = 0;
+}
+
+/* Begins a line, with room for the longest: time and level. */
+static void
+open_line(struct GwLog *log, enum GwLogLevel level)
+{
+	static const char *const levels[] = {"debug", "info", "warn", "error"};
+
+	if (GW_LOG_BUFFER - log->len < LINE_MAX_SIZE)
+		gw_log_flush(log);
+	put_time(log);
+	PUT(log, "\",\"level\":\"");
+	put(log, levels[level], strlen(levels[level]));
+	PUT(log, "\"");
+}
+
+static void
+close_line(struct GwLog *log)
+{
+	PUT(log, "}\n");
+}
+
+/* The date is made once a second, the rest of the stamp each time. */
+static void
+put_time(struct GwLog *log)
+{
+	int64_t now = gw_unix_us();
+	int64_t micros = now % 1000000;
+	char part[8] = ".000000";
+	int i;
+
+	if (now / 1000000 != log->second)
+	{
+		log->second = now / 1000000;
+		gw_time_stamp(log->stamp, log->second);
+	}
+	for (i = 6; i > 0; i--)
+	{
+		part[i] = (char) ('0' + micros % 10);
+		micros /= 10;
+	}
+	PUT(log, "{\"time\":\"");
+	put(log, log->stamp, 19);
+	put(log, part, 7);
+	PUT(log, "Z");
+}
+
+static void
+put(struct GwLog *log, const char *data, size_t len)
+{
+	memcpy(log->buffer + log->len, data, len);
+	log->len += len;
+}
+
+static void
+put_number(struct GwLog *log, int64_t value)
+{
+	char digits[24];
+	char *at = digits + sizeof(digits);
+	uint64_t left = value < 0 ? -(uint64_t) value : (uint64_t) value;
+
+	do
+	{
+		*--at = (char) ('0' + left % 10);
+		left /= 10;
+	} while (left > 0);
+	if (value < 0)
+		*--at = '-';
+	put(log, at, (size_t) (digits + sizeof(digits) - at));
+}
+
+/*
+ * A member with a string; nothing for NULL. At most max bytes of it, none cut
+ * in the middle of a character; what is not printable is escaped, so that a
+ * value can never end the line or look like another member.
+ */
+static void
+put_string(struct GwLog *log, const char *name, size_t name_len, const char *value, size_t max)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t len, i;
+	bool is_utf8;
+
+	if (value == NULL)
+		return;
+	len = strnlen(value, max);
+	if (len == max)
+		while (len > 0 && ((unsigned char) value[len] & 0xC0) == 0x80)
+			len--;
+	is_utf8 = gw_utf8_is_valid(value, len);
+	put(log, name, name_len);
+	PUT(log, "\"");
+	for (i = 0; i < len; i++)
+	{
+		unsigned char c = (unsigned char) value[i];
+
+		if (c == '"' || c == '\\')
+		{
+			char escape[2] = {'\\', (char) c};
+
+			put(log, escape, 2);
+		}
+		else if (c < 0x20 || c == 0x7F)
+		{
+			char escape[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+
+			put(log, escape, 6);
+		}
+		else if (c >= 0x80 && !is_utf8)
+			PUT(log, "?");
+		else
+			log->buffer[log->len++] = (char) c;
+	}
+	PUT(log, "\"");
+}
