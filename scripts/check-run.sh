@@ -132,7 +132,10 @@ count_lines() {
 	ok=$(grep -cE '^(test |     )?[^ ].* \.\.\. ok|^ok ' "$1" || true)
 	passed=$((passed + ok))
 	failed=$((failed + $2 - ok))
-	[ "$ok" -eq "$2" ] || tail -n 20 "$STAGE/sql/server.log"
+	if grep -qE 'PANIC|TRAP|terminated by signal' "$STAGE/sql/server.log"; then
+		say "--- the end of $STAGE/sql/server.log"
+		tail -n 40 "$STAGE/sql/server.log"
+	fi
 }
 
 # The door's own test runs as whoever runs make: not here.
