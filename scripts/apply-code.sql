@@ -17,34 +17,6 @@ select exists (select from pg_extension where extname = 'keelson') as created,
     \if :outdated
         alter extension keelson update;
     \else
-        -- Objects of the product's own that the removal would take with it, policies on
-        -- Keelson's tables and the like apart, which migrate() brings back.
-        do $$
-        declare
-            lost text;
-        begin
-            select string_agg(distinct pg_describe_object(used.classid, used.objid, used.objsubid), ', ')
-            into lost
-            from pg_depend as member
-            join pg_depend as used on used.refclassid = member.classid and used.refobjid = member.objid
-            cross join lateral pg_identify_object(used.classid, used.objid, used.objsubid) as object
-            where member.refclassid = 'pg_extension'::regclass
-                and member.refobjid = (select oid from pg_extension where extname = 'keelson')
-                and member.deptype = 'e'
-                and used.deptype = 'n'
-                and not exists (
-                    select
-                    from pg_depend as own
-                    where own.classid = used.classid and own.objid = used.objid and own.deptype = 'e'
-                )
-                and coalesce(object.schema, '') <> 'keelson'
-                and object.identity !~ '(^| on )keelson\.';
-            if lost is not null then
-                raise exception 'the code of this version has changed, and replacing it would drop: %', lost
-                    using hint = 'Drop them, run this again, and make them anew; or keep to released versions.';
-            end if;
-        end
-        $$;
         drop extension keelson cascade;
         create extension keelson cascade;
     \endif

@@ -6,8 +6,12 @@ JOBS=$(nproc)
 # Build the extension and the gateway in the clone, what has changed alone.
 build() {
 	[ -w "$ROOT/extension" ] || fail "$ROOT is not writable for $(id -un 2>/dev/null || id -u), who is to build in it"
+	# Two makes at once take turns.
+	exec 8<"$ROOT/Makefile"
+	flock 8
 	run_make "$ROOT/extension/keelson" "PG_CONFIG=$PG_CONFIG"
 	run_make "$ROOT/gateway"
+	exec 8<&-
 }
 
 # Run make in a folder, quietly unless it fails.

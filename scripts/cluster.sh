@@ -72,7 +72,7 @@ server_settings() {
 	memory=$(megabytes_of_memory)
 	cat <<-END
 		listen_addresses = '127.0.0.1'
-		port = $PGPORT_WANTED
+		port = $PGPORT
 		unix_socket_directories = '$folder'
 		unix_socket_permissions = 0770
 		password_encryption = scram-sha-256
@@ -162,6 +162,13 @@ server_runs() {
 	server_pid >/dev/null
 }
 
+# Learn the running server's SOCKET and SERVER_PORT.
+find_server() {
+	mapfile -t address < <(sed -n '4,5p' "$DATA/postmaster.pid")
+	SERVER_PORT=${address[0]}
+	SOCKET=${address[1]}
+}
+
 start_server() {
 	local log=$SERVER_LOGS/start.log
 	forget_stale_pid
@@ -172,6 +179,7 @@ start_server() {
 		show_log "$(server_log)"
 		fail "the server did not start: above are the last lines of its log (in $SERVER_LOGS)"
 	fi
+	find_server
 }
 
 # PostgreSQL takes care of its own stale pid file unless, after a reboot, an

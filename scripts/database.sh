@@ -4,7 +4,7 @@
 # Run SQL from standard input as administrator, stopping at the first error.
 # One row a line, columns apart by |.
 sql() {
-	"$PG_BIN/psql" -X -q -A -t -v ON_ERROR_STOP=1 -h "$SOCKET" -p "$PGPORT_WANTED" -U "$ADMIN" -d "$DATABASE" "$@"
+	"$PG_BIN/psql" -X -q -A -t -v ON_ERROR_STOP=1 -h "$SOCKET" -p "$SERVER_PORT" -U "$ADMIN" -d "$DATABASE" "$@"
 }
 
 # Bring the database's code and state in line with the built extension; sets
@@ -20,17 +20,37 @@ apply_code() {
 		none) say "creating the extension in the database $DATABASE" ;;
 		*) say "bringing the database in line with the code" ;;
 	esac
+	refuse_to_drop
 	sql --single-transaction -f "$ROOT/scripts/apply-code.sql" >/dev/null ||
-		fail "the database cannot take this code: the reason stands above"
+		fail "the database does not take this code: the reason stands above"
 	state=$(code_state)
 	[ "$state" = "$built" ] || fail "after the migration the database has code $state, not $built"
 }
 
+# End if the code has changed and cannot be replaced without dropping objects
+# of the product's own: best asked while the old code still runs.
+refuse_to_drop() {
+	local lost
+	case $(code_state) in
+		none | "$(code_checksum "$ROOT/extension/keelson")") return ;;
+	esac
+	[ "$(installed_version)" = "$(default_version "$ROOT/extension/keelson")" ] || return 0
+	lost=$(sql -f "$ROOT/scripts/code-dependants.sql")
+	[ -z "$lost" ] || fail "the code of this version has changed, and replacing it would drop objects of yours:" "$lost" \
+		"Drop them (make psql, with the code that the database has), make up again, and make them anew."
+}
+
+default_version() {
+	sed -n "s/^default_version *= *'\(.*\)'/\1/p" "$1/keelson.control"
+}
+
+installed_version() {
+	sql -c "select extversion from pg_extension where extname = 'keelson'"
+}
+
 # The checksum that the install script in a folder carries.
 code_checksum() {
-	local version
-	version=$(sed -n "s/^default_version *= *'\(.*\)'/\1/p" "$1/keelson.control")
-	sed -n "s/^as \\\$\\\$ select '\([0-9a-f]\{64\}\)'::text \\\$\\\$;/\1/p" "$1/keelson--$version.sql"
+	sed -n "s/^as \\\$\\\$ select '\([0-9a-f]\{64\}\)'::text \\\$\\\$;/\1/p" "$1/keelson--$(default_version "$1").sql"
 }
 
 # The checksum of the code that the database has and is migrated to, else

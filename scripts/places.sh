@@ -173,6 +173,13 @@ socket_folder() {
 	printf '%s\n' "$folder"
 }
 
+# Remove the socket's folder if it is one of random name.
+forget_socket_folder() {
+	[ -L "$SOCKET_LINK" ] || return 0
+	rmdir "$(readlink "$SOCKET_LINK")" 2>/dev/null || true
+	rm -f "$SOCKET_LINK"
+}
+
 # True if a folder is a real one and the server's user's own.
 is_socket_folder() {
 	[ -d "$1" ] && [ ! -L "$1" ] && [ "$(stat -c %U "$1")" = "$SERVER_USER" ]

@@ -60,7 +60,7 @@ create_gateway_password() {
 
 gateway_logs_in() {
 	[ -s "$GATEWAY_HOME/pgpass" ] &&
-		PGPASSFILE=$GATEWAY_HOME/pgpass as_user "$GATEWAY_USER" "$PG_BIN/psql" -X -w -h "$SOCKET" -p "$PGPORT_WANTED" \
+		PGPASSFILE=$GATEWAY_HOME/pgpass as_user "$GATEWAY_USER" "$PG_BIN/psql" -X -w -h "$SOCKET" -p "$SERVER_PORT" \
 			-U keelson_gateway -d "$DATABASE" -c 'select 1' >/dev/null 2>&1
 }
 
@@ -72,5 +72,5 @@ hand_in() {
 		gcc -O2 -Wall -Wextra -o "$tool" "$ROOT/scripts/hand_in.c" $(pkg-config --cflags --libs libpq) ||
 			fail "scripts/hand_in.c does not compile"
 	fi
-	PGHOST=$SOCKET PGPORT=$PGPORT_WANTED PGUSER=$ADMIN PGDATABASE=$DATABASE "$tool" "$@"
+	PGHOST=$SOCKET PGPORT=$SERVER_PORT PGUSER=$ADMIN PGDATABASE=$DATABASE "$tool" "$@"
 }
