@@ -16,6 +16,7 @@
 #include "core/identity.h"
 #include "core/keeper.h"
 #include "core/shmem.h"
+#include "secrets/keyring.h"
 
 KS_MODULE_MAGIC;
 
@@ -28,6 +29,7 @@ void _PG_init(void);
 static void (*const capabilities[])(void) = {
 	ks_identity_init,
 	ks_keeper_init,
+	ks_secrets_init,
 };
 
 void

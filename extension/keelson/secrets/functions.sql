@@ -1,0 +1,337 @@
+-- The keyring, sealing, secrets, tokens and passwords.
+
+create type keelson.seal_context as (
+    purpose text,
+    user_id uuid,
+    row_id uuid
+);
+comment on type keelson.seal_context is
+    'What a sealed value belongs to: its purpose, its user (null: the server''s), and the row that it stands in. It opens in the same context alone.';
+
+create or replace function keelson.seal(data bytea, context keelson.seal_context)
+returns bytea
+language c
+volatile
+strict
+parallel unsafe
+cost 10
+as 'MODULE_PATHNAME', 'ks_seal_sql';
+comment on function keelson.seal(bytea, keelson.seal_context) is
+    'Encrypt and authenticate the data (AES-256-GCM) with the user''s key, or the server''s where the context has no user. For the owner roles alone.';
+
+create or replace function keelson.unseal(sealed bytea, context keelson.seal_context)
+returns bytea
+language c
+volatile
+strict
+parallel restricted
+cost 10
+as 'MODULE_PATHNAME', 'ks_unseal_sql';
+comment on function keelson.unseal(bytea, keelson.seal_context) is
+    'The data of a sealed value; one and the same error whatever keeps it from being opened. For the owner roles alone.';
+
+create or replace function keelson._user_keys_erase(user_id uuid)
+returns integer
+language c
+volatile
+strict
+parallel unsafe
+as 'MODULE_PATHNAME', 'ks_user_keys_erase';
+comment on function keelson._user_keys_erase(uuid) is
+    'Erase the user''s keys, and with them all that was sealed for the user; returns how many there were. Other backends forget them when this commits.';
+
+-- The keyring.
+
+create or replace function keelson._keyring_loaded(
+    out key_id integer,
+    out is_primary boolean,
+    out check_value bytea
+)
+returns setof record
+language c
+volatile
+parallel restricted
+as 'MODULE_PATHNAME', 'ks_keyring_loaded';
+comment on function keelson._keyring_loaded() is
+    'The master keys that the server holds: ids and check values.';
+
+create or replace function keelson._keyring_state(
+    out generation bigint,
+    out loaded_at timestamptz,
+    out read_at timestamptz,
+    out is_locked boolean,
+    out problem text
+)
+language c
+volatile
+parallel restricted
+as 'MODULE_PATHNAME', 'ks_keyring_state';
+comment on function keelson._keyring_state() is
+    'The keyring as a whole: how often it has changed, when it was taken and last read, whether it is locked into memory, and what was wrong with the last reading.';
+
+create or replace function keelson._keyring_ready(
+    out is_ready boolean,
+    out reason text
+)
+language c
+volatile
+parallel unsafe
+as 'MODULE_PATHNAME', 'ks_keyring_ready_sql';
+comment on function keelson._keyring_ready() is
+    'Whether secrets can be used: a keyring is loaded and it is this database''s; else why not.';
+
+create or replace function keelson.keyring_status()
+returns table (
+    key_id integer,
+    is_primary boolean,
+    state text,
+    recorded_at timestamptz,
+    retired_at timestamptz,
+    problem text
+)
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    ring record;
+begin
+    select * into ring from keelson._keyring_state();
+    return query
+        select
+            coalesce(loaded.key_id, recorded.key_id),
+            coalesce(loaded.is_primary, false),
+            case
+                when loaded.key_id is null and recorded.retired_at is not null then 'retired'
+                when loaded.key_id is null then 'missing'
+                when recorded.key_id is null then 'unused'
+                when recorded.check_value <> loaded.check_value then 'wrong'
+                else 'ready'
+            end,
+            recorded.created_at,
+            recorded.retired_at,
+            case
+                when loaded.key_id is null and recorded.retired_at is null then
+                    'the keyring lacks this key, which the database needs'
+                when recorded.check_value <> loaded.check_value then
+                    'the keyring''s key of this id is another than the database''s'
+            end
+        from keelson._keyring_loaded() as loaded
+        full join keelson.keyring_keys as recorded using (key_id)
+        order by 1;
+    if ring.problem is not null then
+        return query select null::integer, false, 'not read', null::timestamptz, null::timestamptz, ring.problem;
+    end if;
+end
+$$;
+comment on function keelson.keyring_status() is
+    'Each master key that the server holds or the database needs: ready, unused (nothing is sealed under it yet), missing, wrong or retired; and, without an id, what was wrong when the keyring was last read.';
+grant execute on function keelson.keyring_status() to keelson_admin;
+
+create or replace function keelson._keyring_register()
+returns boolean
+language plpgsql
+as $$
+declare
+    ready record;
+begin
+    select * into ready from keelson._keyring_ready();
+    if not ready.is_ready then
+        raise log 'secrets cannot be used yet: %', ready.reason;
+    end if;
+    return ready.is_ready;
+end
+$$;
+comment on function keelson._keyring_register() is
+    'Record the primary master key''s check value, so that this database knows it again; false, and a line in the log, when the keyring is not ready.';
+
+-- The server's own secrets.
+
+create or replace function keelson.secret_set(name text, value text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    known keelson.secrets;
+    stored bytea;
+    salt bytea;
+begin
+    select * into known from keelson.secrets where secrets.name = secret_set.name for update;
+    if not found then
+        perform keelson.raise(404, 'NOT_FOUND', format('there is no secret named "%s"', name),
+            'select name from keelson.secrets lists them.', 'name');
+    end if;
+    if value = '' then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a secret is not empty', 'Null removes it.', 'value');
+    end if;
+    if known.is_hashed then
+        salt := keelson._random_bytes(16);
+        stored := salt || sha256(salt || convert_to(value, 'UTF8'));
+    else
+        stored := keelson.seal(convert_to(value, 'UTF8'), row('secret', null, known.id)::keelson.seal_context);
+    end if;
+    update keelson.secrets
+    set value = stored, changed_at = case when stored is not null then now() end
+    where secrets.name = secret_set.name;
+end
+$$;
+comment on function keelson.secret_set(text, text) is
+    'Set one of the server''s own secrets, null to remove it; hand the value in as a bound parameter, so that no log shows it.';
+grant execute on function keelson.secret_set(text, text) to keelson_admin;
+
+create or replace function keelson._secret_get(name text)
+returns text
+language plpgsql
+volatile
+strict
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    known keelson.secrets;
+begin
+    select * into known from keelson.secrets where secrets.name = _secret_get.name;
+    if not found or known.is_hashed then
+        raise exception 'there is no secret named "%" that can be read', _secret_get.name
+            using errcode = 'undefined_object';
+    end if;
+    return convert_from(keelson.unseal(known.value, row('secret', null, known.id)::keelson.seal_context), 'UTF8');
+end
+$$;
+comment on function keelson._secret_get(text) is
+    'The value of one of the server''s own secrets, null when it is not set.';
+
+create or replace function keelson._secret_matches(name text, candidate text)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    known keelson.secrets;
+begin
+    select * into known from keelson.secrets where secrets.name = _secret_matches.name;
+    if not found then
+        raise exception 'there is no secret named "%"', _secret_matches.name
+            using errcode = 'undefined_object';
+    end if;
+    if known.value is null or candidate is null then
+        return false;
+    end if;
+    if known.is_hashed then
+        return keelson._bytes_equal(
+            substring(known.value from 17),
+            sha256(substring(known.value from 1 for 16) || convert_to(candidate, 'UTF8'))
+        );
+    end if;
+    return keelson._bytes_equal(
+        sha256(convert_to(keelson._secret_get(_secret_matches.name), 'UTF8')),
+        sha256(convert_to(candidate, 'UTF8'))
+    );
+end
+$$;
+comment on function keelson._secret_matches(text, text) is
+    'Whether the candidate is the secret, compared in constant time; false when the secret is not set.';
+
+-- Tokens and passwords.
+
+create or replace function keelson.token_new()
+returns text
+language c
+volatile
+parallel safe
+as 'MODULE_PATHNAME', 'ks_token_new';
+comment on function keelson.token_new() is
+    'A new secret of 32 random bytes, as 43 characters of base64url.';
+grant execute on function keelson.token_new() to keelson_app, keelson_admin;
+
+create or replace function keelson.token_hash(token text)
+returns bytea
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'ks_token_hash';
+comment on function keelson.token_hash(text) is
+    'SHA-256 of a token, for storing; fit for random tokens, not for passwords.';
+grant execute on function keelson.token_hash(text) to keelson_app, keelson_admin;
+
+create or replace function keelson._bytes_equal(a bytea, b bytea)
+returns boolean
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'ks_bytes_equal';
+comment on function keelson._bytes_equal(bytea, bytea) is
+    'Whether both are the same, in a time that tells nothing but their lengths.';
+
+create or replace function keelson._random_bytes(count integer)
+returns bytea
+language c
+volatile
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'ks_random_bytes';
+comment on function keelson._random_bytes(integer) is
+    'Random bytes from the server''s strong source, 1 to 1024 of them.';
+
+create or replace function keelson.password_hash(password text)
+returns text
+language c
+volatile
+strict
+parallel restricted
+cost 1000000
+as 'MODULE_PATHNAME', 'ks_password_hash_sql';
+comment on function keelson.password_hash(text) is
+    'The argon2id hash (PHC string) of a password, normalised to NFC; without a pepper. At most keelson.password_hash_slots run at once.';
+grant execute on function keelson.password_hash(text) to keelson_app, keelson_admin;
+
+create or replace function keelson.password_verify(password text, hash text)
+returns boolean
+language c
+volatile
+strict
+parallel restricted
+cost 1000000
+as 'MODULE_PATHNAME', 'ks_password_verify_sql';
+comment on function keelson.password_verify(text, text) is
+    'Whether the hash, argon2id or bcrypt, is of this password. A hash of another kind takes as long and does not match.';
+grant execute on function keelson.password_verify(text, text) to keelson_app, keelson_admin;
+
+create or replace function keelson._password_store(
+    password text,
+    out hash text,
+    out pepper_key_id integer
+)
+language c
+volatile
+strict
+parallel restricted
+cost 1000000
+as 'MODULE_PATHNAME', 'ks_password_store';
+comment on function keelson._password_store(text) is
+    'What to store for a password: the argon2id hash of its HMAC under the primary key''s pepper, and that key''s id.';
+
+create or replace function keelson._password_check(
+    password text,
+    hash text,
+    pepper_key_id integer,
+    out is_match boolean,
+    out needs_rehash boolean
+)
+language c
+volatile
+parallel restricted
+cost 1000000
+as 'MODULE_PATHNAME', 'ks_password_check';
+comment on function keelson._password_check(text, text, integer) is
+    'Whether the password is the stored one (pepper key id 0: stored without a pepper), and whether it should be stored anew. With a null hash, for a user that does not exist, it takes as long and does not match.';

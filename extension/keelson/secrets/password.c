@@ -1,0 +1,526 @@
+/*
+ * password.c
+ *	  argon2id by libsodium, bcrypt by pgcrypto, and the queue before them.
+ *
+ * A hash costs a core and 19 MiB for some 20 ms, so shared memory counts those
+ * that run and those that wait: at most `slots` run, at most MAX_WAITING wait,
+ * none longer than MAX_WAIT_MS. The spinlock guards the two counters; who finds
+ * no slot sleeps on the condition variable. A slot is given back when the hash
+ * is done, on error, and when the backend exits (kill -9 makes the server build
+ * its shared memory anew). A hash runs without a chance to be interrupted, for
+ * a time that is bounded by the limits on a stored hash's own cost.
+ *
+ * Passwords are normalised to NFC (RFC 8265) before hashing; only an imported
+ * bcrypt hash, which somebody else has made, is first compared with the bytes
+ * as they came.
+ */
+#include "postgres.h"
+
+#include <sodium.h>
+#include <unistd.h>
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "common/unicode_norm.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/value.h"
+#include "parser/parse_func.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "storage/spin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "core/error.h"
+#include "core/guc.h"
+#include "core/shmem.h"
+#include "core/spi.h"
+#include "secrets/crypto.h"
+#include "secrets/keyring.h"
+#include "secrets/password.h"
+
+/* The policy for new hashes: security.md of the design calls it P5. */
+#define MEMORY_KIB 19456
+#define PASSES 2
+
+/* The most that a stored hash may ask for. */
+#define MAX_MEMORY_KIB (256 * 1024)
+#define MAX_PASSES 16
+#define MAX_LANES 16
+#define MAX_BCRYPT_COST 14
+
+#define MAX_CODE_POINTS 1024
+#define MAX_WAITING 64
+#define MAX_WAIT_MS 10000
+
+typedef struct PasswordShared
+{
+	slock_t lock;
+	int running;
+	int waiting;
+	ConditionVariable slot_free;
+} PasswordShared;
+
+/* What an argon2id hash says of its cost. */
+typedef struct Argon2Cost
+{
+	unsigned memory_kib;
+	unsigned passes;
+	unsigned lanes;
+} Argon2Cost;
+
+/* Set when shared memory is made. */
+static PasswordShared *shared;
+
+/* Does this backend have a slot, does it wait for one? Written by take_slot() and leave(). */
+static bool has_slot;
+static bool is_waiting;
+
+static KsPlan schema_plan = {
+	"select n.nspname from pg_catalog.pg_extension as e join pg_catalog.pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pgcrypto'"};
+
+static void init_shared(void *area, bool found);
+static void take_slot(void);
+static bool try_slot(void);
+static void begin_waiting(void);
+static int slot_count(void);
+static void leave(void);
+static void leave_at_exit(int code, Datum arg);
+static char *normalise(const text *password, size_t *len);
+static void prepare_input(const text *password, uint32 pepper_key_id, char **input, size_t *len);
+static void wipe_input(char *input, size_t len);
+static bool parse_argon2(const char *hash, Argon2Cost *cost);
+static bool verify_argon2(const char *hash, const text *password, uint32 pepper_key_id);
+static bool is_bcrypt(const char *hash);
+static bool verify_bcrypt(const char *hash, const text *password);
+static bool bcrypt_matches(Oid function, const char *hash, const char *password, size_t len);
+static Oid find_crypt(void);
+static void waste_time(const text *password, uint32 pepper_key_id);
+static void check_sodium(void);
+
+void
+ks_password_init(void)
+{
+	ks_shmem_register("keelson passwords", sizeof(PasswordShared), init_shared, (void **) &shared);
+}
+
+static void
+init_shared(void *area, bool found)
+{
+	PasswordShared *passwords = area;
+
+	if (found)
+		return;
+	memset(passwords, 0, sizeof(*passwords));
+	SpinLockInit(&passwords->lock);
+	ConditionVariableInit(&passwords->slot_free);
+}
+
+text *
+ks_password_hash(const text *password, uint32 pepper_key_id)
+{
+	char hash[crypto_pwhash_argon2id_STRBYTES];
+	char *input;
+	size_t len;
+	int failed;
+
+	check_sodium();
+	prepare_input(password, pepper_key_id, &input, &len);
+	take_slot();
+	failed = crypto_pwhash_argon2id_str(hash, input, len, PASSES, (size_t) MEMORY_KIB * 1024);
+	leave();
+	wipe_input(input, len);
+	if (failed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("could not hash a password"),
+				 errdetail("It needs %d KiB of memory.", MEMORY_KIB)));
+	return cstring_to_text(hash);
+}
+
+KsPasswordResult
+ks_password_verify(const text *password, const text *hash, uint32 pepper_key_id)
+{
+	KsPasswordResult result = {false, false};
+	char *stored = hash != NULL ? text_to_cstring(hash) : "";
+	Argon2Cost cost;
+
+	check_sodium();
+	if (parse_argon2(stored, &cost))
+	{
+		result.is_match = verify_argon2(stored, password, pepper_key_id);
+		result.needs_rehash = result.is_match && (cost.memory_kib < MEMORY_KIB || cost.passes < PASSES);
+	}
+	else if (is_bcrypt(stored))
+		result.is_match = result.needs_rehash = verify_bcrypt(stored, password);
+	else
+		waste_time(password, pepper_key_id);
+	return result;
+}
+
+/* Wait until a hash may run. */
+static void
+take_slot(void)
+{
+	TimestampTz deadline = GetCurrentTimestamp() + MAX_WAIT_MS * INT64CONST(1000);
+	static bool registered = false;
+
+	ks_require_shmem();
+	if (!registered)
+		before_shmem_exit(leave_at_exit, (Datum) 0);
+	registered = true;
+	/* An error that jumped over leave() has left these set. */
+	leave();
+	if (try_slot())
+		return;
+	begin_waiting();
+	PG_TRY();
+	{
+		ConditionVariablePrepareToSleep(&shared->slot_free);
+		while (!try_slot())
+		{
+			long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+
+			if (left <= 0)
+				ks_raise(503, "UNAVAILABLE", "Try again in a few seconds.", "too many passwords are being checked");
+			(void) ConditionVariableTimedSleep(&shared->slot_free, left, PG_WAIT_EXTENSION);
+		}
+		ConditionVariableCancelSleep();
+	}
+	PG_CATCH();
+	{
+		ConditionVariableCancelSleep();
+		leave();
+		/* The wake-up that this backend did not use is for another. */
+		ConditionVariableSignal(&shared->slot_free);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+/* Take a slot if one is free; who takes it waits no longer. */
+static bool
+try_slot(void)
+{
+	int slots = slot_count();
+
+	SpinLockAcquire(&shared->lock);
+	if (shared->running < slots)
+	{
+		shared->running++;
+		has_slot = true;
+		if (is_waiting)
+			shared->waiting--;
+		is_waiting = false;
+	}
+	SpinLockRelease(&shared->lock);
+	return has_slot;
+}
+
+static void
+begin_waiting(void)
+{
+	SpinLockAcquire(&shared->lock);
+	if (shared->waiting < MAX_WAITING)
+	{
+		shared->waiting++;
+		is_waiting = true;
+	}
+	SpinLockRelease(&shared->lock);
+	if (!is_waiting)
+		ks_raise(503, "UNAVAILABLE", "Try again in a few seconds.", "too many passwords are being checked");
+}
+
+static int
+slot_count(void)
+{
+	static int cores = 0; /* asked for once */
+
+	if (ks_guc_password_hash_slots > 0)
+		return ks_guc_password_hash_slots;
+	if (cores == 0)
+		cores = (int) sysconf(_SC_NPROCESSORS_ONLN);
+	return Max(cores - 1, 1);
+}
+
+/* Give back what this backend has, slot or place in the queue. */
+static void
+leave(void)
+{
+	bool had_slot = has_slot;
+
+	if (!has_slot && !is_waiting)
+		return;
+	SpinLockAcquire(&shared->lock);
+	if (has_slot)
+		shared->running--;
+	if (is_waiting)
+		shared->waiting--;
+	SpinLockRelease(&shared->lock);
+	has_slot = is_waiting = false;
+	if (had_slot)
+		ConditionVariableSignal(&shared->slot_free);
+}
+
+static void
+leave_at_exit(int code, Datum arg)
+{
+	leave();
+}
+
+/* The password in NFC, palloc-ed, its length in bytes. */
+static char *
+normalise(const text *password, size_t *len)
+{
+	const unsigned char *from = (const unsigned char *) VARDATA_ANY(password);
+	int bytes = (int) VARSIZE_ANY_EXHDR(password);
+	int count = pg_mbstrlen_with_len((const char *) from, bytes);
+	pg_wchar *points;
+	pg_wchar *composed;
+	unsigned char *out;
+	unsigned char *to;
+
+	if (GetDatabaseEncoding() != PG_UTF8)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("the database's encoding must be UTF8")));
+	if (count > MAX_CODE_POINTS)
+		ks_raise(400, "VALIDATION_FAILED", NULL, "a password may have %d characters", MAX_CODE_POINTS);
+	points = palloc((count + 1) * sizeof(pg_wchar));
+	for (int i = 0; i < count; i++)
+	{
+		points[i] = utf8_to_unicode(from);
+		from += pg_utf_mblen(from);
+	}
+	points[count] = 0;
+	composed = unicode_normalize(UNICODE_NFC, points);
+	for (count = 0; composed[count] != 0; count++)
+		;
+	out = to = palloc(count * 4 + 1);
+	for (int i = 0; i < count; i++)
+	{
+		unicode_to_utf8(composed[i], to);
+		to += pg_utf_mblen(to);
+	}
+	*to = '\0';
+	*len = to - out;
+	ks_wipe(composed, count * sizeof(pg_wchar));
+	ks_wipe(points, pg_mbstrlen_with_len(VARDATA_ANY(password), bytes) * sizeof(pg_wchar));
+	return (char *) out;
+}
+
+/* What goes into argon2id: the password, or its HMAC under the pepper. */
+static void
+prepare_input(const text *password, uint32 pepper_key_id, char **input, size_t *len)
+{
+	*input = normalise(password, len);
+	if (pepper_key_id != 0)
+	{
+		uint8 *mac = palloc(KS_SHA256_LENGTH);
+
+		ks_keyring_mac(pepper_key_id, "pepper", *input, *len, mac);
+		wipe_input(*input, *len);
+		*input = (char *) mac;
+		*len = KS_SHA256_LENGTH;
+	}
+}
+
+static void
+wipe_input(char *input, size_t len)
+{
+	ks_wipe(input, len);
+	pfree(input);
+}
+
+/* Is this an argon2id hash, of a cost that we are willing to bear? */
+static bool
+parse_argon2(const char *hash, Argon2Cost *cost)
+{
+	int end = 0;
+
+	if (strlen(hash) >= crypto_pwhash_argon2id_STRBYTES ||
+		sscanf(hash, "$argon2id$v=19$m=%6u,t=%2u,p=%2u$%n", &cost->memory_kib, &cost->passes, &cost->lanes, &end) != 3 || end == 0)
+		return false;
+	return cost->memory_kib <= MAX_MEMORY_KIB && cost->passes <= MAX_PASSES && cost->lanes <= MAX_LANES;
+}
+
+static bool
+verify_argon2(const char *hash, const text *password, uint32 pepper_key_id)
+{
+	/* The library reads the whole array. */
+	char stored[crypto_pwhash_argon2id_STRBYTES] = {0};
+	char *input;
+	size_t len;
+	bool matches;
+
+	strlcpy(stored, hash, sizeof(stored));
+	prepare_input(password, pepper_key_id, &input, &len);
+	take_slot();
+	matches = crypto_pwhash_argon2id_str_verify(stored, input, len) == 0;
+	leave();
+	wipe_input(input, len);
+	return matches;
+}
+
+/* $2a$, $2b$ or $2y$, a cost within bounds, 53 characters. */
+static bool
+is_bcrypt(const char *hash)
+{
+	int cost;
+
+	if (strlen(hash) != 60 || hash[0] != '$' || hash[1] != '2' || strchr("aby", hash[2]) == NULL || hash[3] != '$' || hash[6] != '$')
+		return false;
+	if (strspn(hash + 4, "0123456789") != 2 ||
+		strspn(hash + 7, "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") != 53)
+		return false;
+	cost = (hash[4] - '0') * 10 + hash[5] - '0';
+	return cost >= 4 && cost <= MAX_BCRYPT_COST;
+}
+
+/* Compare with the password as it came, then, where that differs, in NFC. */
+static bool
+verify_bcrypt(const char *hash, const text *password)
+{
+	size_t len;
+	char *composed = normalise(password, &len);
+	const char *raw = VARDATA_ANY(password);
+	size_t raw_len = VARSIZE_ANY_EXHDR(password);
+	bool is_composed = len == raw_len && memcmp(raw, composed, len) == 0;
+	Oid function = find_crypt();
+	volatile bool matches = false;
+
+	take_slot();
+	PG_TRY();
+	{
+		matches = bcrypt_matches(function, hash, raw, raw_len);
+		if (!matches && !is_composed)
+			matches = bcrypt_matches(function, hash, composed, len);
+	}
+	PG_FINALLY();
+	{
+		leave();
+		wipe_input(composed, len);
+	}
+	PG_END_TRY();
+	return matches;
+}
+
+/*
+ * Does pgcrypto's crypt() of the password give the hash? It knows the prefix
+ * $2a$ alone; $2b$ and $2y$ name the same algorithm.
+ */
+static bool
+bcrypt_matches(Oid function, const char *hash, const char *password, size_t len)
+{
+	char *salt = pstrdup(hash);
+	text *given = cstring_to_text_with_len(password, (int) len);
+	text *made;
+	bool matches;
+
+	salt[2] = 'a';
+	made = DatumGetTextPP(OidFunctionCall2Coll(function, DEFAULT_COLLATION_OID, PointerGetDatum(given), CStringGetTextDatum(salt)));
+	matches = VARSIZE_ANY_EXHDR(made) == strlen(salt) && ks_equal(VARDATA_ANY(made), salt, strlen(salt));
+	ks_wipe(VARDATA(given), len);
+	return matches;
+}
+
+/* pgcrypto's crypt(text, text), in whatever schema that extension lies. */
+static Oid
+find_crypt(void)
+{
+	Oid argtypes[2] = {TEXTOID, TEXTOID};
+	char *schema = NULL;
+	MemoryContext caller = CurrentMemoryContext;
+
+	ks_spi_connect();
+	(void) ks_spi_execute(&schema_plan, NULL, NULL, true, 1);
+	if (SPI_processed == 1)
+		schema = MemoryContextStrdup(caller, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	ks_spi_finish();
+	if (schema == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"pgcrypto\" is not installed"),
+				 errhint("Run \"create extension pgcrypto\".")));
+	return LookupFuncName(list_make2(makeString(schema), makeString("crypt")), 2, argtypes, false);
+}
+
+/* Cost as much as a comparison that fails. */
+static void
+waste_time(const text *password, uint32 pepper_key_id)
+{
+	(void) ks_password_hash(password, pepper_key_id);
+}
+
+static void
+check_sodium(void)
+{
+	if (sodium_init() < 0)
+		elog(ERROR, "could not initialise libsodium");
+}
+
+PG_FUNCTION_INFO_V1(ks_password_hash_sql);
+
+/* keelson.password_hash(password text) */
+Datum
+ks_password_hash_sql(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(ks_password_hash(PG_GETARG_TEXT_PP(0), 0));
+}
+
+PG_FUNCTION_INFO_V1(ks_password_verify_sql);
+
+/* keelson.password_verify(password text, hash text) */
+Datum
+ks_password_verify_sql(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(ks_password_verify(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), 0).is_match);
+}
+
+PG_FUNCTION_INFO_V1(ks_password_store);
+
+/* keelson._password_store(password text): hash, pepper_key_id */
+Datum
+ks_password_store(PG_FUNCTION_ARGS)
+{
+	TupleDesc desc;
+	Datum values[2];
+	bool nulls[2] = {false, false};
+	uint32 pepper_key_id;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	ks_keyring_require();
+	pepper_key_id = ks_keyring_primary();
+	values[0] = PointerGetDatum(ks_password_hash(PG_GETARG_TEXT_PP(0), pepper_key_id));
+	values[1] = Int32GetDatum((int32) pepper_key_id);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
+
+PG_FUNCTION_INFO_V1(ks_password_check);
+
+/* keelson._password_check(password text, hash text, pepper_key_id integer): is_match, needs_rehash */
+Datum
+ks_password_check(PG_FUNCTION_ARGS)
+{
+	TupleDesc desc;
+	Datum values[2];
+	bool nulls[2] = {false, false};
+	KsPasswordResult result;
+	uint32 pepper_key_id;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("the password is null")));
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	ks_keyring_require();
+	/* Of a user without a password: as for one who has one now. */
+	pepper_key_id = PG_ARGISNULL(2) ? ks_keyring_primary() : (uint32) PG_GETARG_INT32(2);
+	result = ks_password_verify(PG_GETARG_TEXT_PP(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), pepper_key_id);
+	values[0] = BoolGetDatum(result.is_match);
+	values[1] = BoolGetDatum(result.is_match && (result.needs_rehash || pepper_key_id != ks_keyring_primary()));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}

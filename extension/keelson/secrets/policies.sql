@@ -1,0 +1,37 @@
+-- A user's keys are for the core alone: no role of an endpoint may read them.
+select keelson._user_policies('keelson.user_keys');
+
+insert into keelson.seal_purposes (name, scope, description)
+values
+    ('secret', 'server', 'Secrets of keelson.secret_set().'),
+    ('signing-key', 'server', 'Private halves of keelson.signing_keys.'),
+    ('mail', 'server', 'Mails that wait to be sent, which may hold links that sign in.'),
+    ('webhook-secret', 'server', 'Signing secrets of incoming webhooks'' sources.'),
+    ('idempotency', 'user', 'Replies kept for Idempotency-Key.'),
+    ('totp', 'user', 'Secrets of second factors.'),
+    ('api-key', 'user', 'The users'' own API keys for other services.'),
+    ('oauth-token', 'user', 'Tokens that other providers have issued for the user.'),
+    ('webhook-endpoint', 'user', 'Signing secrets of the users'' webhook endpoints.')
+on conflict (name) do update
+set scope = excluded.scope, description = excluded.description
+where (seal_purposes.scope, seal_purposes.description) is distinct from (excluded.scope, excluded.description);
+
+insert into keelson.secrets (name, is_hashed, description)
+values
+    ('cron_secret', true, 'What callers of /api/cron/* show.'),
+    ('stripe_webhook_secret', false, 'Signs Stripe''s webhooks to us.'),
+    ('smtp_url', false, 'The mail server, with its password.'),
+    ('captcha_secret', false, 'Our secret with the CAPTCHA''s provider.')
+on conflict (name) do update
+set description = excluded.description
+where secrets.description is distinct from excluded.description;
+
+-- Which purposes and names there are is no secret, nor is the public half of a key.
+grant select on keelson.seal_purposes to keelson_admin;
+grant select (name, is_hashed, description, changed_at) on keelson.secrets to keelson_admin;
+grant select (id, kid, algorithm, public_key, created_at, active_from, revoked_at) on keelson.signing_keys to keelson_admin;
+
+-- Know the keyring and have a key to sign with from the start. Without a
+-- keyring both wait until there is one.
+select keelson._keyring_register();
+-- select keelson._signing_key_ensure();

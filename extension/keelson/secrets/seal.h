@@ -1,0 +1,47 @@
+/*
+ * seal.h
+ *	  Sealing of values, with AES-256-GCM.
+ *
+ * A sealed value is: version (1 byte, 1), key id (4 bytes, big-endian), nonce
+ * (12), ciphertext, tag (16). Its additional data bind version, key id, user,
+ * row and purpose: moved to another row or used for another purpose, it does
+ * not open.
+ */
+#ifndef KS_SEAL_H
+#define KS_SEAL_H
+
+#include "postgres.h"
+
+#include "utils/uuid.h"
+
+#include "secrets/keyring.h"
+
+#define KS_SEAL_OVERHEAD (1 + 4 + KS_NONCE_LENGTH + KS_TAG_LENGTH)
+#define KS_SEAL_MAX_LENGTH (16 * 1024 * 1024)
+#define KS_SEAL_PURPOSE_LENGTH 64
+
+typedef struct KsSealContext
+{
+	const char *purpose; /* one of keelson.seal_purposes */
+	bool has_user;       /* sealed with the user's key, else with the server's */
+	pg_uuid_t user_id;
+	pg_uuid_t row_id; /* of the row that the value stands in; zero without one */
+} KsSealContext;
+
+/* Seal; the result is palloc-ed. */
+extern bytea *ks_seal(const KsSealContext *context, const void *data, size_t len);
+
+/* Open; one error, KS500, for whatever is wrong with the value. */
+extern bytea *ks_unseal(const KsSealContext *context, const bytea *sealed);
+
+/*
+ * The same with a key that the caller has, for secrets/ alone. `out` has room
+ * for len + KS_SEAL_OVERHEAD bytes, or len - KS_SEAL_OVERHEAD.
+ */
+extern void ks_seal_with(const KsKey *key, uint32 key_id, const KsSealContext *context, const void *data, size_t len, uint8 *out);
+extern bool ks_unseal_with(const KsKey *key, const KsSealContext *context, const uint8 *sealed, size_t len, uint8 *out);
+
+/* The key id that a sealed value names; false when it is no sealed value. */
+extern bool ks_seal_key_id(const uint8 *sealed, size_t len, uint32 *key_id);
+
+#endif /* KS_SEAL_H */
