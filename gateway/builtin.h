@@ -41,6 +41,7 @@ struct GwBuiltinFacts
  */
 enum GwBuiltin gw_builtin_find(const struct GwTarget *target);
 
+#define GW_VERSION "1.0"
 #define GW_BUILTIN_ALLOW "GET, HEAD, OPTIONS"
 
 /* The template for log and metrics: "live", "health/detailed", "docs". */

@@ -289,23 +289,29 @@ write_route(struct GwText *out, struct GwMetrics *const *all, size_t n, unsigned
 	gw_text_printf(out, "} %llu\n", (unsigned long long) total);
 }
 
-/* Memory, time and descriptors of this process. */
+int64_t
+gw_process_memory(void)
+{
+	long pages = 0;
+	FILE *statm = fopen("/proc/self/statm", "re");
+
+	if (statm == NULL)
+		return 0;
+	if (fscanf(statm, "%*s %ld", &pages) != 1)
+		pages = 0;
+	fclose(statm);
+	return (int64_t) pages * sysconf(_SC_PAGESIZE);
+}
+
+/* Memory and time of this process. */
 static void
 write_process(struct GwText *out)
 {
 	struct rusage usage;
-	long pages = 0;
-	FILE *statm = fopen("/proc/self/statm", "re");
 
-	if (statm != NULL)
-	{
-		if (fscanf(statm, "%*s %ld", &pages) != 1)
-			pages = 0;
-		fclose(statm);
-	}
 	getrusage(RUSAGE_SELF, &usage);
 	write_head(out, "process_resident_memory_bytes", "gauge", "Memory of the gateway.");
-	gw_text_printf(out, "process_resident_memory_bytes %lld\n", (long long) pages * sysconf(_SC_PAGESIZE));
+	gw_text_printf(out, "process_resident_memory_bytes %lld\n", (long long) gw_process_memory());
 	write_head(out, "process_cpu_seconds_total", "counter", "CPU time of the gateway.");
 	gw_text_printf(out, "process_cpu_seconds_total %.6f\n",
 				   (double) (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +

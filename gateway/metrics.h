@@ -91,6 +91,9 @@ gw_metrics_set(struct GwMetrics *metrics, enum GwCount count, uint64_t value)
 /* The sum of a count over all loops. Any thread. */
 uint64_t gw_metrics_sum(struct GwMetrics *const *all, size_t n, enum GwCount count);
 
+/* Resident memory of this process in bytes, 0 if unknown. */
+int64_t gw_process_memory(void);
+
 /* A sample of the database's own metrics; strings are the caller's. */
 struct GwSample
 {

@@ -78,7 +78,7 @@ struct MHD_Response *gw_reply_upgrade(const struct GwAsk *ask, const char *targe
 
 /*
  * A streamed body: callback, cls, free_cls as for MHD_create_response_from_callback
- * (of unknown size). headers as in gw_reply_row; the Content-Type in it counts, else content_type.
+ * (of unknown size); cls is freed by free_cls in every case, NULL returned or not. headers as in gw_reply_row; the Content-Type in it counts, else content_type.
  */
 struct MHD_Response *gw_reply_stream(const struct GwAsk *ask, int status, const char *content_type,
 									 const char *headers, size_t headers_len,
