@@ -54,6 +54,6 @@ tree_stamp() {
 	{
 		find "/usr/lib/postgresql/$PG_MAJOR/bin" "/usr/lib/postgresql/$PG_MAJOR/lib" "/usr/share/postgresql/$PG_MAJOR" \
 			-maxdepth 2 -type f -printf '%p %s %T@\n' | sort
-		(cd "$1" && sha256sum ./*.so ./*.control ./*--*.sql)
+		(cd "$1" && sha256sum ./*.so ./*.control ./*--*.sql ./*/keelson-*.txt)
 	} | checksum
 }

@@ -11,6 +11,7 @@
 
 #include "core/guc.h"
 
+int ks_guc_access_token_lifetime;
 char *ks_guc_allowed_origins;
 char *ks_guc_app_url;
 char *ks_guc_database;
@@ -20,6 +21,8 @@ char *ks_guc_keyring_file;
 int ks_guc_password_hash_slots;
 int ks_guc_password_min_length;
 char *ks_guc_public_url;
+int ks_guc_session_lifetime;
+int ks_guc_session_max;
 
 static const struct config_enum_entry environments[] = {
 	{"development", KS_DEVELOPMENT, false},
@@ -29,6 +32,10 @@ static const struct config_enum_entry environments[] = {
 void
 ks_guc_init(void)
 {
+	DefineCustomIntVariable("keelson.access_token_lifetime",
+							"How long an access token is good.",
+							"Its session is looked up at every request besides; clients refresh before this is over.",
+							&ks_guc_access_token_lifetime, 900, 60, 3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomStringVariable("keelson.allowed_origins",
 							   "Origins of web pages that may use cookie sessions, besides those of the public and app URLs.",
 							   "A comma-separated list such as \"https://app.example.com\".",
@@ -65,6 +72,14 @@ ks_guc_init(void)
 							   "Where clients reach the gateway: issuer of tokens, base of OpenAPI and problem types.",
 							   "Without a slash at its end.",
 							   &ks_guc_public_url, "http://127.0.0.1:8080", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.session_lifetime",
+							"How long a session lasts, however often it is refreshed.",
+							"NIST SP 800-63B-4 allows 30 days where a password is the only factor.",
+							&ks_guc_session_lifetime, 30 * 86400, 3600, 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.session_max",
+							"How many sessions a user has at once.",
+							"A login beyond that ends the oldest.",
+							&ks_guc_session_max, 20, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("keelson");
 }

@@ -14,6 +14,7 @@ typedef enum KsEnvironment
 	KS_PRODUCTION
 } KsEnvironment;
 
+extern int ks_guc_access_token_lifetime;
 extern char *ks_guc_allowed_origins;
 extern char *ks_guc_app_url;
 extern char *ks_guc_database;
@@ -23,6 +24,8 @@ extern char *ks_guc_keyring_file;
 extern int ks_guc_password_hash_slots;
 extern int ks_guc_password_min_length;
 extern char *ks_guc_public_url;
+extern int ks_guc_session_lifetime;
+extern int ks_guc_session_max;
 
 extern void ks_guc_init(void);
 
