@@ -1,21 +1,29 @@
 # shellcheck shell=bash
 # The gateway: starting, waiting for and stopping it.
 
-# The variables that a gateway may see. All KEELSON_*, so that it can refuse
-# those it does not know, but what the database alone needs.
+# The variables that the gateway sees: all KEELSON_*, less the secrets that the
+# database alone needs.
 gateway_variables() {
-	compgen -e | grep -E '^(KEELSON_[A-Z0-9_]*|ALLOWED_ORIGINS)$' | sort || true
+	compgen -e | grep -E '^(KEELSON_[A-Za-z0-9_]*|ALLOWED_ORIGINS)$' |
+		grep -vxE 'KEELSON_(SMTP_URL|CAPTCHA_SECRET)' | sort || true
 }
 
-# Have the gateway check its environment, before anything is touched.
+# Check the environment before anything is touched, and end with all faults.
+# The gateway knows what every variable may be.
 check_environment() {
 	local faults
-	if ! faults=$("$ROOT/gateway/keelson-gateway" --check 2>&1); then
-		fail "the environment has faults, nothing was started:" "$faults"
-	fi
-	if [ "${KEELSON_ENV:-}" = production ] && [ -z "${CRON_SECRET:-}" ]; then
-		fail "production needs a CRON_SECRET of yours" "Set it to at least 32 random characters, and keep it."
-	fi
+	faults=$(
+		KEELSON_DATABASE_URL=${KEELSON_DATABASE_URL:-postgresql:///$DATABASE} \
+			"$ROOT/gateway/keelson-gateway" --check 2>&1 || true
+		[ "${KEELSON_ENV:-}" != production ] || [ -n "$EXTERNAL_DATABASE" ] || production_faults
+	)
+	[ -z "$faults" ] || fail "the environment has faults, so nothing was done:" "${faults//$'\n'/$'\n'  }"
+}
+
+# What production needs besides, and the database alone would know.
+production_faults() {
+	[ -n "${CRON_SECRET:-}" ] || echo "CRON_SECRET is not set: production takes none that was generated"
+	[ -n "${KEELSON_SMTP_URL:-}" ] || echo "KEELSON_SMTP_URL is not set: production needs a mail server"
 }
 
 # The pid file holds the pid and when that process began, since a pid may be

@@ -15,36 +15,46 @@ create_keyring() {
 		as_user "$SERVER_USER" sh -c 'umask 077 && cat >"$1.new" && sync "$1.new" && mv "$1.new" "$1"' sh "$KEYRING"
 }
 
-# Print the secret of the cron endpoints: the one given, or one made once.
-cron_secret() {
-	if [ -n "${CRON_SECRET:-}" ]; then
-		printf '%s' "$CRON_SECRET"
-	else
-		[ -s "$SECRETS/cron-secret" ] || random_secret | write_file "$SECRETS/cron-secret" 0600
-		cat "$SECRETS/cron-secret"
-	fi
+# Print the secret that the cron endpoints have when none is given.
+generated_cron_secret() {
+	[ -s "$SECRETS/cron-secret" ] || random_secret | write_file "$SECRETS/cron-secret" 0600
+	cat "$SECRETS/cron-secret"
 }
 
-# Hand the database the secrets that the environment holds and that are new to
-# it.
+# Hand the database the secrets of the environment, those that are new to it.
+# A variable that is not set leaves the database's as it is. Sets
+# secrets_changed if there were any.
 hand_in_secrets() {
-	[ "$(sql -c "select to_regproc('keelson.secret_set') is not null")" = t ] || return 0 #DEV
-	CLUSTER_ID=$(sql -c 'select system_identifier from pg_control_system()')
-	hand_in_secret cron_secret "$(cron_secret)"
-	hand_in_secret stripe_webhook_secret "${STRIPE_WEBHOOK_SECRET:-}"
-	hand_in_secret smtp_url "${KEELSON_SMTP_URL:-}"
-	hand_in_secret captcha_secret "${KEELSON_CAPTCHA_SECRET:-}"
+	local name value changed
+	secrets_changed=
+	sql -c 'select name, extract(epoch from changed_at) from keelson.secrets order by name' |
+		while IFS='|' read -r name changed; do
+			case $name in
+				cron_secret) value=${CRON_SECRET:-} ;;
+				stripe_webhook_secret) value=${STRIPE_WEBHOOK_SECRET:-} ;;
+				smtp_url) value=${KEELSON_SMTP_URL:-} ;;
+				captcha_secret) value=${KEELSON_CAPTCHA_SECRET:-} ;;
+				*) continue ;;
+			esac
+			[ "$name$value$changed" != cron_secret ] || value=$(generated_cron_secret)
+			[ -z "$value" ] || hand_in_secret "$name" "$value" "$changed" </dev/null
+		done
 }
 
-# What was handed in last is remembered as a salted hash.
+# Hand in one secret unless the database has just this one: what was handed in
+# last is remembered by a salted hash, with the time that the database noted.
 hand_in_secret() {
-	local name=$1 value=$2 mark
-	[ -n "$value" ] || return 0
+	local name=$1 value=$2 changed=$3 file=$SECRETS/handed-in.$1
 	[ -s "$SECRETS/salt" ] || random_secret | write_file "$SECRETS/salt" 0600
-	mark=$(printf '%s\n' "$(cat "$SECRETS/salt")" "$CLUSTER_ID" "$value" | checksum)
-	[ "$mark" != "$(cat "$SECRETS/handed-in.$name" 2>/dev/null)" ] || return 0
+	[ "$(secret_mark "$value" "$changed")" != "$(cat "$file" 2>/dev/null)" ] || return 0
 	printf '%s' "$value" | hand_in secret "$name" || fail "the database does not take the secret $name"
-	echo "$mark" | write_file "$SECRETS/handed-in.$name" 0600
+	changed=$(sql -c "select extract(epoch from changed_at) from keelson.secrets where name = '$name'")
+	secret_mark "$value" "$changed" | write_file "$file" 0600
+	secrets_changed=yes
+}
+
+secret_mark() {
+	printf '%s\n' "$(cat "$SECRETS/salt")" "$1" "$2" | checksum
 }
 
 # The gateway's password: random, in a file that its user alone can read.

@@ -1,0 +1,245 @@
+# make up, make down and their like, in places where others stumble. Runs as
+# whoever runs make check, on copies of the clone. Root tries a clone below a
+# folder that only root may enter, and lends another user the second part: an
+# ordinary person, in a path of 200 characters with blanks in it.
+
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
+use File::Path qw(remove_tree);
+use File::Temp ();
+use HTTP::Tiny;
+use IO::Socket::INET;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $root = abs_path(dirname(__FILE__) . '/../..');
+my $is_root = $> == 0;
+my $lent = 'keelson-check';
+my @places;
+
+# An object for one copy of the clone: its folder, ports, and the user it is
+# run as (undef: ourselves).
+sub place
+{
+	my (%given) = @_;
+	my $place = { %given, port => free_port(), pgport => free_port() };
+	my $from = quoted($root);
+	my $to = quoted($place->{folder});
+	run($place, '/', "mkdir -p $to") == 0 or die "cannot make $place->{folder}\n";
+	system("tar -C $from --exclude=./var --exclude=./.git --exclude=node_modules --exclude=./regress/tools -cf - . | tar -C $to -xf -") == 0
+		or die "cannot copy the clone to $place->{folder}\n";
+	system("chown -R $place->{user} $to") == 0 or die "cannot give away $place->{folder}\n" if $place->{user};
+	push @places, $place;
+	return $place;
+}
+
+sub free_port
+{
+	my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die "no free port: $!\n";
+	return $socket->sockport;
+}
+
+sub quoted
+{
+	my ($text) = @_;
+	$text =~ s/'/'\\''/g;
+	return "'$text'";
+}
+
+# Run a shell command in a folder as the place's user; its status. What it
+# says is in $place->{said}.
+sub run
+{
+	my ($place, $folder, $command, %env) = @_;
+	my $vars = join ' ', map { "$_=" . quoted($env{$_}) } sort keys %env;
+	my $shell = 'cd ' . quoted($folder) . " && $vars $command";
+	my @become = $place->{user} ? ('runuser', '-u', $place->{user}, '--') : ();
+	open my $pipe, '-|', @become, 'sh', '-c', "exec 2>&1; $shell" or die "sh: $!\n";
+	local $/;
+	$place->{said} = <$pipe> // '';
+	close $pipe;
+	return $? >> 8;
+}
+
+sub make
+{
+	my ($place, $target, %env) = @_;
+	return run($place, $place->{folder}, "make $target",
+		KEELSON_PORT => $place->{port}, KEELSON_PGPORT => $place->{pgport}, KEELSON_DRAIN_SECONDS => 5, %env);
+}
+
+sub sql
+{
+	my ($place, $sql) = @_;
+	run($place, $place->{folder}, 'scripts/psql -X -q -A -t -c ' . quoted($sql));
+	chomp $place->{said};
+	return $place->{said};
+}
+
+sub var { return abs_path("$_[0]{folder}/var"); }
+
+sub first_line
+{
+	my ($path) = @_;
+	open my $file, '<', $path or return '';
+	my $line = <$file> // '';
+	chomp $line;
+	return $line;
+}
+
+sub server_pid { return first_line(var($_[0]) . '/data/postmaster.pid') || 0; }
+sub gateway_pid { return (split ' ', first_line(var($_[0]) . '/run/gateway.pid'))[0] || 0; }
+sub owner { return scalar getpwuid((stat $_[0])[4]); }
+sub mode { return sprintf '%04o', (stat $_[0])[2] & 07777; }
+sub ready { return HTTP::Tiny->new(timeout => 5)->get("http://127.0.0.1:$_[0]{port}/ready")->{status} == 200; }
+
+# Up, up again, and who owns what.
+sub test_up
+{
+	my ($place, $name) = @_;
+	is(make($place, 'up'), 0, "$name: up") or diag $place->{said};
+	like($place->{said}, qr{running at http://127\.0\.0\.1:$place->{port}\b}, "$name: the URL is told");
+	is(() = $place->{said} =~ /^  (?:curl|make) /mg, 3, "$name: with three commands to try");
+	ok(ready($place), "$name: it is ready");
+
+	my @pids = (server_pid($place), gateway_pid($place));
+	my $began = time;
+	is(make($place, 'up'), 0, "$name: up again");
+	like($place->{said}, qr/nothing had to be done/, "$name: has nothing to do");
+	cmp_ok(time - $began, '<', 10, "$name: quickly");
+	is_deeply([ server_pid($place), gateway_pid($place) ], \@pids, "$name: the same processes run");
+
+	my $keyring = var($place) . '/keyring/keyring';
+	my $server_user = $is_root && !$place->{user} ? 'keelson' : $place->{user} || getpwuid $>;
+	my $gateway_user = $is_root && !$place->{user} ? 'keelson-gateway' : $server_user;
+	is(mode($keyring), '0600', "$name: the keyring is for one user");
+	is(owner($keyring), $server_user, "$name: that is the server's");
+	is(owner("/proc/$pids[0]"), $server_user, "$name: as whom the server runs");
+	is(owner("/proc/$pids[1]"), $gateway_user, "$name: and the gateway as its own");
+	is(mode(var($place) . '/gateway/pgpass'), '0600', "$name: the gateway's password is for one user");
+	unlike(join(' ', map { first_line("/proc/$pids[1]/$_") } qw(cmdline environ)),
+		qr/keelson_gateway:[^@]|CRON_SECRET|SMTP/, "$name: no secret in the gateway's arguments and environment");
+	return;
+}
+
+# A reboot: everything killed, sockets gone, another process has the pid.
+sub test_reboot
+{
+	my ($place, $name) = @_;
+	sql($place, 'create table public.kept as select 42 as answer');
+	my $socket = sql($place, 'show unix_socket_directories');
+	my $server = server_pid($place);
+	kill 'KILL', gateway_pid($place), $server;
+	for (1 .. 100)
+	{
+		last unless -d "/proc/$server" || grep { (readlink "$_/cwd" // '') eq var($place) . '/data' } glob '/proc/[0-9]*';
+		sleep 0.1;
+	}
+	remove_tree($socket);
+	is(make($place, 'up'), 0, "$name: up after a crash of the machine") or diag $place->{said};
+	ok(ready($place), "$name: it is ready");
+	is(sql($place, 'select answer from public.kept'), '42', "$name: the data is there");
+	return;
+}
+
+# Faults in the environment are named, and nothing is touched.
+sub test_refusals
+{
+	my ($place, $name) = @_;
+	my @pids = (server_pid($place), gateway_pid($place));
+	isnt(make($place, 'up', KEELSON_PROT => 1, KEELSON_TLS => 'perhaps'), 0, "$name: faults stop the start");
+	like($place->{said}, qr/KEELSON_PROT/, "$name: an unknown variable is named");
+	like($place->{said}, qr/KEELSON_TLS/, "$name: so is a bad value");
+	isnt(make($place, 'up', KEELSON_ENV => 'production', KEELSON_TLS => 'proxy'), 0, "$name: production wants more");
+	like($place->{said}, qr/CRON_SECRET.*KEELSON_SMTP_URL/s, "$name: a secret and a mail server");
+	is_deeply([ server_pid($place), gateway_pid($place) ], \@pids, "$name: what ran runs on");
+	return;
+}
+
+sub test_down
+{
+	my ($place, $name) = @_;
+	my @pids = (server_pid($place), gateway_pid($place));
+	is(make($place, 'down'), 0, "$name: down") or diag $place->{said};
+	ok(!(grep { -d "/proc/$_" } @pids), "$name: both have ended");
+	is(make($place, 'down'), 0, "$name: down again");
+	like($place->{said}, qr/not running/, "$name: says that nothing runs");
+	return;
+}
+
+# A start that fails says why and leaves nothing behind.
+sub test_failure
+{
+	my ($place, $name) = @_;
+	my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $place->{port}, Listen => 1, ReuseAddr => 1);
+	isnt(make($place, 'up'), 0, "$name: the gateway's port is taken");
+	like($place->{said}, qr/port $place->{port} .*taken/, "$name: which is said");
+	is(server_pid($place), 0, "$name: the server was stopped again");
+	close $taken;
+	$taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $place->{pgport}, Listen => 1, ReuseAddr => 1);
+	isnt(make($place, 'up'), 0, "$name: the server's port is taken");
+	like($place->{said}, qr/\| .*could not bind/, "$name: the server's log is shown");
+	ok(!ready($place), "$name: no gateway runs");
+	return;
+}
+
+# Two at once take turns.
+sub test_two
+{
+	my ($place, $name) = @_;
+	my $child = fork // die "fork: $!\n";
+	if (!$child)
+	{
+		POSIX::_exit(make($place, 'up'));
+	}
+	is(make($place, 'up'), 0, "$name: up while another up runs") or diag $place->{said};
+	waitpid $child, 0;
+	is($?, 0, "$name: the other succeeds too");
+	ok(ready($place), "$name: it is ready");
+	return;
+}
+
+require POSIX;
+delete @ENV{ grep { /^KEELSON_|^CRON_SECRET$|^ALLOWED_ORIGINS$|^MAKE|^MFLAGS$/ } keys %ENV };
+
+my $scratch = File::Temp->newdir('/tmp/keelson-door.XXXXXX');
+my $closed = File::Temp->newdir(($is_root ? '/root' : $scratch) . '/keelson-door.XXXXXX');
+chmod 0755, $scratch;
+chmod 0700, $closed;
+
+my $first = place(folder => "$closed/clone");
+test_up($first, $is_root ? 'below a closed folder' : 'in a closed folder');
+ok(-l "$first->{folder}/var", 'below a closed folder: var is a link') if $is_root;
+test_refusals($first, 'refusals');
+test_reboot($first, 'reboot');
+test_down($first, 'down');
+test_failure($first, 'failure');
+
+SKIP:
+{
+	skip 'there is no user to lend', 1 if $is_root && !defined getpwnam $lent;
+	my $long = "$scratch/person/";
+	$long .= 'a folder ' while length $long < 192;
+	mkdir "$scratch/person";
+	system 'chown', $lent, "$scratch/person" if $is_root;
+	my $second = place(folder => "${long}x/clone", user => $is_root ? $lent : undef);
+	test_two($second, 'long path with blanks');
+	test_up($second, 'long path with blanks') if 0;
+	test_down($second, 'long path with blanks');
+}
+
+done_testing();
+
+END
+{
+	my $status = $?;
+	for my $place (@places)
+	{
+		make($place, 'down') if -e "$place->{folder}/var";
+		remove_tree(var($place)) if -l "$place->{folder}/var";
+	}
+	$? = $status;
+}
