@@ -219,6 +219,13 @@ sub user
 	return { %user, id => $data->{user}{id}, token => $data->{accessToken}, refresh => $data->{refreshToken} };
 }
 
+# Installs the tests' product: endpoint functions that show what is done with a request.
+sub product
+{
+	my ($self) = @_;
+	return $self->sql(slurp("$root/regress/lib/product.sql"));
+}
+
 # The server's own log as text.
 sub server_log { return slurp($_[0]->{node}->logfile); }
 

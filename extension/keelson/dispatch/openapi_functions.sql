@@ -72,13 +72,13 @@ as $$
                 || case
                     when exists (
                         select
-                        from keelson.routes as newer
-                        where newer.method = r.method and newer.shape = r.shape
+                        from keelson.effective_routes as newer
+                        where newer.method = r.method and newer.template = r.template
                             and substr(newer.version, 2)::int > substr(r.version, 2)::int)
                         then r.version || '/'
                     else ''
                 end
-                || regexp_replace(r.template, ':([a-zA-Z_][a-zA-Z0-9_]*)', '{\1}', 'g') as path,
+                || regexp_replace(r.template, ':([A-Za-z0-9]+)', '{\1}', 'g') as path,
             case when p.prorettype = 'void'::regtype then '204' else r.status::text end as status,
             case
                 when p.prorettype = 'keelson.reply'::regtype then to_regtype(r.returns)::oid
@@ -86,21 +86,17 @@ as $$
             end as returns,
             coalesce(nullif(r.description, ''), pg_catalog.obj_description(p.oid, 'pg_proc'), '') as description,
             split_part(r.template, '/', 1) as tag
-        from keelson.routes as r
+        from keelson.effective_routes as r
         join pg_catalog.pg_proc as p on p.oid = to_regproc(r.function)
-        where not exists (
-            select
-            from keelson.route_overrides as o
-            where o.method = r.method and o.shape = r.shape and o.version = r.version and not o.is_enabled)
     )
     select d.id, d.method, d.path, d.tag, d.oid,
         case
             when not exists (
                 select
-                from keelson.routes as other
+                from keelson.effective_routes as other
                 where other.id <> d.id and split_part(other.function, '.', 2) = split_part(d.function, '.', 2))
-                then keelson._openapi_camel(d.proname)
-            else keelson._openapi_camel(trim('_' from regexp_replace(lower(d.method || d.path), '[^a-z0-9]+', '_', 'g')))
+                then keelson._camel_case(d.proname)
+            else keelson._camel_case(trim('_' from regexp_replace(lower(d.method || d.path), '[^a-z0-9]+', '_', 'g')))
         end,
         d.status, d.returns, d.proretset, d.method not in ('GET', 'HEAD'), d.description
     from described as d
@@ -127,7 +123,7 @@ as $$
             and (is_path or route.method in ('GET', 'DELETE'))
         union all
         select 1000, '{"$ref": "#/components/parameters/IdempotencyKey"}'
-        from keelson.routes as r
+        from keelson.effective_routes as r
         where r.id = _openapi_parameters.route_id and not r.is_public and r.method not in ('GET', 'HEAD')
     ) as parameter (place, value);
 $$;
@@ -162,7 +158,7 @@ as $$
             having count(*) > 0)
     end
     from keelson._openapi_routes() as route
-    join keelson.routes as r on r.id = route.id
+    join keelson.effective_routes as r on r.id = route.id
     where route.id = _openapi_body.route_id;
 $$;
 comment on function keelson._openapi_body(int) is 'The body that a route takes, null where it takes none.';
@@ -184,7 +180,7 @@ as $$
                 || jsonb_strip_nulls(jsonb_build_object('example', r.examples -> 'response'))))
         end)
     from keelson._openapi_routes() as route
-    join keelson.routes as r on r.id = route.id
+    join keelson.effective_routes as r on r.id = route.id
     where route.id = _openapi_success.route_id;
 $$;
 comment on function keelson._openapi_success(int) is 'The reply of a route that goes well, under its status.';
@@ -217,12 +213,12 @@ stable
 as $$
     with given (word) as (
         select unnest(r.errors)
-        from keelson.routes as r
+        from keelson.effective_routes as r
         where r.id = _openapi_errors.route_id
         union
         select general.word
         from keelson._openapi_routes() as route
-        join keelson.routes as r on r.id = route.id
+        join keelson.effective_routes as r on r.id = route.id
         cross join lateral (values
             ('VALIDATION_FAILED', exists (select from keelson._openapi_arguments(route.function))),
             ('MALFORMED_JSON', keelson._openapi_body(route.id) is not null and not r.is_raw),
@@ -285,7 +281,7 @@ as $$
                 else jsonb_build_array(jsonb_build_object('accessKey', jsonb_build_array(r.scope)))
             end
     end
-    from keelson.routes as r
+    from keelson.effective_routes as r
     where r.id = _openapi_security.route_id;
 $$;
 comment on function keelson._openapi_security(int) is 'The credentials that a route takes, with the permission or scope that it asks.';
@@ -300,8 +296,8 @@ as $$
             'tags', jsonb_build_array(route.tag),
             'summary', rtrim(substring(route.description from '^.*?(?:[.:;](?=\s)|$)'), '.:;'),
             'description', route.description,
-            'deprecated', case when coalesce(o.deprecated_at, r.deprecated_at) <= now() then true end,
-            'x-sunset', coalesce(o.sunset_at, r.sunset_at),
+            'deprecated', case when r.deprecated_at <= now() then true end,
+            'x-sunset', r.sunset_at,
             'x-rate-class', r.rate_class,
             'requestBody', keelson._openapi_body(route.id)))
         || jsonb_build_object(
@@ -309,9 +305,7 @@ as $$
             'security', keelson._openapi_security(route.id),
             'responses', keelson._openapi_success(route.id) || keelson._openapi_failures(route.id))
     from keelson._openapi_routes() as route
-    join keelson.routes as r on r.id = route.id
-    left join keelson.route_overrides as o
-        on o.method = r.method and o.shape = r.shape and o.version = r.version
+    join keelson.effective_routes as r on r.id = route.id
     where route.id = _openapi_operation.route_id;
 $$;
 comment on function keelson._openapi_operation(int) is 'One route as OpenAPI has it.';

@@ -5,19 +5,6 @@
 --     the field; a field is nullable unless its comment exists and does not speak of null;
 --   * limits of a domain come from its checks, as far as they are plain: length, range, regular expression, list.
 
-create or replace function keelson._openapi_camel(name text)
-returns text
-language sql
-immutable
-parallel safe
-as $$
-    select string_agg(
-        case when part.place = 1 then part.word else upper(left(part.word, 1)) || substr(part.word, 2) end,
-        '' order by part.place)
-    from regexp_split_to_table(_openapi_camel.name, '_') with ordinality as part (word, place);
-$$;
-comment on function keelson._openapi_camel(text) is 'A snake_case name as JSON has it: camelCase.';
-
 create or replace function keelson._openapi_component_name(type oid)
 returns text
 language sql
@@ -25,7 +12,7 @@ stable
 parallel safe
 as $$
     select case when n.nspname = 'keelson' then '' else initcap(n.nspname) end
-        || upper(left(t.typname, 1)) || substr(keelson._openapi_camel(t.typname), 2)
+        || upper(left(t.typname, 1)) || substr(keelson._camel_case(t.typname), 2)
     from pg_catalog.pg_type as t
     join pg_catalog.pg_namespace as n on n.oid = t.typnamespace
     where t.oid = _openapi_component_name.type;
@@ -199,12 +186,12 @@ as $$
     select jsonb_build_object(
         'type', 'object',
         'properties', jsonb_object_agg(
-            keelson._openapi_camel(field.name),
+            keelson._camel_case(field.name),
             case
                 when field.is_nullable then keelson._openapi_nullable(keelson._openapi_schema(field.type, field.modifier))
                 else keelson._openapi_schema(field.type, field.modifier)
             end || jsonb_strip_nulls(jsonb_build_object('description', field.description))),
-        'required', jsonb_agg(keelson._openapi_camel(field.name) order by field.place))
+        'required', jsonb_agg(keelson._camel_case(field.name) order by field.place))
     from (
         select a.attname as name, a.atttypid as type, a.atttypmod as modifier, a.attnum as place,
             pg_catalog.col_description(a.attrelid, a.attnum) as description,
@@ -298,7 +285,7 @@ language sql
 stable
 parallel safe
 as $$
-    select keelson._openapi_camel(p.proargnames[argument.place]), argument.type, argument.number,
+    select keelson._camel_case(p.proargnames[argument.place]), argument.type, argument.number,
         argument.number <= p.pronargs - p.pronargdefaults,
         keelson._openapi_schema(argument.type) || jsonb_strip_nulls(jsonb_build_object(
             'default', keelson._openapi_default(pg_catalog.pg_get_function_arg_default(p.oid, argument.place::int))))

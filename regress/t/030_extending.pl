@@ -1,0 +1,182 @@
+# Extending: a function and a route by SQL, served within a second; what is refused; the kinds of routes; timeouts.
+
+use strict;
+use warnings;
+
+use IO::Select;
+use KeelsonTest;
+use Test::More;
+use Time::HiRes qw(time);
+
+my $keelson = KeelsonTest->new('extending');
+my $gateway = $keelson->gateway;
+my $user;
+
+# Asks until it answers with the status, for a second and a half at most.
+sub soon
+{
+	my ($method, $path, $status, %options) = @_;
+	my $reply;
+	wait_until(sub { $reply = $gateway->request($method, $path, %options); $reply->{status} == $status }, 1.5);
+	return $reply;
+}
+
+subtest 'a route by SQL' => sub {
+	is($gateway->get('/api/hello/Ada')->{status}, 404, 'not there at first');
+	$keelson->sql(q{
+		create schema shop;
+		grant usage on schema shop to keelson_app;
+		create type shop.greeting as (greeting text, made_at timestamptz);
+		create function shop.hello(name text) returns shop.greeting language plpgsql as $$
+		begin
+			return row('Hello, ' || name, now())::shop.greeting;
+		end; $$;
+		comment on function shop.hello(text) is 'Greets.';
+		select keelson.route('GET /hello/:name', 'shop.hello', is_public => true);
+	});
+	my $reply = soon('GET', '/api/hello/Ada', 200);
+	is($reply->{json}{data}{greeting}, 'Hello, Ada', 'there within a second');
+	like($reply->{json}{data}{madeAt}, qr/^\d{4}-\d\d-\d\dT.*Z$/, 'with camelCase names and UTC times');
+	$keelson->sql(q{create or replace function shop.hello(name text) returns shop.greeting language plpgsql as $$
+		begin
+			return row('Good day, ' || name, now())::shop.greeting;
+		end; $$});
+	is($gateway->get('/api/hello/Ada')->{json}{data}{greeting}, 'Good day, Ada', 'a new body holds at once');
+	$keelson->sql(q{select keelson.route('GET hello/:name', 'shop.hello', is_public => false)});
+	is(soon('GET', '/api/hello/Ada', 401)->{status}, 401, 'a change of the route within a second');
+	$keelson->sql(q{select keelson.route_override('GET hello/:name', is_enabled => false)});
+	is(soon('GET', '/api/hello/Ada', 404)->{status}, 404, 'an operator may switch it off');
+	$keelson->sql(q{select keelson.route_override('GET hello/:name', is_enabled => true); select keelson.route('GET hello/:name', 'shop.hello', is_public => true)});
+	is(soon('GET', '/api/hello/Ada', 200)->{status}, 200, 'and on');
+	$keelson->sql('drop function shop.hello(text)');
+	my $gone = $gateway->get('/api/hello/Ada');
+	ok($gone->{status} >= 500, 'a dropped function is a fault inside') or diag $gone->{content};
+	unlike($gone->{content}, qr/shop/, 'that tells nothing');
+	$keelson->sql(q{select keelson.route_remove('GET hello/:name')});
+	is(soon('GET', '/api/hello/Ada', 404)->{status}, 404, 'taken away within a second');
+};
+
+subtest 'routes that are refused' => sub {
+	$keelson->sql(q{
+		create function shop.mute(name text) returns text language plpgsql as 'begin return name; end';
+		create function shop.told(name text) returns text language plpgsql as 'begin return name; end';
+		comment on function shop.told(text) is 'Tells.';
+		create function shop.anonymous(text) returns text language plpgsql as 'begin return $1; end';
+		comment on function shop.anonymous(text) is 'Tells.';
+		create function shop.twice(a int) returns int language plpgsql as 'begin return a; end';
+		create function shop.twice(a text) returns text language plpgsql as 'begin return a; end';
+		create role regress_super superuser; create role regress_bypass bypassrls; create role regress_own; create role regress_member in role keelson_owner;
+		grant usage on schema shop to regress_own;
+	});
+	my %bad = (
+		q{'GET a', 'shop.none'}                                   => qr/does not exist/,
+		q{'GET a', 'shop.mute'}                                   => qr/comment/,
+		q{'GET a/:id', 'shop.told'}                               => qr/parameter|argument/,
+		q{'GET a', 'shop.anonymous'}                              => qr/name/,
+		q{'GET a', 'shop.twice'}                                  => qr/more than once/,
+		q{'BREW a', 'shop.told'}                                  => qr/method|BREW/,
+		q{'GET a b', 'shop.told'}                                 => qr/./,
+		q{'GET ../a', 'shop.told'}                                => qr/./,
+		q{'GET a', 'shop.told', role => 'none'}                   => qr/does not exist/,
+		q{'GET a', 'shop.told', permission => 'no.such'}          => qr/permission/,
+		q{'GET a', 'shop.told', rate_class => 'none'}             => qr/rate_class/,
+		q{'GET a', 'shop.told', pool => 'none'}                   => qr/pool/,
+		q{'GET a', 'shop.told', timeout => '-1 second'}           => qr/timeout/,
+		q{'GET a', 'shop.told', body_limit => 20000000}           => qr/body_limit/,
+		q{'GET auth/me', 'shop.told'}                             => qr/endpoint of/,
+		(map { ("'GET a', 'shop.told', role => '$_'" => qr/may not run as/) }
+			qw(keelson_owner keelson_system keelson_admin keelson_jobs keelson_gateway postgres regress_super regress_bypass regress_member)),
+	);
+	for my $arguments (sort keys %bad)
+	{
+		my ($status, undef, $messages) = $keelson->try_sql("select keelson.route($arguments)");
+		ok($status != 0 && $messages =~ $bad{$arguments}, $arguments) or diag $messages;
+	}
+	is((($keelson->try_sql(q{select keelson.route('GET a', 'shop.told', role => 'regress_own')}))[0]), 0, 'a role of the product\'s own is fine');
+	isnt((($keelson->try_sql(q{select keelson.route('GET b', 'shop.told')}, role => 'regress_own'))[0]), 0, 'who is no administrator registers nothing');
+	is($keelson->sql('select count(*) from keelson.routes where not is_public and owner = \'shop\''), 1, 'nothing else came in');
+};
+
+$keelson->product;
+$user = $keelson->user($gateway);
+soon('GET', '/api/product/items/first', 200);
+
+subtest 'kind rows' => sub {
+	my $reply = $gateway->get('/api/product/export?count=5000', headers => { 'Accept-Encoding' => 'identity' });
+	is($reply->{status}, 200, 'a long reply');
+	my @rows = $reply->{content} =~ /row (\d+)"/g;
+	is(@rows, 5000, 'all rows');
+	is_deeply([ @rows[ 0, 4999 ] ], [ 1, 5000 ], 'in order');
+	like($reply->{headers}{'transfer-encoding'} // '', qr/chunked/, 'in chunks');
+	my $before = slurp('/proc/' . $gateway->pid . '/status') =~ /^VmRSS:\s+(\d+)/m ? $1 : 0;
+	my $socket = $gateway->connect;
+	setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 4096;
+	syswrite $socket, "GET /api/product/export?count=2000000 HTTP/1.1\r\nHost: a\r\n\r\n";
+	IO::Select->new($socket)->can_read(10 * $KeelsonTest::slow);
+	is($gateway->get('/api/product/items/first')->{status}, 200, 'others are served while a reader is slow') for 1 .. 20;
+	my $after = slurp('/proc/' . $gateway->pid . '/status') =~ /^VmRSS:\s+(\d+)/m ? $1 : 0;
+	cmp_ok($after - $before, '<', 40_000, 'the rows wait in the database, not in the gateway');
+	close $socket;
+	ok(wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where usename = 'keelson_gateway' and state = 'active'") == 0 }, 20),
+		'a reader who leaves ends the call');
+	is($gateway->get('/api/product/export?count=0')->{status}, 200, 'no rows');
+	is($gateway->get('/api/product/export?count=x')->{status}, 400, 'bad arguments are an ordinary error');
+};
+
+subtest 'kind watch' => sub {
+	my $socket = $gateway->connect;
+	syswrite $socket, "GET /api/product/tick HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n";
+	my $select = IO::Select->new($socket);
+	my $all = '';
+	my $see = sub {
+		my ($pattern) = @_;
+		return wait_until(sub { $select->can_read(0) && sysread($socket, $all, 65536, length $all); $all =~ $pattern }, 8);
+	};
+	ok($see->(qr/tick 0/), 'the state at once') or diag $all;
+	like($all, qr{^HTTP/1\.1 200}, '200');
+	like($all, qr{Content-Type: text/event-stream}i, 'as an event stream');
+	$keelson->sql('update product.clock set now = 1');
+	ok($see->(qr/tick 1/), 'a change within a few seconds') or diag $all;
+	my $ticks = () = $all =~ /tick 1/g;
+	is($ticks, 1, 'once');
+	is($gateway->get('/api/product/items/first')->{status}, 200, 'others are served meanwhile');
+	close $socket;
+};
+
+subtest 'timeouts' => sub {
+	my $hurried = { text => 'hurried', seconds => 30 };
+	my $started = time();
+	my $reply = $gateway->post('/api/product/notes/hurried', $hurried, token => $user->{token});
+	is("$reply->{status} " . ($reply->{json}{code} // ''), '504 TIMEOUT', 'too long') or diag $reply->{content};
+	cmp_ok(time() - $started, '<', 5 * $KeelsonTest::slow, 'is told soon');
+	is($keelson->sql("select count(*) from product.notes where text = 'hurried'"), 0, 'and undone');
+	ok(wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 0 }, 5), 'the call has ended in the database');
+	is($gateway->get('/api/product/items/first')->{status}, 200, 'the next is served');
+};
+
+subtest 'deprecation' => sub {
+	$keelson->sql(q{select keelson.route('GET product/items/first', 'product.item_first', is_public => true,
+		deprecated_at => '2025-01-01 00:00Z', sunset_at => '2035-01-01 00:00Z')});
+	my $reply;
+	wait_until(sub { $reply = $gateway->get('/api/product/items/first'); $reply->{headers}{deprecation} }, 2);
+	is($reply->{headers}{deprecation}, '@1735689600', 'Deprecation');
+	is($reply->{headers}{sunset}, 'Mon, 01 Jan 2035 00:00:00 GMT', 'Sunset');
+};
+
+subtest 'versions' => sub {
+	$keelson->sql(q{
+		create function shop.second() returns text language plpgsql as $$ begin return 'second'; end $$;
+		comment on function shop.second() is 'The second version.';
+		create function shop.third() returns text language plpgsql as $$ begin return 'first'; end $$;
+		comment on function shop.third() is 'The first version.';
+		select keelson.route('GET versioned', 'shop.third', is_public => true);
+		select keelson.route('GET versioned', 'shop.second', is_public => true, version => 'v2');
+	});
+	soon('GET', '/api/v2/versioned', 200);
+	is($gateway->get('/api/v1/versioned')->{json}{data}, 'first', 'the first');
+	is($gateway->get('/api/v2/versioned')->{json}{data}, 'second', 'the second');
+	is($gateway->get('/api/versioned')->{json}{data}, 'second', 'without a version: the newest');
+};
+
+done_testing();
+$keelson->stop;

@@ -1,0 +1,165 @@
+# The API's own description: valid, complete, and true of what is answered.
+
+use strict;
+use warnings;
+
+use KeelsonTest;
+use Test::More;
+
+my $keelson = KeelsonTest->new('openapi');
+my $gateway = $keelson->gateway(KEELSON_PUBLIC_URL => 'http://127.0.0.1:8080');
+my $reply = $gateway->get('/api/openapi.json');
+is($reply->{status}, 200, '/api/openapi.json') or BAIL_OUT($reply->{content});
+like($reply->{headers}{'content-type'}, qr{^application/json}, 'is JSON');
+my $core = $reply->{json};
+like($core->{openapi}, qr/^3\.1\./, 'of version 3.1, without the envelope');
+is($gateway->get('/api/openapi.json')->{content}, $reply->{content}, 'twice the same to the byte');
+
+# Every endpoint is there, explained.
+for my $route (split /\n/, $keelson->sql("select lower(method) || ' ' || template from keelson.effective_routes order by 1"))
+{
+	my ($method, $template) = split / /, $route;
+	(my $path = $template =~ /^\.well-known/ ? "/$template" : "/api/$template") =~ s/:(\w+)/{$1}/g;
+	my $operation = $core->{paths}{$path}{$method};
+	ok($operation && $operation->{summary} && $operation->{operationId} && $operation->{responses}, "$method $path");
+}
+
+# A value that a schema asks for; $known gives values by name.
+sub value_for
+{
+	my ($schema, $name, $known) = @_;
+	$schema = $core->{components}{schemas}{$1} if ($schema->{'$ref'} || '') =~ m{schemas/(.*)$};
+	return $known->{$name} if exists $known->{$name};
+	return $schema->{enum}[0] if $schema->{enum};
+	return $schema->{default} if defined $schema->{default};
+	my ($type) = ref $schema->{type} ? @{ $schema->{type} } : ($schema->{type} // '');
+	return $schema->{minimum} // 1 if $type =~ /integer|number/;
+	return JSON::PP::false if $type eq 'boolean';
+	return [] if $type eq 'array';
+	return {} if $type eq 'object';
+	return '0194e0a0-0000-7000-8000-000000000000' if ($schema->{format} || '') eq 'uuid';
+	return 'a fine word';
+}
+
+my @observed;
+
+# Calls one operation and notes what came back, for the validator.
+sub call
+{
+	my ($description, $path, $method, $known, %options) = @_;
+	my $operation = $description->{paths}{$path}{$method};
+	local $core = $description;
+	my ($target, @query) = ($path);
+	for my $parameter (grep { !$_->{'$ref'} } @{ $operation->{parameters} || [] })
+	{
+		my $value = value_for($parameter->{schema}, $parameter->{name}, $known);
+		if ($parameter->{in} eq 'path') { $target =~ s/\{$parameter->{name}\}/$value/; }
+		elsif ($parameter->{required} || exists $known->{ $parameter->{name} }) { push @query, "$parameter->{name}=$value"; }
+	}
+	$target .= '?' . join '&', @query if @query;
+	my $content = ($operation->{requestBody} || {})->{content} || {};
+	my ($type) = sort keys %$content;
+	my %body;
+	if (($type || '') =~ /json/)
+	{
+		my $schema = $content->{$type}{schema};
+		my %needed = map { $_ => 1 } @{ $schema->{required} || [] };
+		%body = map { $_ => value_for($schema->{properties}{$_}, $_, $known) }
+			grep { $needed{$_} || exists $known->{$_} } keys %{ $schema->{properties} };
+	}
+	my $answer = $gateway->request(uc $method, $target,
+		$type && $type =~ /json/ ? (json => { %body, %{ $options{more} || {} } }) : $type ? (body => 'bytes', headers => { 'Content-Type' => $type =~ /\*/ ? 'application/octet-stream' : $type }) : (),
+		defined $options{token} ? (token => $options{token}) : ());
+	push @observed, { method => $method, path => $path, status => 0 + $answer->{status}, type => $answer->{headers}{'content-type'} // '', body => $answer->{json} };
+	return $answer;
+}
+
+# Checks what was observed with the description by the validator.
+sub validate
+{
+	my ($name, $text) = @_;
+	SKIP: {
+		skip 'the npm packages are not there', 2 unless -d "$KeelsonTest::root/regress/node_modules/\@redocly";
+		my $file = $keelson->node->basedir . '/openapi.json';
+		my $replies = $keelson->node->basedir . '/replies.jsonl';
+		open my $out, '>', $file or die $!;
+		print $out $text;
+		close $out;
+		open $out, '>', $replies or die $!;
+		print $out json_encode($_), "\n" for @observed;
+		close $out;
+		my $said = `node '$KeelsonTest::root/regress/openapi/lint.js' '$file' 2>&1`;
+		is($?, 0, "$name: the linter has nothing to say") or diag $said;
+		$said = `node '$KeelsonTest::root/regress/openapi/validate.js' '$file' < '$replies' 2>&1`;
+		is($?, 0, "$name: every reply is as described") or diag $said;
+	}
+	@observed = ();
+	return;
+}
+
+# Calls every operation: as it should be, with bad fields, by nobody.
+sub call_all
+{
+	my ($description, $known) = @_;
+	# What ends the session comes last.
+	my @operations = sort { ($a =~ /logout|DELETE|end/) <=> ($b =~ /logout|DELETE|end/) || $a cmp $b }
+		map { my $path = $_; map { uc($_) . " $path" } grep { /^(get|post|put|patch|delete)$/ } keys %{ $description->{paths}{$path} } } keys %{ $description->{paths} };
+	for my $name (@operations)
+	{
+		my ($method, $path) = split / /, $name;
+		my $operation = $description->{paths}{$path}{ lc $method };
+		my $streams = ($operation->{responses}{200} || {})->{content}{'text/event-stream'};
+		next if $streams;
+		my $email = $known->{email};
+		local $known->{email} = 'somebody-' . @observed . '@example.com' if $path =~ /register/;
+		my $answer = call($description, $path, lc $method, $known, token => $known->{token});
+		ok($answer->{status} && $answer->{status} != 404 && $answer->{status} < 500 || $path =~ /\{/, "$name answers $answer->{status}") or diag $answer->{content};
+		call($description, $path, lc $method, $known, more => { nonsense => 1 }) if $operation->{requestBody};
+		call($description, $path, lc $method, $known);
+	}
+	return;
+}
+
+my $user = $keelson->user($gateway);
+call_all($core, { email => $user->{email}, password => $user->{password}, token => $user->{token}, name => 'Ada' });
+validate('the core', $reply->{content});
+
+# The same of a product's endpoints, whose types and domains are of all kinds.
+$keelson->product;
+wait_until(sub { $gateway->get('/api/product/items/first')->{status} == 200 });
+my $text = $gateway->get('/api/openapi.json')->{content};
+my $whole = json_decode($text);
+my $echo = $whole->{paths}{'/api/product/echo'}{post}{requestBody}{content}{'application/json'}{schema};
+is($whole->{components}{schemas}{ProductColour}{description}, 'must be red, green or blue', 'a domain speaks its comment');
+is_deeply($whole->{components}{schemas}{ProductColour}{enum}, [qw(red green blue)], 'and has its list');
+is_deeply([ @{ $whole->{components}{schemas}{ProductShortName} }{qw(minLength maxLength)} ], [ 2, 20 ], 'or its length');
+is($echo->{additionalProperties}, JSON::PP::false, 'unknown names are refused');
+is($echo->{required}, undef, 'what has a default is not required');
+is_deeply($whole->{paths}{'/api/product/notes'}{post}{requestBody}{content}{'application/json'}{schema}{required}, ['text'], 'what has none is');
+my ($row_limit) = grep { ($_->{name} || '') eq 'limit' } @{ $whole->{paths}{'/api/product/items'}{get}{parameters} };
+is($row_limit->{schema}{default}, 20, 'a default is told');
+ok($whole->{paths}{'/api/product/fail'}{post}{responses}{409}, 'an error of the product\'s own');
+is_deeply($whole->{paths}{'/api/product/echo'}{post}{security}, [], 'public');
+is_deeply($whole->{paths}{'/api/product/administer'}{get}{security}[0], { bearer => ['users.write'] }, 'or with the permission that is asked');
+$user = $keelson->user($gateway);
+call_all($whole, { email => $user->{email}, password => $user->{password}, token => $user->{token}, name => 'Ada', text => 'a text', how => 'not_found',
+	size => 10, count => 3, seconds => 0, colour => 'red', target => $user->{id}, onDay => '2025-01-15', atTime => '2025-01-15T00:00:00Z' });
+validate('with a product', $text);
+
+subtest 'the page' => sub {
+	my $page = $gateway->get('/api/docs');
+	is($page->{status}, 200, 'there');
+	like($page->{headers}{'content-type'}, qr{^text/html}, 'as HTML');
+	my @outside = $page->{content} =~ m{(?:src|href)="((?!/api/)[^"#]*)"}g;
+	is_deeply(\@outside, [], 'nothing from outside');
+	unlike($page->{content}, qr/<script(?![^>]*src=)|<style|\son\w+=/i, 'nothing inline');
+	for my $asset ($page->{content} =~ m{(?:src|href)="(/api/docs/[^"]+)"}g)
+	{
+		my $got = $gateway->get($asset);
+		is($got->{status}, 200, $asset);
+		unlike($got->{content}, qr{https?://(?!example)}, "$asset names no host");
+	}
+};
+
+done_testing();
+$keelson->stop;

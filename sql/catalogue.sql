@@ -1,0 +1,297 @@
+-- Rules that the catalogue must keep. Every query looks for what breaks one and expects no rows, unless it
+-- says that it lists something.
+\set VERBOSITY terse
+\set SHOW_CONTEXT never
+
+create temporary view functions as
+select p.oid, p.oid::regprocedure as signature, p.*
+from pg_proc as p
+where p.pronamespace = 'keelson'::regnamespace;
+
+create temporary view tables as
+select c.oid, c.oid::regclass as name, c.*
+from pg_class as c
+where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition;
+
+-- A table is a user's if it has a column user_id; keelson.users itself is, by its id.
+create temporary view user_tables as
+select t.oid, t.name, a.attname as user_column, a.attnum as user_place
+from tables as t
+join pg_attribute as a on a.attrelid = t.oid
+where a.attname = 'user_id' or t.name = 'keelson.users'::regclass and a.attname = 'id';
+
+-- Global look-ups (style: their own small tables): found by something else than the user.
+create temporary view global_tables as
+select 'keelson.user_emails'::regclass as oid;
+
+-- Everything is explained.
+select 'schema' as what, n.nspname::text as name
+from pg_namespace as n
+where n.nspname = 'keelson' and obj_description(n.oid, 'pg_namespace') is null
+union all
+select 'function', signature::text
+from functions
+where obj_description(oid, 'pg_proc') is null
+union all
+select case c.relkind when 'v' then 'view' when 'c' then 'type' else 'table' end, c.oid::regclass::text
+from pg_class as c
+where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p', 'v', 'm') and not c.relispartition
+    and obj_description(c.oid, 'pg_class') is null
+union all
+select 'type', t.oid::regtype::text
+from pg_type as t
+left join pg_class as c on c.oid = t.typrelid
+where t.typnamespace = 'keelson'::regnamespace and (t.typtype in ('d', 'e', 'r') or c.relkind = 'c')
+    and obj_description(t.oid, 'pg_type') is null
+order by 1, 2;
+
+-- A comment is a sentence about a promise, not a word.
+select signature, obj_description(oid, 'pg_proc')
+from functions
+where length(obj_description(oid, 'pg_proc')) < 15
+order by 1;
+
+-- Definer functions search nothing but the catalogue, and belong to one of two roles.
+select signature, proconfig, proowner::regrole
+from functions
+where prosecdef
+    and (proowner::regrole::text not in ('keelson_owner', 'keelson_system')
+        or proconfig is null
+        or not 'search_path=pg_catalog, pg_temp' = any (proconfig))
+order by 1;
+
+-- Nothing is for everybody, but the reading of the acting user's id.
+select signature
+from functions
+where has_function_privilege('public', oid, 'execute') and signature <> 'keelson.current_user_id()'::regprocedure
+order by 1;
+
+select provolatile, proleakproof, proparallel
+from functions
+where signature = 'keelson.current_user_id()'::regprocedure
+    and (provolatile, proleakproof, proparallel) is distinct from ('s', true, 'r');
+
+-- Private functions are granted to nobody.
+select f.signature, role.rolname
+from functions as f
+cross join pg_roles as role
+where f.proname like '\_%' and role.rolname in ('keelson_app', 'keelson_gateway', 'keelson_admin', 'keelson_key_user')
+    and has_function_privilege(role.oid, f.oid, 'execute')
+order by 1, 2;
+
+-- The functions that look across users: a list to read with care. None of them is for keelson_app or the gateway.
+select signature
+from functions
+where proowner = 'keelson_system'::regrole
+order by signature::text;
+
+select f.signature, role.rolname
+from functions as f
+cross join pg_roles as role
+where f.proowner = 'keelson_system'::regrole and role.rolname in ('keelson_app', 'keelson_gateway')
+    and has_function_privilege(role.oid, f.oid, 'execute')
+order by 1, 2;
+
+-- Making tokens and opening secrets is for the owner roles alone.
+select f.signature, role.rolname
+from functions as f
+cross join pg_roles as role
+where f.proname in ('jwt_sign', 'seal', 'unseal') and role.rolname in ('keelson_app', 'keelson_gateway', 'keelson_jobs')
+    and has_function_privilege(role.oid, f.oid, 'execute')
+order by 1, 2;
+
+-- What the gateway may call: a list.
+select signature
+from functions
+where has_function_privilege('keelson_gateway', oid, 'execute')
+order by signature::text;
+
+-- The gateway, the jobs and the applications write no table; the gateway reads none.
+select c.oid::regclass as relation, role.rolname, privilege.name
+from pg_class as c
+cross join pg_roles as role
+cross join (values ('select'), ('insert'), ('update'), ('references')) as privilege (name)
+where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+    and role.rolname in ('keelson_gateway', 'keelson_app', 'keelson_jobs', 'keelson_key_user')
+    and (role.rolname = 'keelson_gateway' or privilege.name <> 'select')
+    and has_any_column_privilege(role.oid, c.oid, privilege.name)
+union all
+select c.oid::regclass, role.rolname, privilege.name
+from pg_class as c
+cross join pg_roles as role
+cross join (values ('delete'), ('truncate'), ('trigger')) as privilege (name)
+where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+    and role.rolname in ('keelson_gateway', 'keelson_app', 'keelson_jobs', 'keelson_key_user')
+    and has_table_privilege(role.oid, c.oid, privilege.name)
+order by 1, 2, 3;
+
+-- Neither do others, and nobody makes objects in the schema but its owner.
+select c.oid::regclass as relation
+from pg_class as c
+cross join (values ('select'), ('insert'), ('update')) as privilege (name)
+where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+    and has_any_column_privilege('public', c.oid, privilege.name)
+order by 1;
+
+select rolname
+from pg_roles
+where rolname like 'keelson\_%' and rolname <> 'keelson_owner' and has_schema_privilege(oid, 'keelson', 'create')
+order by 1;
+
+-- Roles: who can log in cannot pass by row-level security, nobody of ours is a superuser.
+select rolname, rolsuper, rolcanlogin, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication
+from pg_roles
+where rolname like 'keelson\_%'
+    and (rolsuper or rolcreaterole or rolcreatedb or rolreplication
+        or rolcanlogin <> (rolname in ('keelson_gateway', 'keelson_jobs'))
+        or rolbypassrls <> (rolname = 'keelson_system'))
+order by 1;
+
+-- Tables belong to keelson_owner and not to the extension, so that dumps carry their rows; keelson_system owns none.
+select c.oid::regclass as relation, c.relowner::regrole as owner
+from pg_class as c
+where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
+    and c.relowner <> 'keelson_owner'::regrole
+order by 1;
+
+select t.name
+from tables as t
+join pg_depend as d on d.classid = 'pg_class'::regclass and d.objid = t.oid and d.deptype = 'e'
+order by 1;
+
+-- Tables have base types, so that dropping the extension takes no column with it.
+select t.name, a.attname, a.atttypid::regtype
+from tables as t
+join pg_attribute as a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
+join pg_type as y on y.oid = a.atttypid
+where y.typnamespace = 'keelson'::regnamespace
+order by 1, 2;
+
+-- Every table of users has row-level security, forced, and one policy for each verb, all of the same plain form.
+select u.name, c.relrowsecurity, c.relforcerowsecurity
+from user_tables as u
+join pg_class as c on c.oid = u.oid
+where not (c.relrowsecurity and c.relforcerowsecurity)
+order by 1;
+
+select u.name, verb.name as verb, p.polname, pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)
+from user_tables as u
+cross join (values ('r'), ('a'), ('w'), ('d')) as verb (name)
+left join pg_policy as p on p.polrelid = u.oid and p.polcmd = verb.name::"char"
+where u.oid not in (select oid from global_tables)
+    and (p.oid is null
+        or not p.polpermissive
+        or p.polroles <> '{0}'
+        or coalesce(pg_get_expr(p.polqual, p.polrelid), 'none')
+            <> case when verb.name = 'a' then 'none' else format('(%I = keelson.current_user_id())', u.user_column) end
+        or coalesce(pg_get_expr(p.polwithcheck, p.polrelid), pg_get_expr(p.polqual, p.polrelid))
+            <> format('(%I = keelson.current_user_id())', u.user_column))
+order by 1, 2, 3;
+
+-- No other policy opens what these close.
+select p.polrelid::regclass as relation, p.polname
+from pg_policy as p
+join user_tables as u on u.oid = p.polrelid
+where p.polcmd = '*' or u.oid in (select oid from global_tables)
+order by 1, 2;
+
+-- Users' tables can be spread by user: the user comes first in keys, uniqueness and references.
+select u.name, c.conname, pg_get_constraintdef(c.oid)
+from user_tables as u
+join pg_constraint as c on c.conrelid = u.oid
+where c.contype in ('p', 'u') and c.conkey[1] <> u.user_place and u.oid not in (select oid from global_tables)
+union all
+select u.name, c.conname, pg_get_constraintdef(c.oid)
+from user_tables as u
+join pg_constraint as c on c.conrelid = u.oid
+join user_tables as other on other.oid = c.confrelid
+where c.contype = 'f' and (c.conkey[1] <> u.user_place or c.confkey[1] <> other.user_place)
+union all
+select u.name, i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid)
+from user_tables as u
+join pg_index as i on i.indrelid = u.oid
+where i.indisunique and i.indkey[0] <> u.user_place and u.oid not in (select oid from global_tables)
+order by 1, 2;
+
+select u.name, a.attname
+from user_tables as u
+join pg_attribute as a on a.attrelid = u.oid and a.attnum = u.user_place
+where not a.attnotnull
+order by 1;
+
+-- No triggers on them: side effects stand in the function that makes the change.
+select u.name, t.tgname
+from user_tables as u
+join pg_trigger as t on t.tgrelid = u.oid and not t.tgisinternal
+order by 1, 2;
+
+-- Partitioned tables have no default partition.
+select t.name
+from tables as t
+join pg_partitioned_table as p on p.partrelid = t.oid
+where p.partdefid <> 0
+order by 1;
+
+-- Names say what they are: constraints and indexes begin with their table's name.
+select t.name, c.conname
+from tables as t
+join pg_constraint as c on c.conrelid = t.oid
+where c.conname !~ ('^' || t.relname || '_.*(pkey|key|fkey|check|excl)$')
+union all
+select t.name, i.indexrelid::regclass::text
+from tables as t
+join pg_index as i on i.indrelid = t.oid
+join pg_class as c on c.oid = i.indexrelid
+where c.relname !~ ('^' || t.relname || '_.*(pkey|key|idx)$')
+order by 1, 2;
+
+-- Every foreign key has an index to look it up by.
+select t.name, c.conname
+from tables as t
+join pg_constraint as c on c.conrelid = t.oid and c.contype = 'f'
+where not exists (
+    select
+    from pg_index as i
+    where i.indrelid = t.oid
+        and (i.indkey::int2[])[0 : cardinality(c.conkey) - 1] @> c.conkey)
+order by 1, 2;
+
+-- Views show what their reader may see.
+select c.oid::regclass as view, c.reloptions
+from pg_class as c
+where c.relnamespace = 'keelson'::regnamespace and c.relkind = 'v'
+    and not coalesce(c.reloptions @> '{security_invoker=true}' or c.reloptions @> '{security_barrier=true}', false)
+order by 1;
+
+-- Settings can be set at server start or by reload, never by a role or a session.
+select name, context
+from pg_settings
+where name like 'keelson.%' and context not in ('postmaster', 'sighup')
+order by 1;
+
+select name
+from pg_settings
+where name like 'keelson.%' and (short_desc is null or short_desc = '')
+order by 1;
+
+-- Endpoints: the function is there, in a language that keeps its plan, and is not the owner's own in disguise.
+select r.method, r.template, r.function
+from keelson.routes as r
+left join pg_proc as p on p.oid = to_regproc(r.function)
+left join pg_language as l on l.oid = p.prolang
+where p.oid is null or l.lanname = 'sql' and not r.is_raw
+order by 1, 2;
+
+select r.method, r.template, r.role
+from keelson.routes as r
+join pg_roles as role on role.rolname = r.role
+where role.rolsuper or role.rolbypassrls or role.rolcanlogin
+order by 1, 2;
+
+-- What the roles may execute in other schemas of ours: nothing that writes files, runs programs or reads others' statements.
+select role.rolname, granted.rolname as member_of
+from pg_auth_members as m
+join pg_roles as role on role.oid = m.member
+join pg_roles as granted on granted.oid = m.roleid
+where role.rolname like 'keelson\_%'
+order by 1, 2;
