@@ -26,6 +26,7 @@ use File::Basename qw(basename dirname);
 use File::Path qw(make_path remove_tree);
 use File::Temp ();
 use JSON::PP ();
+use MIME::Base64 qw(encode_base64);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
@@ -143,7 +144,7 @@ sub write_keyring
 	for my $id (@ids)
 	{
 		read $random, my $key, 32;
-		print $file "$id ", unpack('H*', $key), "\n";
+		print $file "key $id ", encode_base64($key, ''), "\n";
 	}
 	close $file;
 	return;
