@@ -62,7 +62,7 @@ fetch_npm_packages() {
 	[ -f "$ROOT/regress/package-lock.json" ] || return 0
 	[ "$ROOT/regress/package-lock.json" -nt "$ROOT/regress/node_modules/.package-lock.json" ] || return 0
 	say "fetching the tests' npm packages"
-	if (cd "$ROOT/regress" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) >&2; then
+	if (cd "$ROOT/regress" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error) >&2; then
 		touch "$ROOT/regress/node_modules/.package-lock.json"
 	else
 		say "npm failed: the tests that need its packages are skipped"

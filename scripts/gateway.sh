@@ -39,9 +39,14 @@ gateway_runs() {
 	gateway_pid >/dev/null
 }
 
+# Print when a process began, in ticks since boot; nothing if it has ended, be
+# it that nobody has asked for its status (in containers nobody may).
 process_began() {
-	# The 22nd field; the second, a name in brackets, may hold blanks.
-	sed -n 's/.*) //p' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20
+	local stat
+	stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+	# The second field, a name in brackets, may hold blanks.
+	read -ra stat <<<"${stat##*) }"
+	[ "${stat[0]}" = Z ] || echo "${stat[19]}"
 }
 
 # What the running gateway is made of: its program and its environment.

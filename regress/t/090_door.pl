@@ -9,16 +9,17 @@ use warnings;
 use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 use File::Path qw(remove_tree);
-use File::Temp ();
+use File::Temp qw(tempdir);
 use HTTP::Tiny;
 use IO::Socket::INET;
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $root = abs_path(dirname(__FILE__) . '/../..');
 my $is_root = $> == 0;
 my $lent = 'keelson-check';
-my @places;
+my (@places, $scratch, $closed);
 
 # An object for one copy of the clone: its folder, ports, and the user it is
 # run as (undef: ourselves).
@@ -92,6 +93,7 @@ sub first_line
 
 sub server_pid { return first_line(var($_[0]) . '/data/postmaster.pid') || 0; }
 sub gateway_pid { return (split ' ', first_line(var($_[0]) . '/run/gateway.pid'))[0] || 0; }
+sub is_alive { return first_line("/proc/$_[0]/stat") =~ /.*\) [^ZX]/; }
 sub owner { return scalar getpwuid((stat $_[0])[4]); }
 sub mode { return sprintf '%04o', (stat $_[0])[2] & 07777; }
 sub ready { return HTTP::Tiny->new(timeout => 5)->get("http://127.0.0.1:$_[0]{port}/ready")->{status} == 200; }
@@ -135,7 +137,7 @@ sub test_reboot
 	kill 'KILL', gateway_pid($place), $server;
 	for (1 .. 100)
 	{
-		last unless -d "/proc/$server" || grep { (readlink "$_/cwd" // '') eq var($place) . '/data' } glob '/proc/[0-9]*';
+		last unless is_alive($server) || grep { (readlink "$_/cwd" // '') eq var($place) . '/data' } glob '/proc/[0-9]*';
 		sleep 0.1;
 	}
 	remove_tree($socket);
@@ -164,7 +166,7 @@ sub test_down
 	my ($place, $name) = @_;
 	my @pids = (server_pid($place), gateway_pid($place));
 	is(make($place, 'down'), 0, "$name: down") or diag $place->{said};
-	ok(!(grep { -d "/proc/$_" } @pids), "$name: both have ended");
+	ok(!(grep { is_alive($_) } @pids), "$name: both have ended");
 	is(make($place, 'down'), 0, "$name: down again");
 	like($place->{said}, qr/not running/, "$name: says that nothing runs");
 	return;
@@ -202,11 +204,10 @@ sub test_two
 	return;
 }
 
-require POSIX;
 delete @ENV{ grep { /^KEELSON_|^CRON_SECRET$|^ALLOWED_ORIGINS$|^MAKE|^MFLAGS$/ } keys %ENV };
 
-my $scratch = File::Temp->newdir('/tmp/keelson-door.XXXXXX');
-my $closed = File::Temp->newdir(($is_root ? '/root' : $scratch) . '/keelson-door.XXXXXX');
+$scratch = tempdir('/tmp/keelson-door.XXXXXX');
+$closed = tempdir(($is_root ? '/root' : $scratch) . '/keelson-door.XXXXXX');
 chmod 0755, $scratch;
 chmod 0700, $closed;
 
@@ -227,7 +228,6 @@ SKIP:
 	system 'chown', $lent, "$scratch/person" if $is_root;
 	my $second = place(folder => "${long}x/clone", user => $is_root ? $lent : undef);
 	test_two($second, 'long path with blanks');
-	test_up($second, 'long path with blanks') if 0;
 	test_down($second, 'long path with blanks');
 }
 
@@ -241,5 +241,6 @@ END
 		make($place, 'down') if -e "$place->{folder}/var";
 		remove_tree(var($place)) if -l "$place->{folder}/var";
 	}
+	remove_tree(grep { defined } $closed, $scratch);
 	$? = $status;
 }
