@@ -181,6 +181,14 @@ gw_guard_init(size_t max_fds)
 	return table != NULL;
 }
 
+void
+gw_guard_free(void)
+{
+	table_size = 0;
+	free(table);
+	table = NULL;
+}
+
 bool
 gw_guard_attach(struct GwGuard *guard, int fd, const struct GwConfig *config, GwGuardHook hook, void *owner)
 {

@@ -56,6 +56,9 @@ struct GwGuard
 /* Allocates the table for descriptors below max_fds (RLIMIT_NOFILE). Once, before any loop. */
 bool gw_guard_init(size_t max_fds) __attribute__((warn_unused_result));
 
+/* Frees the table, when no connection is left. */
+void gw_guard_free(void);
+
 /*
  * Proves that libmicrohttpd reads through our recv(): serves one request of a
  * socket pair by a throw-away daemon. False, with a line on "faults", if not.
