@@ -32,6 +32,21 @@
 #define ks_create_wait_event_set(nevents) CreateWaitEventSet(TopMemoryContext, (nevents))
 #endif
 
+/* From 16 on the JSON parser's callbacks return a result; from 17 on it may allocate its state itself. */
+#include "common/jsonapi.h"
+#if PG_VERSION_NUM >= 160000
+#define ks_json_action JsonParseErrorType
+#define KS_JSON_ACTION_DONE return JSON_SUCCESS
+#else
+#define ks_json_action void
+#define KS_JSON_ACTION_DONE return
+#endif
+#if PG_VERSION_NUM >= 170000
+#define ks_json_lex(json, len, encoding) makeJsonLexContextCstringLen(NULL, (json), (len), (encoding), true)
+#else
+#define ks_json_lex(json, len, encoding) makeJsonLexContextCstringLen((json), (int) (len), (encoding), true)
+#endif
+
 /* 18 lets a module tell its name and version. */
 #if PG_VERSION_NUM >= 180000
 #define KS_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "keelson", .version = "1.0")

@@ -78,8 +78,8 @@ KS_NORETURN extern void ks_crypto_fail(const char *what);
  * no padding, no white space, unused bits zero. `out` has room for
  * KS_BASE64URL_BYTES(len) bytes.
  */
-#define KS_BASE64URL_LENGTH(bytes) (((bytes) *4 + 2) / 3)
-#define KS_BASE64URL_BYTES(len) ((len) *3 / 4)
+#define KS_BASE64URL_LENGTH(bytes) ((4 * (bytes) + 2) / 3)
+#define KS_BASE64URL_BYTES(len) (3 * (len) / 4)
 extern size_t ks_base64url_encode(const uint8 *data, size_t len, char *out);
 extern text *ks_base64url(const uint8 *data, size_t len);
 extern bool ks_base64url_decode(const char *s, size_t len, uint8 *out, size_t *out_len);

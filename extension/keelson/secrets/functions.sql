@@ -335,3 +335,170 @@ cost 1000000
 as 'MODULE_PATHNAME', 'ks_password_check';
 comment on function keelson._password_check(text, text, integer) is
     'Whether the password is the stored one (pepper key id 0: stored without a pepper), and whether it should be stored anew. With a null hash, for a user that does not exist, it takes as long and does not match.';
+
+-- Signed tokens.
+
+create or replace function keelson._signing_key_make(active_from timestamptz)
+returns text
+language c
+volatile
+strict
+parallel unsafe
+as 'MODULE_PATHNAME', 'ks_signing_key_make';
+comment on function keelson._signing_key_make(timestamptz) is
+    'Make a P-256 key that signs from that time on, and is published at once; returns its kid.';
+
+create or replace function keelson._signing_keys_changed()
+returns void
+language c
+volatile
+parallel unsafe
+as 'MODULE_PATHNAME', 'ks_signing_keys_changed';
+comment on function keelson._signing_keys_changed() is
+    'Have every backend read keelson.signing_keys again when this transaction commits.';
+
+create or replace function keelson._signing_key_ensure()
+returns void
+language plpgsql
+volatile
+as $$
+begin
+    if not (select is_ready from keelson._keyring_ready()) then
+        return;
+    end if;
+    if exists (select from keelson.signing_keys where revoked_at is null and active_from <= pg_catalog.now()) then
+        return;
+    end if;
+    -- One at a time: whoever comes second finds the key of the first.
+    lock table keelson.signing_keys in share row exclusive mode;
+    if not exists (select from keelson.signing_keys where revoked_at is null and active_from <= pg_catalog.now()) then
+        perform keelson._signing_key_make(pg_catalog.now());
+    end if;
+end
+$$;
+comment on function keelson._signing_key_ensure() is
+    'Make a key that signs from now on unless there is one; does nothing without a keyring.';
+
+create or replace function keelson.signing_key_rotate(active_in interval default '24 hours')
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if active_in is null or active_in < '24 hours' or active_in > '1 year' then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a key is published for 24 hours to a year before it signs',
+            'When a key has leaked, use keelson.signing_key_revoke().', 'active_in');
+    end if;
+    if exists (select from keelson.signing_keys where revoked_at is null and active_from > now()) then
+        perform keelson.raise(409, 'CONFLICT', 'there is a next key already, and it has not begun to sign');
+    end if;
+    return keelson._signing_key_make(now() + active_in);
+end
+$$;
+comment on function keelson.signing_key_rotate(interval) is
+    'Make the next key for signing tokens: published at once, signing after the interval (24 hours at least, so that nobody meets an unknown key); returns its kid. Tokens of the present key stay good until they expire.';
+grant execute on function keelson.signing_key_rotate(interval) to keelson_admin;
+
+create or replace function keelson.signing_key_revoke(kid text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update keelson.signing_keys
+    set revoked_at = now()
+    where signing_keys.kid = signing_key_revoke.kid and revoked_at is null;
+    if not found then
+        perform keelson.raise(404, 'NOT_FOUND', 'there is no such key for signing tokens', null, 'kid');
+    end if;
+    perform keelson._signing_keys_changed();
+    perform keelson._signing_key_ensure();
+end
+$$;
+comment on function keelson.signing_key_revoke(text) is
+    'Make a key that has leaked count no more, at once: every access token that it signed is refused, and a new key signs if it was the present one.';
+grant execute on function keelson.signing_key_revoke(text) to keelson_admin;
+
+create or replace function keelson.jwks()
+returns jsonb
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select jsonb_build_object('keys', coalesce(
+        jsonb_agg(
+            public_key || jsonb_build_object('kid', kid, 'alg', algorithm, 'use', 'sig')
+            order by active_from desc, id desc
+        ),
+        '[]'
+    ))
+    from (
+        select *, lag(active_from) over (order by active_from desc, id desc) as successor_from
+        from keelson.signing_keys
+        where revoked_at is null
+    ) as candidates
+    where successor_from is null or successor_from > now() - interval '1 hour'
+$$;
+comment on function keelson.jwks() is
+    'The JWK set of the keys whose tokens count now or will: what /.well-known/jwks.json says.';
+grant execute on function keelson.jwks() to keelson_app, keelson_admin;
+
+create or replace function keelson.jwt_sign(claims jsonb, typ text default 'JWT')
+returns text
+language c
+volatile
+strict
+parallel unsafe
+as 'MODULE_PATHNAME', 'ks_jwt_sign';
+comment on function keelson.jwt_sign(jsonb, text) is
+    'A JWT of the claims (exp is required), signed with ES256 and the key in force. For the owner roles alone; give each purpose a typ of its own.';
+
+create or replace function keelson.jwt_verify(
+    token text,
+    keys jsonb default null,
+    pem text default null,
+    algorithms text[] default null,
+    issuer text default null,
+    audience text[] default null,
+    typ text default null,
+    leeway integer default 30
+)
+returns jsonb
+language c
+volatile
+parallel restricted
+as 'MODULE_PATHNAME', 'ks_jwt_verify';
+comment on function keelson.jwt_verify(text, jsonb, text, text[], text, text[], text, integer) is
+    'The claims of a JWT whose signature (ES256, RS256, PS256 or EdDSA, by our own keys or by those given as a JWK set or in PEM) and times are good, and whose issuer, audience and typ are as asked for; else KS401. A null argument is not asked for.';
+grant execute on function keelson.jwt_verify(text, jsonb, text, text[], text, text[], text, integer) to keelson_app, keelson_admin;
+
+create or replace function keelson._access_token_sign(user_id uuid, session_id uuid, aal integer, lifetime integer)
+returns text
+language c
+volatile
+strict
+parallel unsafe
+as 'MODULE_PATHNAME', 'ks_access_token_sign_sql';
+comment on function keelson._access_token_sign(uuid, uuid, integer, integer) is
+    'An access token for the session, good for that many seconds.';
+
+create or replace function keelson._access_token_verify(
+    token text,
+    out state text,
+    out user_id uuid,
+    out session_id uuid,
+    out aal integer,
+    out expires_at timestamptz
+)
+language c
+volatile
+strict
+parallel restricted
+as 'MODULE_PATHNAME', 'ks_access_token_verify_sql';
+comment on function keelson._access_token_verify(text) is
+    'What an access token of ours says, and whether it is valid, expired or invalid (then the rest is null).';

@@ -34,4 +34,4 @@ grant select (id, kid, algorithm, public_key, created_at, active_from, revoked_a
 -- Know the keyring and have a key to sign with from the start. Without a
 -- keyring both wait until there is one.
 select keelson._keyring_register();
--- select keelson._signing_key_ensure();
+select keelson._signing_key_ensure();
