@@ -295,3 +295,142 @@ join pg_roles as role on role.oid = m.member
 join pg_roles as granted on granted.oid = m.roleid
 where role.rolname like 'keelson\_%'
 order by 1, 2;
+
+-- The matrix: every table of users × select, insert, update, delete × who asks. Two users with a row in each.
+set client_min_messages = warning;
+create function pg_temp.request(endpoint text, body text, credential text default null, caller jsonb default '{}')
+returns jsonb
+language plpgsql
+as $$
+declare
+    reply keelson.reply;
+begin
+    select d.* into reply
+    from keelson.dispatch(
+        (select r.id from keelson.routes as r where r.method || ' ' || r.template = endpoint), credential, null,
+        convert_to(body, 'UTF8'),
+        (case when credential is null then '{}' else '{"via": "bearer"}' end::jsonb
+            || '{"ip": "192.0.2.1", "contentType": "application/json"}' || caller)::json) as d;
+    return convert_from(reply.body, 'UTF8')::jsonb;
+end;
+$$;
+
+create temporary table people (name text, id uuid, token text);
+insert into people (name, id, token)
+select name, (made -> 'user' ->> 'id')::uuid, made ->> 'accessToken'
+from (values ('a'), ('b')) as given (name)
+cross join lateral pg_temp.request('POST auth/register', format('{"email": "matrix-%s@example.com", "password": "a long enough secret 1815"}', name)) as made;
+select count(*) from people where token is not null;
+select name, pg_temp.request('PUT user/profile', '{"name": "Somebody"}', token, '{"idempotencyKey": "matrix"}') #>> '{user,name}' as user_name
+from people
+order by name;
+select keelson.role_grant(id::text, 'support') from people;
+
+create temporary table matrix (actor text, relation regclass, verb text, outcome text);
+grant select on people, user_tables to public;
+grant insert on matrix to public;
+
+-- Does it, undoes it, and tells how many rows it touched or who refused: the rights or a policy.
+create function pg_temp.attempt(statement text)
+returns text
+language plpgsql
+as $$
+declare
+    touched bigint;
+begin
+    execute statement;
+    get diagnostics touched = row_count;
+    raise exception using errcode = 'P0098', message = touched::text;
+exception
+    when sqlstate 'P0098' then
+        return sqlerrm;
+    when insufficient_privilege then
+        return case when sqlerrm like '%row-level security%' then 'policy' else 'denied' end;
+    when others then
+        return sqlstate;
+end;
+$$;
+
+-- All four verbs on all tables, on rows that are not one's own.
+create function pg_temp.try_all(actor text, me uuid)
+returns void
+language sql
+as $$
+    insert into matrix (actor, relation, verb, outcome)
+    select try_all.actor, u.name, verb.name, pg_temp.attempt(format(verb.statement, u.name, u.user_column, other.id, try_all.me))
+    from user_tables as u
+    cross join (values
+        ('select', 'select %2$I from %1$s where %2$I is distinct from %4$L'),
+        ('insert', 'insert into %1$s (%2$I) values (%3$L)'),
+        ('update', 'update %1$s set %2$I = %2$I where %2$I is distinct from %4$L'),
+        ('delete', 'delete from %1$s where %2$I is distinct from %4$L')
+    ) as verb (name, statement)
+    cross join lateral (select p.id from people as p where p.id is distinct from try_all.me order by p.name limit 1) as other
+    union all
+    select try_all.actor, u.name, 'select own', pg_temp.attempt(format('select %2$I from %1$s where %2$I = %3$L', u.name, u.user_column, try_all.me))
+    from user_tables as u
+    where try_all.me is not null;
+$$;
+
+-- Every table has rows of both: what is added later needs its rows above.
+select u.name as table_without_rows
+from user_tables as u
+cross join people as p
+where query_to_xml(format('select 1 from %s where %I = %L limit 1', u.name, u.user_column, p.id), true, false, '')::text !~ '<row'
+order by 1;
+
+begin;
+select keelson.act_as(id::text) = id as is_a from people where name = 'a';
+select pg_temp.try_all('a', keelson.current_user_id());
+commit;
+begin;
+select keelson.act_as('matrix-b@example.com') = id as is_b from people where name = 'b';
+select pg_temp.try_all('b', keelson.current_user_id());
+commit;
+set role keelson_app;
+select pg_temp.try_all('keelson_app', null);
+set role keelson_gateway;
+select pg_temp.try_all('keelson_gateway', null);
+set role keelson_jobs;
+select pg_temp.try_all('keelson_jobs', null);
+set role keelson_key_user;
+select pg_temp.try_all('keelson_key_user', null);
+set role keelson_admin;
+select pg_temp.try_all('keelson_admin', null);
+set role keelson_owner;
+select pg_temp.try_all('keelson_owner', null);
+reset role;
+
+-- Nobody touches another's row, nobody without a user touches any.
+select actor, relation, verb, outcome
+from matrix
+where verb <> 'select own'
+    and case
+        when verb = 'select' then outcome not in ('denied', '0')
+        when actor in ('keelson_owner', 'keelson_admin') then outcome not in ('denied', 'policy', '0')
+        else outcome <> 'denied'
+    end
+order by 1, 2, 3;
+
+-- The same counted, so that the matrix is known to be one; and each sees something of their own.
+select actor, verb, count(*) = (select count(*) from user_tables) as is_whole
+from matrix
+where verb <> 'select own'
+group by actor, verb
+order by actor, verb;
+select actor, bool_or(outcome ~ '^[1-9]') as sees_own
+from matrix
+where verb = 'select own'
+group by actor
+order by actor;
+
+-- Away with them.
+do $$
+declare
+    place record;
+begin
+    for place in select u.name, u.user_column from user_tables as u order by u.name = 'keelson.users'::regclass, u.name loop
+        execute format('delete from %s where %I in (select id from people)', place.name, place.user_column);
+    end loop;
+end
+$$;

@@ -177,7 +177,13 @@ as $$
             when r.is_raw then '{"content": {"*/*": {}}}'
             else jsonb_build_object('content', jsonb_build_object('application/json',
                 jsonb_build_object('schema', keelson._openapi_envelope(route.returns, route.is_list))
-                || jsonb_strip_nulls(jsonb_build_object('example', r.examples -> 'response'))))
+                || case
+                    when r.examples ? 'response' then jsonb_build_object('example', jsonb_build_object(
+                        'success', true,
+                        'data', r.examples -> 'response',
+                        'meta', '{"requestId": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "timestamp": "2025-01-15T00:00:00Z"}'::jsonb))
+                    else '{}'
+                end))
         end)
     from keelson._openapi_routes() as route
     join keelson.effective_routes as r on r.id = route.id

@@ -119,11 +119,11 @@ as $$
     listed (words) as (
         select array_agg(word[1])
         from regexp_matches(
-            substring(_openapi_check.definition from 'VALUE\)?(?:::text)? = ANY \(\(?ARRAY\[(.*?)\]'),
+            substring(_openapi_check.definition from 'VALUE(?: COLLATE "C")?\)?(?:::text)? = ANY \(\(?ARRAY\[(.*?)\]'),
             '''((?:[^'']|'''')*)''', 'g') as word
     ),
     expression (source) as (
-        select replace(substring(_openapi_check.definition from 'VALUE\)?(?:::text)? ~ ''((?:[^'']|'''')*)'''), '''''', '''')
+        select replace(substring(_openapi_check.definition from 'VALUE(?: COLLATE "C")?\)?(?:::text)? ~ ''((?:[^'']|'''')*)'''), '''''', '''')
     )
     select case
         when _openapi_check.definition ~ '\mOR\M' then '{}'
