@@ -38,9 +38,9 @@ subtest 'request ids' => sub {
 	}
 	my $trace = '4bf92f3577b34da6a3ce929d0e0e4736';
 	$reply = $gateway->get('/api/product/items/first', headers => { traceparent => "00-$trace-00f067aa0ba902b7-01" });
-	is($gateway->log_line($reply->{headers}{'x-request-id'})->{trace_id}, $trace, 'traceparent is honoured');
+	is($gateway->log_line($reply->{headers}{'x-request-id'})->{traceId}, $trace, 'traceparent is honoured');
 	$reply = $gateway->get('/api/product/items/first', headers => { traceparent => '00-' . '0' x 32 . '-00f067aa0ba902b7-01' });
-	my $made = $gateway->log_line($reply->{headers}{'x-request-id'})->{trace_id} || 'made';
+	my $made = $gateway->log_line($reply->{headers}{'x-request-id'})->{traceId} || 'made';
 	unlike($made, qr/^0+$/, 'an invalid one is not');
 };
 

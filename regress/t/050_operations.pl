@@ -65,13 +65,13 @@ subtest 'log lines' => sub {
 		'X-Request-ID' => $id, 'User-Agent' => "agent \"quoted\" \\ \x{1b}[31m" });
 	my $line = $gateway->log_line($id);
 	ok($line, 'one for the request') or return;
-	my @needed = qw(time level request_id trace_id method route status duration_ms database_ms bytes ip user_agent);
+	my @needed = qw(time level requestId traceId method route status durationUs databaseUs bytes ip userAgent);
 	ok(exists $line->{$_}, "has $_") for @needed;
 	is($line->{route}, 'product/items/:id', 'the template and not the path');
 	is($line->{status}, 400, 'the status');
-	is(grep({ ($_->{request_id} || '') eq $id && defined $_->{status} } $gateway->log_lines), 1, 'no second');
+	is(grep({ ($_->{requestId} || '') eq $id && ($_->{event} || '') eq 'request' } $gateway->log_lines), 1, 'no second');
 	my $signed = $gateway->get('/api/product/whoami', token => $user->{token});
-	is($gateway->log_line($signed->{headers}{'x-request-id'})->{user_id}, $user->{id}, 'the user\'s id');
+	is($gateway->log_line($signed->{headers}{'x-request-id'})->{userId}, $user->{id}, 'the user\'s id');
 	my @strange = grep { !/^\{.*\}$/ } split /\n/, $gateway->log_text;
 	is_deeply(\@strange, [], 'every line of the log is JSON');
 	unlike($gateway->log_text, qr/\x1b/, 'control characters are escaped');

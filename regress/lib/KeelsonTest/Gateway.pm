@@ -117,7 +117,7 @@ sub log_line
 	my ($self, $request_id) = @_;
 	return KeelsonTest::wait_until(
 		sub {
-			my ($line) = grep { ($_->{request_id} || '') eq $request_id && defined $_->{status} } $self->log_lines;
+			my ($line) = grep { ($_->{requestId} || '') eq $request_id && ($_->{event} || '') eq 'request' } $self->log_lines;
 			return $line;
 		},
 		5);
