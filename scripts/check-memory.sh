@@ -63,10 +63,12 @@ memory_surroundings() {
 	esac
 }
 
-# Every report of the sanitizers is a failure; of valgrind's on the server,
-# those with a frame of ours, since PostgreSQL leaks a little by design.
+# Every report of the sanitizers is a failure (UBSan's stand in the servers'
+# and gateways' own logs); of valgrind's on the server, those with a frame of
+# ours, since PostgreSQL leaks a little by design.
 count_memory_reports() {
 	local report found=0
+	collect_runtime_errors
 	for report in "$REPORTS"/*; do
 		[ -s "$report" ] || continue
 		if [ "$MODE" = valgrind ] && [[ $report == */server.* ]] && ! grep -q 'keelson\.so\|ks_' "$report"; then
@@ -81,4 +83,12 @@ count_memory_reports() {
 	else
 		failed=$((failed + found))
 	fi
+}
+
+collect_runtime_errors() {
+	local log
+	{ grep -rlE --include='*.log' 'runtime error: ' "$STAGE/sql" "$STAGE/tmp" || true; } |
+		while read -r log; do
+			grep -h -A 4 'runtime error: ' "$log" >"$REPORTS/ubsan.$(basename "$log")"
+		done
 }
