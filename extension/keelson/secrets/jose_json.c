@@ -19,7 +19,7 @@
 #include "secrets/jose_json.h"
 
 #define MAX_MEMBERS 256
-#define MAX_NUMBER_LENGTH 64
+#define MAX_NUMBER_LENGTH 128
 
 /* The names of the objects that are open, the innermost last. */
 typedef struct Names
