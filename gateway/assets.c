@@ -6,12 +6,12 @@
  */
 #include "assets.h"
 
-#define EMBED(symbol, file)                                            \
-	__asm__(".section .rodata\n"                                       \
-			".global gw_asset_" #symbol "\n"                           \
-			".global gw_asset_" #symbol "_end\n"                       \
-			"gw_asset_" #symbol ":\n.incbin \"docs/" file "\"\n"       \
-			"gw_asset_" #symbol "_end:\n.byte 0\n.previous\n");        \
+#define EMBED(symbol, file)                                      \
+	__asm__(".section .rodata\n"                                 \
+			".global gw_asset_" #symbol "\n"                     \
+			".global gw_asset_" #symbol "_end\n"                 \
+			"gw_asset_" #symbol ":\n.incbin \"docs/" file "\"\n" \
+			"gw_asset_" #symbol "_end:\n.byte 0\n.previous\n");  \
 	extern const char gw_asset_##symbol[], gw_asset_##symbol##_end[]
 
 EMBED(page, "index.html");

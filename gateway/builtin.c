@@ -9,8 +9,8 @@
 #include "builtin.h"
 
 #define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
-#define DOCS_CSP                                                                                              \
-	"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "     \
+#define DOCS_CSP                                                                                          \
+	"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " \
 	"frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 static struct MHD_Response *reply_live(const struct GwAsk *ask, struct GwNote *note);

@@ -13,12 +13,12 @@
 enum GwBuiltin
 {
 	GW_BUILTIN_NONE,
-	GW_BUILTIN_LIVE, /* no database */
-	GW_BUILTIN_READY, /* needs facts->is_ready, from keelson.gateway_ready() */
-	GW_BUILTIN_HEALTH, /* the same, and facts->health from keelson.gateway_health() */
+	GW_BUILTIN_LIVE,            /* no database */
+	GW_BUILTIN_READY,           /* needs facts->is_ready, from keelson.gateway_ready() */
+	GW_BUILTIN_HEALTH,          /* the same, and facts->health from keelson.gateway_health() */
 	GW_BUILTIN_HEALTH_DETAILED, /* the same */
-	GW_BUILTIN_METRICS, /* facts->samples from keelson.gateway_metrics(), none if the database is away */
-	GW_BUILTIN_DOCS /* no database */
+	GW_BUILTIN_METRICS,         /* facts->samples from keelson.gateway_metrics(), none if the database is away */
+	GW_BUILTIN_DOCS             /* no database */
 };
 
 struct GwBuiltinFacts

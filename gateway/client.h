@@ -14,7 +14,7 @@
 struct GwClient
 {
 	char ip[46];
-	bool is_https; /* the client's own connection was TLS, as far as known */
+	bool is_https;        /* the client's own connection was TLS, as far as known */
 	bool is_trusted_peer; /* the TCP peer is a trusted proxy */
 };
 

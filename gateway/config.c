@@ -412,7 +412,8 @@ fault(struct Load *load, const char *fmt, ...)
 static bool
 is_http_url(const char *url, bool only_origin)
 {
-	const char *host = strncmp(url, "http://", 7) == 0 ? url + 7 : strncmp(url, "https://", 8) == 0 ? url + 8 : "";
+	const char *host = strncmp(url, "http://", 7) == 0 ? url + 7 : strncmp(url, "https://", 8) == 0 ? url + 8
+																									: "";
 	size_t len = strcspn(host, "/");
 	const char *at;
 
@@ -440,7 +441,8 @@ cores(void)
 {
 	long online = sysconf(_SC_NPROCESSORS_ONLN);
 
-	return online < 1 ? 1 : online > 64 ? 64 : (int) online;
+	return online < 1 ? 1 : online > 64 ? 64
+										: (int) online;
 }
 
 bool

@@ -28,24 +28,24 @@ struct GwNetwork
 
 struct GwConfig
 {
-	char *listen_address; /* KEELSON_LISTEN, an IPv4 or IPv6 address */
-	int port; /* KEELSON_PORT */
-	char *database_url; /* KEELSON_DATABASE_URL, never logged */
-	bool is_production; /* KEELSON_ENV=production */
-	char *public_url; /* KEELSON_PUBLIC_URL without trailing slash */
-	char *app_url; /* KEELSON_APP_URL without trailing slash */
-	bool is_behind_tls; /* KEELSON_TLS=proxy */
-	bool sends_hsts; /* TLS in front, or the public URL is https */
+	char *listen_address;      /* KEELSON_LISTEN, an IPv4 or IPv6 address */
+	int port;                  /* KEELSON_PORT */
+	char *database_url;        /* KEELSON_DATABASE_URL, never logged */
+	bool is_production;        /* KEELSON_ENV=production */
+	char *public_url;          /* KEELSON_PUBLIC_URL without trailing slash */
+	char *app_url;             /* KEELSON_APP_URL without trailing slash */
+	bool is_behind_tls;        /* KEELSON_TLS=proxy */
+	bool sends_hsts;           /* TLS in front, or the public URL is https */
 	struct GwNetwork *proxies; /* KEELSON_TRUSTED_PROXIES */
 	size_t nproxies;
 	char **origins; /* ALLOWED_ORIGINS */
 	size_t norigins;
 	enum GwLogLevel log_level; /* KEELSON_LOG_LEVEL */
-	int drain_seconds; /* KEELSON_DRAIN_SECONDS */
-	int loops; /* KEELSON_LOOPS */
-	int pool; /* KEELSON_POOL: fast connections of each loop */
-	int pool_slow; /* KEELSON_POOL_SLOW: of the whole gateway */
-	int pool_upstream; /* KEELSON_POOL_UPSTREAM: of the whole gateway */
+	int drain_seconds;         /* KEELSON_DRAIN_SECONDS */
+	int loops;                 /* KEELSON_LOOPS */
+	int pool;                  /* KEELSON_POOL: fast connections of each loop */
+	int pool_slow;             /* KEELSON_POOL_SLOW: of the whole gateway */
+	int pool_upstream;         /* KEELSON_POOL_UPSTREAM: of the whole gateway */
 };
 
 /*

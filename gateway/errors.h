@@ -25,7 +25,7 @@ enum GwCode
 	GW_HEADERS_TOO_LARGE,
 	GW_INTERNAL,
 	GW_UNAVAILABLE, /* the database is away or not ready; Retry-After */
-	GW_OVERLOADED, /* UNAVAILABLE because a queue is full; Retry-After */
+	GW_OVERLOADED,  /* UNAVAILABLE because a queue is full; Retry-After */
 	GW_TIMEOUT,
 	GW_CODES
 };
@@ -33,9 +33,9 @@ enum GwCode
 struct GwFault
 {
 	int status;
-	const char *code; /* as the client sees it */
+	const char *code;    /* as the client sees it */
 	const char *message; /* for a person */
-	int retry_after; /* seconds, 0 = no header */
+	int retry_after;     /* seconds, 0 = no header */
 };
 
 const struct GwFault *gw_fault(enum GwCode code);
@@ -43,10 +43,10 @@ const struct GwFault *gw_fault(enum GwCode code);
 /* What became of a call that ended with an SQLSTATE. */
 enum GwSqlClass
 {
-	GW_SQL_CLIENT, /* KSnnn: status, code and message come from the error's fields */
-	GW_SQL_RETRY, /* 40001, 40P01: again, up to 3 times, then UNAVAILABLE */
+	GW_SQL_CLIENT,      /* KSnnn: status, code and message come from the error's fields */
+	GW_SQL_RETRY,       /* 40001, 40P01: again, up to 3 times, then UNAVAILABLE */
 	GW_SQL_UNAVAILABLE, /* 25006, 53xxx, 57P0x, 08xxx */
-	GW_SQL_TIMEOUT, /* 57014 */
+	GW_SQL_TIMEOUT,     /* 57014 */
 	GW_SQL_INTERNAL
 };
 

@@ -16,15 +16,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GW_FRAMING_TARGET_MAX 8192 /* longer: 414 */
+#define GW_FRAMING_TARGET_MAX 8192  /* longer: 414 */
 #define GW_FRAMING_HEADER_MAX 16384 /* field lines of one request, trailers included; longer: 431 */
-#define GW_FRAMING_FIELDS_MAX 100 /* field lines of one request; more: 431 */
-#define GW_FRAMING_PARAMS_MAX 64 /* "&" in a target; more: 400 */
+#define GW_FRAMING_FIELDS_MAX 100   /* field lines of one request; more: 431 */
+#define GW_FRAMING_PARAMS_MAX 64    /* "&" in a target; more: 400 */
 
 enum GwFramingFault
 {
 	GW_FRAMING_OK,
-	GW_FRAMING_BAD_METHOD, /* not a token */
+	GW_FRAMING_BAD_METHOD,      /* not a token */
 	GW_FRAMING_UNLISTED_METHOD, /* a token, but not of capital letters or over 16 long: 405 */
 	GW_FRAMING_BAD_TARGET,
 	GW_FRAMING_LONG_TARGET, /* 414 */
@@ -48,7 +48,7 @@ enum GwFramingFault
 	GW_FRAMING_BAD_TRAILER,
 	GW_FRAMING_LONG_HEADER, /* 431 */
 	GW_FRAMING_MANY_FIELDS, /* 431 */
-	GW_FRAMING_LONG_BODY, /* a length of more than 18 digits: 413 */
+	GW_FRAMING_LONG_BODY,   /* a length of more than 18 digits: 413 */
 	GW_FRAMING_FAULTS
 };
 
@@ -66,22 +66,22 @@ struct GwFraming
 	uint8_t state; /* enum in framing.c */
 	uint8_t fault; /* enum GwFramingFault, once refused */
 	/* Of the request under way, zeroed between requests: */
-	uint8_t field; /* which of the fields we read is under way */
-	uint8_t name_len; /* of the field name under way, at most one more than fits */
-	uint8_t value_len; /* bytes of a value that we read, at most 255 */
-	uint8_t matched; /* of a literal under way */
+	uint8_t field;       /* which of the fields we read is under way */
+	uint8_t name_len;    /* of the field name under way, at most one more than fits */
+	uint8_t value_len;   /* bytes of a value that we read, at most 255 */
+	uint8_t matched;     /* of a literal under way */
 	uint8_t empty_lines; /* before the request line */
 	uint8_t method_len;
-	uint8_t minor; /* version: 0 or 1 */
-	uint8_t digits; /* significant ones of the length under way */
+	uint8_t minor;          /* version: 0 or 1 */
+	uint8_t digits;         /* significant ones of the length under way */
 	uint8_t request_id_len; /* 37: too long */
 	bool has_host, has_length, is_chunked, in_trailers;
 	uint16_t fields;
 	uint16_t params;
 	uint32_t target_len;
 	uint32_t header_len; /* bytes of field lines so far */
-	uint64_t left; /* bytes of body or chunk still to come; or the length under way */
-	char name[20]; /* lower-case */
+	uint64_t left;       /* bytes of body or chunk still to come; or the length under way */
+	char name[20];       /* lower-case */
 	char request_id[37]; /* X-Request-ID as far as seen */
 	/* Of the connection: */
 	uint64_t requests; /* seen whole */

@@ -28,9 +28,9 @@ struct GwGuardRefusal
 {
 	int status;
 	const char *code;
-	const char *reason; /* the message sent */
+	const char *reason;     /* the message sent */
 	const char *request_id; /* 36 characters, valid during the call only */
-	size_t bytes; /* of the reply */
+	size_t bytes;           /* of the reply */
 };
 
 struct GwGuard;
@@ -40,14 +40,14 @@ typedef void (*GwGuardHook)(struct GwGuard *guard, const struct GwGuardRefusal *
 struct GwGuard
 {
 	struct GwFraming framing;
-	int fd; /* -1 when not attached */
-	bool is_pending; /* fault found, reply waits for an earlier one */
-	bool is_refused; /* our reply is out; lingering */
-	bool is_gone; /* the client closed, or was thrown out, after the refusal */
+	int fd;           /* -1 when not attached */
+	bool is_pending;  /* fault found, reply waits for an earlier one */
+	bool is_refused;  /* our reply is out; lingering */
+	bool is_gone;     /* the client closed, or was thrown out, after the refusal */
 	uint64_t replies; /* completed by the library */
 	uint64_t bytes_in;
 	uint64_t thrown_away; /* bytes read after the refusal */
-	int64_t since_us; /* CLOCK_MONOTONIC: begin of the present phase, see gw_guard_phase() */
+	int64_t since_us;     /* CLOCK_MONOTONIC: begin of the present phase, see gw_guard_phase() */
 	GwGuardHook hook;
 	void *owner; /* for the hook: the loop's connection */
 	const struct GwConfig *config;

@@ -10,7 +10,7 @@
 #include "headers.h"
 
 #define VALUE_SIZE 8192 /* of a decoded header value; a cookie has at most 4096 and its attributes */
-#define EXPOSED                                                                                      \
+#define EXPOSED                                                                                          \
 	"X-Request-ID, Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, " \
 	"X-RateLimit-Reset, Idempotency-Replayed, Deprecation, Sunset, Link"
 

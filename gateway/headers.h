@@ -14,7 +14,7 @@ struct GwHeaders
 {
 	struct GwJsonMember items[GW_HEADERS_MAX];
 	size_t n;
-	bool is_raw; /* ":raw" */
+	bool is_raw;               /* ":raw" */
 	struct GwSlice pagination; /* ":pagination", JSON text, or empty */
 	bool has_content_type, has_cache_control, has_csp, has_retry_after, has_authenticate;
 	struct GwSlice vary; /* raw JSON string */
@@ -36,8 +36,8 @@ struct GwHeaderSet
 	const char *csp;
 	const char *allow;
 	const char *encoding;
-	bool is_compressible; /* says Vary: Accept-Encoding */
-	int retry_after; /* seconds, 0 = none */
+	bool is_compressible;          /* says Vary: Accept-Encoding */
+	int retry_after;               /* seconds, 0 = none */
 	const struct GwHeaders *given; /* by the database; they win over ours */
 };
 

@@ -32,7 +32,7 @@ struct Check
 	struct Name *names; /* of all open objects, innermost last */
 	size_t nnames, names_size;
 	struct Name first[64]; /* where names points until it must grow */
-	uint32_t *slots; /* hash set of one object's names: index + 1 */
+	uint32_t *slots;       /* hash set of one object's names: index + 1 */
 	size_t slots_size;
 };
 
@@ -214,7 +214,9 @@ check_number(struct Check *check)
 	const char *end = check->end;
 	const char *digits;
 
-#define SKIP_DIGITS() while (at < end && *at >= '0' && *at <= '9') at++
+#define SKIP_DIGITS()                            \
+	while (at < end && *at >= '0' && *at <= '9') \
+	at++
 	if (at < end && *at == '-')
 		at++;
 	digits = at;
@@ -657,7 +659,11 @@ skip_value(struct GwJsonCursor *cursor, struct GwSlice *raw)
 	*raw = (struct GwSlice){begin, (size_t) (cursor->at - begin)};
 	if (depth != 0 || raw->len == 0)
 		return GW_JSON_BROKEN;
-	return first == '{' ? GW_JSON_OBJECT : first == '[' ? GW_JSON_ARRAY : first == 't' ? GW_JSON_TRUE : first == 'f' ? GW_JSON_FALSE : first == 'n' ? GW_JSON_NULL : GW_JSON_NUMBER;
+	return first == '{' ? GW_JSON_OBJECT : first == '[' ? GW_JSON_ARRAY
+									   : first == 't'   ? GW_JSON_TRUE
+									   : first == 'f'   ? GW_JSON_FALSE
+									   : first == 'n'   ? GW_JSON_NULL
+														: GW_JSON_NUMBER;
 }
 
 bool

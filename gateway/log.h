@@ -16,12 +16,12 @@
 struct GwLog
 {
 	enum GwLogLevel level; /* less is dropped */
-	int fd; /* where lines go: 2 */
+	int fd;                /* where lines go: 2 */
 	size_t len;
 	uint64_t dropped; /* lines lost because the reader of our stderr was gone or stuck */
-	int64_t second; /* of "stamp" */
-	char stamp[20]; /* "2025-01-15T00:00:00" */
-	char *buffer; /* GW_LOG_BUFFER bytes */
+	int64_t second;   /* of "stamp" */
+	char stamp[20];   /* "2025-01-15T00:00:00" */
+	char *buffer;     /* GW_LOG_BUFFER bytes */
 };
 
 /* One request, as it ended. Strings may be NULL: their member is left out. */
@@ -35,13 +35,13 @@ struct GwLogRequest
 	const char *code; /* of an error */
 	int64_t duration_us;
 	int64_t database_us; /* -1: not asked */
-	uint64_t bytes; /* of the reply's body */
-	uint64_t bytes_in; /* of the request's body */
+	uint64_t bytes;      /* of the reply's body */
+	uint64_t bytes_in;   /* of the request's body */
 	const char *ip;
 	const char *user_agent;
 	const char *user_id;
 	const char *error; /* inner detail: SQLSTATE and message of the server; for the log only */
-	int attempts; /* database tries; shown when over 1 */
+	int attempts;      /* database tries; shown when over 1 */
 };
 
 bool gw_log_init(struct GwLog *log, enum GwLogLevel level) __attribute__((warn_unused_result));

@@ -13,20 +13,20 @@
 
 #define GW_METRICS_ROUTES 1024
 #define GW_METRICS_NO_ROUTE 0 /* slot of requests that matched nothing */
-#define GW_METRICS_BUILTIN 1 /* slot of /live and its like */
+#define GW_METRICS_BUILTIN 1  /* slot of /live and its like */
 #define GW_METRICS_BUCKETS 14
 
 /* Counters (names with _total) and gauges of a loop; names and helps are in metrics.c. */
 enum GwCount
 {
-	GW_COUNT_CONNECTIONS, /* gauge: open client connections */
-	GW_COUNT_ACCEPTED, /* client connections accepted */
-	GW_COUNT_TURNED_AWAY, /* over the connection limits */
+	GW_COUNT_CONNECTIONS,   /* gauge: open client connections */
+	GW_COUNT_ACCEPTED,      /* client connections accepted */
+	GW_COUNT_TURNED_AWAY,   /* over the connection limits */
 	GW_COUNT_GUARD_REFUSED, /* requests refused before the library saw them */
-	GW_COUNT_TIMED_OUT, /* heads, bodies and idle connections closed by a deadline */
-	GW_COUNT_ABORTED, /* clients gone before their reply */
-	GW_COUNT_IN_FLIGHT, /* gauge: requests being answered */
-	GW_COUNT_STREAMS, /* gauge: open streams (rows, watch) */
+	GW_COUNT_TIMED_OUT,     /* heads, bodies and idle connections closed by a deadline */
+	GW_COUNT_ABORTED,       /* clients gone before their reply */
+	GW_COUNT_IN_FLIGHT,     /* gauge: requests being answered */
+	GW_COUNT_STREAMS,       /* gauge: open streams (rows, watch) */
 	GW_COUNT_BYTES_IN,
 	GW_COUNT_BYTES_OUT,
 	GW_COUNT_FAST_CONNECTIONS, /* gauges: usable database connections by lane */
@@ -38,11 +38,11 @@ enum GwCount
 	GW_COUNT_FAST_QUEUED, /* gauges: calls waiting for a connection */
 	GW_COUNT_SLOW_QUEUED,
 	GW_COUNT_UPSTREAM_QUEUED,
-	GW_COUNT_QUEUE_FULL, /* calls refused because the queue was full */
-	GW_COUNT_CALLS, /* database calls */
-	GW_COUNT_RETRIES, /* calls tried again after 40001, 40P01 */
+	GW_COUNT_QUEUE_FULL,      /* calls refused because the queue was full */
+	GW_COUNT_CALLS,           /* database calls */
+	GW_COUNT_RETRIES,         /* calls tried again after 40001, 40P01 */
 	GW_COUNT_DATABASE_ERRORS, /* calls ended by an error that is not the client's */
-	GW_COUNT_DATABASE_US, /* time of calls, microseconds; shown as seconds */
+	GW_COUNT_DATABASE_US,     /* time of calls, microseconds; shown as seconds */
 	GW_COUNT_RECONNECTS,
 	GW_COUNT_ROUTE_LOADS,
 	GW_COUNT_LOG_DROPPED,

@@ -21,22 +21,22 @@
 struct GwAsk
 {
 	const struct GwConfig *config;
-	const char *request_id; /* 36 characters */
-	const char *origin; /* Origin header or NULL */
+	const char *request_id;      /* 36 characters */
+	const char *origin;          /* Origin header or NULL */
 	const struct GwRoute *route; /* or NULL */
-	bool accepts_gzip; /* see gw_accepts_gzip */
-	bool accepts_problem; /* see gw_accepts_problem */
-	bool is_https; /* client's scheme */
-	bool has_credential; /* any credential came with it, valid or not */
-	bool closes; /* add "Connection: close" (draining, unread body) */
+	bool accepts_gzip;           /* see gw_accepts_gzip */
+	bool accepts_problem;        /* see gw_accepts_problem */
+	bool is_https;               /* client's scheme */
+	bool has_credential;         /* any credential came with it, valid or not */
+	bool closes;                 /* add "Connection: close" (draining, unread body) */
 };
 
 /* What was made, for MHD_queue_response, log and metrics. */
 struct GwNote
 {
 	int status;
-	size_t bytes; /* of the body */
-	char code[48]; /* error code, empty for none */
+	size_t bytes;               /* of the body */
+	char code[48];              /* error code, empty for none */
 	char user_id[GW_UUID_SIZE]; /* ":user" of the reply's headers, else empty */
 };
 

@@ -28,7 +28,7 @@ enum
 
 struct Node
 {
-	char *name; /* of the literal that leads here */
+	char *name;             /* of the literal that leads here */
 	struct Node **literals; /* sorted by name */
 	size_t nliterals;
 	struct Node *param;

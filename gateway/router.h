@@ -31,24 +31,24 @@ enum GwLane
 struct GwRoute
 {
 	int id;
-	char *method; /* upper-case */
+	char *method;   /* upper-case */
 	char *template; /* without leading slash and "api/" */
-	char *version; /* "v1" */
+	char *version;  /* "v1" */
 	enum GwKind kind;
 	enum GwLane lane;
 	size_t body_limit;
 	int timeout_ms;
 	bool is_raw; /* any body, handed on as it is */
 	bool is_public;
-	char **content_types; /* NULL-terminated list of what a raw route takes, or NULL: any */
+	char **content_types;  /* NULL-terminated list of what a raw route takes, or NULL: any */
 	int64_t deprecated_at; /* Unix seconds, 0 = not */
-	int64_t sunset_at; /* Unix seconds, 0 = none */
-	char *successor; /* "GET v2/…" or NULL */
+	int64_t sunset_at;     /* Unix seconds, 0 = none */
+	char *successor;       /* "GET v2/…" or NULL */
 	/* made by gw_routes_build: */
-	unsigned metric; /* slot in GwMetrics, the same for a route in every table */
+	unsigned metric;          /* slot in GwMetrics, the same for a route in every table */
 	char *deprecation_header; /* "@1688169599" or NULL */
-	char *sunset_header; /* HTTP date or NULL */
-	char *link_header; /* or NULL */
+	char *sunset_header;      /* HTTP date or NULL */
+	char *link_header;        /* or NULL */
 };
 
 struct GwRoutes; /* opaque */
@@ -58,7 +58,7 @@ struct GwMatch
 	const struct GwRoute *route; /* valid as long as the table is referenced */
 	size_t nparams;
 	struct GwParam params[GW_ROUTE_PARAMS]; /* names belong to the table, values to the target */
-	char allow[GW_ALLOW_SIZE]; /* for GW_MATCH_METHOD, and for OPTIONS: "GET, HEAD, PUT, OPTIONS" */
+	char allow[GW_ALLOW_SIZE];              /* for GW_MATCH_METHOD, and for OPTIONS: "GET, HEAD, PUT, OPTIONS" */
 };
 
 enum GwMatched
@@ -81,7 +81,7 @@ struct GwRoutes *gw_routes_build(const struct GwRoute *rows, size_t n, const cha
 	__attribute__((warn_unused_result));
 
 struct GwRoutes *gw_routes_ref(struct GwRoutes *routes); /* any thread; returns routes */
-void gw_routes_unref(struct GwRoutes *routes); /* any thread; NULL is allowed */
+void gw_routes_unref(struct GwRoutes *routes);           /* any thread; NULL is allowed */
 size_t gw_routes_count(const struct GwRoutes *routes);
 
 /*

@@ -12,11 +12,11 @@
 enum GwTargetFault
 {
 	GW_TARGET_OK,
-	GW_TARGET_NO_PATH, /* CONNECT's form, an empty target: 400 */
-	GW_TARGET_BAD_ESCAPE, /* %zz, %00, %2f, %5c in the path, a dot segment: 400 */
-	GW_TARGET_BAD_UTF8, /* 400 */
+	GW_TARGET_NO_PATH,     /* CONNECT's form, an empty target: 400 */
+	GW_TARGET_BAD_ESCAPE,  /* %zz, %00, %2f, %5c in the path, a dot segment: 400 */
+	GW_TARGET_BAD_UTF8,    /* 400 */
 	GW_TARGET_MANY_PARAMS, /* 400 */
-	GW_TARGET_DEEP /* more segments than any route: 404 */
+	GW_TARGET_DEEP         /* more segments than any route: 404 */
 };
 
 struct GwParam

@@ -148,7 +148,11 @@ static size_t
 utf8_len(const unsigned char *data, size_t left)
 {
 	unsigned char lead = data[0];
-	size_t len = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
+	size_t len = lead < 0x80 ? 1 : lead < 0xC2 ? 0
+							   : lead < 0xE0   ? 2
+							   : lead < 0xF0   ? 3
+							   : lead < 0xF5   ? 4
+											   : 0;
 	size_t i;
 
 	if (len == 0 || len > left)
