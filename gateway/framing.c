@@ -319,17 +319,34 @@ read_version_lf(struct GwFraming *framing, const char *at, const char *end)
 	return at + 1;
 }
 
-/* Lets a reader have no more of a header section than the limit leaves. */
+/* How many bytes the limits leave a header or trailer section; 0 with *fault set if none. */
+static size_t
+section_left(const struct GwFraming *framing, enum GwFramingFault *fault)
+{
+	size_t cost = framing->target_len + framing->header_len +
+				  (size_t) GW_FRAMING_COST_ITEM * ((size_t) framing->fields + framing->params);
+	size_t most = framing->in_trailers ? GW_FRAMING_TRAILER_MAX : GW_FRAMING_HEADER_MAX;
+	size_t left = most - framing->header_len;
+
+	*fault = left == 0 ? GW_FRAMING_LONG_HEADER : GW_FRAMING_LARGE_HEAD;
+	if (framing->in_trailers)
+		return left;
+	if (cost >= GW_FRAMING_COST_MAX)
+		return 0;
+	return left < GW_FRAMING_COST_MAX - cost ? left : GW_FRAMING_COST_MAX - cost;
+}
+
+/* Lets a reader have no more of a section than the limits leave. */
 static const char *
 read_section(struct GwFraming *framing, Reader reader, const char *at, const char *end)
 {
-	size_t left = GW_FRAMING_HEADER_MAX - framing->header_len;
-	const char *stop = (size_t) (end - at) > left ? at + left : end;
+	enum GwFramingFault fault;
+	size_t left = section_left(framing, &fault);
 	const char *next;
 
 	if (left == 0)
-		return refuse(framing, GW_FRAMING_LONG_HEADER, at);
-	next = reader(framing, at, stop);
+		return refuse(framing, fault, at);
+	next = reader(framing, at, (size_t) (end - at) > left ? at + left : end);
 	/* The end of the section starts the count anew for the next request. */
 	if (framing->state >= FIELD && framing->state <= END_LF)
 		framing->header_len += (uint32_t) (next - at);
@@ -349,7 +366,7 @@ read_field(struct GwFraming *framing, const char *at, const char *end)
 		return refuse(framing, GW_FRAMING_FOLDED, at);
 	if (!IS(*at, IN_TOKEN))
 		return refuse_byte(framing, GW_FRAMING_BAD_NAME, at);
-	if (framing->fields == GW_FRAMING_FIELDS_MAX)
+	if (framing->fields == (framing->in_trailers ? GW_FRAMING_TRAILERS_MAX : GW_FRAMING_FIELDS_MAX))
 		return refuse(framing, GW_FRAMING_MANY_FIELDS, at);
 	framing->fields++;
 	framing->name_len = 0;
@@ -381,6 +398,25 @@ read_name(struct GwFraming *framing, const char *at, const char *end)
 	return at;
 }
 
+/* Why the field whose name is known may not be here. */
+static enum GwFramingFault
+field_fault(const struct GwFraming *framing)
+{
+	bool is_framing = framing->field == CONTENT_LENGTH || framing->field == TRANSFER_ENCODING;
+
+	if (framing->in_trailers && (is_framing || framing->field == HOST))
+		return GW_FRAMING_BAD_TRAILER;
+	if (framing->field == HOST && framing->has_host)
+		return GW_FRAMING_TWO_HOSTS;
+	if (framing->field == CONTENT_LENGTH && framing->has_length)
+		return GW_FRAMING_TWO_LENGTHS;
+	if (framing->field == TRANSFER_ENCODING && (framing->is_chunked || framing->minor == 0))
+		return GW_FRAMING_BAD_ENCODING;
+	if (is_framing && (framing->has_length || framing->is_chunked))
+		return GW_FRAMING_LENGTH_AND_ENCODING;
+	return GW_FRAMING_OK;
+}
+
 /* Recognises the field whose name is complete; false if it may not be here. */
 static bool
 field_begin(struct GwFraming *framing)
@@ -395,7 +431,7 @@ field_begin(struct GwFraming *framing)
 		{"transfer-encoding", TRANSFER_ENCODING},
 		{"x-request-id", X_REQUEST_ID},
 	};
-	enum GwFramingFault fault = GW_FRAMING_OK;
+	enum GwFramingFault fault;
 	size_t i;
 
 	framing->field = OTHER;
@@ -403,16 +439,7 @@ field_begin(struct GwFraming *framing)
 	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (framing->name_len == strlen(known[i].name) && memcmp(framing->name, known[i].name, framing->name_len) == 0)
 			framing->field = (uint8_t) known[i].field;
-	if (framing->in_trailers)
-		fault = framing->field == OTHER || framing->field == X_REQUEST_ID ? GW_FRAMING_OK : GW_FRAMING_BAD_TRAILER;
-	else if (framing->field == HOST)
-		fault = framing->has_host ? GW_FRAMING_TWO_HOSTS : GW_FRAMING_OK;
-	else if (framing->field == CONTENT_LENGTH)
-		fault = framing->has_length ? GW_FRAMING_TWO_LENGTHS : framing->is_chunked ? GW_FRAMING_LENGTH_AND_ENCODING
-																				   : GW_FRAMING_OK;
-	else if (framing->field == TRANSFER_ENCODING)
-		fault = framing->has_length ? GW_FRAMING_LENGTH_AND_ENCODING : framing->is_chunked || framing->minor == 0 ? GW_FRAMING_BAD_ENCODING
-																												  : GW_FRAMING_OK;
+	fault = field_fault(framing);
 	if (framing->in_trailers || (framing->field == X_REQUEST_ID && framing->request_id_len > 0))
 		framing->field = OTHER;
 	framing->has_host |= framing->field == HOST;
@@ -568,14 +595,23 @@ read_body(struct GwFraming *framing, const char *at, const char *end)
 	return at + len;
 }
 
+/* The value of a hexadecimal digit, or -1. */
+static int
+hex_digit(unsigned char byte)
+{
+	if (byte >= '0' && byte <= '9')
+		return byte - '0';
+	byte |= 0x20;
+	return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
+}
+
 static const char *
 read_chunk_size(struct GwFraming *framing, const char *at, const char *end)
 {
 	for (; at < end; at++)
 	{
 		unsigned char byte = (unsigned char) *at;
-		int digit = byte >= '0' && byte <= '9' ? byte - '0' : (byte | 0x20) >= 'a' && (byte | 0x20) <= 'f' ? (byte | 0x20) - 'a' + 10
-																										   : -1;
+		int digit = hex_digit(byte);
 
 		if (digit >= 0 && framing->digits < CHUNK_DIGITS_MAX)
 		{
@@ -622,8 +658,14 @@ read_chunk_size_lf(struct GwFraming *framing, const char *at, const char *end)
 	(void) end;
 	if (*at != '\n')
 		return refuse(framing, GW_FRAMING_BARE_CR, at);
-	framing->in_trailers = framing->left == 0;
-	framing->state = framing->in_trailers ? FIELD : CHUNK_DATA;
+	framing->state = CHUNK_DATA;
+	if (framing->left == 0)
+	{
+		framing->state = FIELD;
+		framing->in_trailers = true;
+		framing->header_len = 0;
+		framing->fields = 0;
+	}
 	return at + 1;
 }
 
@@ -713,8 +755,9 @@ static const struct
 	[GW_FRAMING_BAD_ENCODING] = {400, "BAD_REQUEST", "The only transfer encoding is chunked, once, in HTTP/1.1"},
 	[GW_FRAMING_BAD_CHUNK] = {400, "BAD_REQUEST", "The chunk framing of the body is broken"},
 	[GW_FRAMING_BAD_TRAILER] = {400, "BAD_REQUEST", "A trailer must not have framing fields"},
-	[GW_FRAMING_LONG_HEADER] = {431, "HEADERS_TOO_LARGE", "The header section is larger than 16384 bytes"},
-	[GW_FRAMING_MANY_FIELDS] = {431, "HEADERS_TOO_LARGE", "There are more than 100 header lines"},
+	[GW_FRAMING_LONG_HEADER] = {431, "HEADERS_TOO_LARGE", "The header section is larger than 16384 bytes, or the trailer section than 1024"},
+	[GW_FRAMING_LARGE_HEAD] = {431, "HEADERS_TOO_LARGE", "The target and the header section are too large together"},
+	[GW_FRAMING_MANY_FIELDS] = {431, "HEADERS_TOO_LARGE", "There are more than 100 header fields, or 8 trailer fields"},
 	[GW_FRAMING_LONG_BODY] = {413, "PAYLOAD_TOO_LARGE", "The body is too large"},
 };
 

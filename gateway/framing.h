@@ -17,9 +17,20 @@
 #include <stdint.h>
 
 #define GW_FRAMING_TARGET_MAX 8192  /* longer: 414 */
-#define GW_FRAMING_HEADER_MAX 16384 /* field lines of one request, trailers included; longer: 431 */
-#define GW_FRAMING_FIELDS_MAX 100   /* field lines of one request; more: 431 */
+#define GW_FRAMING_HEADER_MAX 16384 /* header section of a request; longer: 431 */
+#define GW_FRAMING_TRAILER_MAX 1024 /* trailer section; longer: 431 */
+#define GW_FRAMING_FIELDS_MAX 100   /* header fields of a request; more: 431 */
+#define GW_FRAMING_TRAILERS_MAX 8   /* trailer fields */
 #define GW_FRAMING_PARAMS_MAX 64    /* "&" in a target; more: 400 */
+
+/*
+ * What a head may cost: its bytes and GW_FRAMING_COST_ITEM for each field and
+ * parameter; more: 431. The library keeps all of it in a connection's 32 KiB,
+ * and hangs when it does not fit. The largest target and header section
+ * together are within it, with up to 16 fields.
+ */
+#define GW_FRAMING_COST_MAX 25600
+#define GW_FRAMING_COST_ITEM 64
 
 enum GwFramingFault
 {
@@ -47,6 +58,7 @@ enum GwFramingFault
 	GW_FRAMING_BAD_CHUNK,
 	GW_FRAMING_BAD_TRAILER,
 	GW_FRAMING_LONG_HEADER, /* 431 */
+	GW_FRAMING_LARGE_HEAD,  /* 431 */
 	GW_FRAMING_MANY_FIELDS, /* 431 */
 	GW_FRAMING_LONG_BODY,   /* a length of more than 18 digits: 413 */
 	GW_FRAMING_FAULTS
