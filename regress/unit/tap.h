@@ -18,13 +18,18 @@ static int tap_failed;
 __attribute__((format(printf, 2, 3), unused)) static bool
 ok(bool condition, const char *fmt, ...)
 {
+	char name[1024];
 	va_list args;
+	char *at;
 
-	printf("%s %d - ", condition ? "ok" : "not ok", ++tap_count);
 	va_start(args, fmt);
-	vprintf(fmt, args);
+	vsnprintf(name, sizeof(name), fmt, args);
 	va_end(args);
-	putchar('\n');
+	/* What would end the line, or be a directive, must not stand in a name. */
+	for (at = name; *at != '\0'; at++)
+		if ((unsigned char) *at < 0x20 || *at == '#')
+			*at = '.';
+	printf("%s %d - %s\n", condition ? "ok" : "not ok", ++tap_count, name);
 	tap_failed += !condition;
 	return condition;
 }
