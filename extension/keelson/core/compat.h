@@ -54,4 +54,32 @@
 #define KS_MODULE_MAGIC PG_MODULE_MAGIC
 #endif
 
+/* The JSON parser's callbacks return a code from 16 on; its lexer can be given in 17. */
+#if PG_VERSION_NUM >= 160000
+#define KsJsonActionResult JsonParseErrorType
+#define KS_JSON_ACTION_DONE return JSON_SUCCESS
+#else
+#define KsJsonActionResult void
+#define KS_JSON_ACTION_DONE return
+#endif
+#if PG_VERSION_NUM >= 170000
+#define ks_json_lexer(text, len) makeJsonLexContextCstringLen(NULL, (text), (len), PG_UTF8, true)
+#else
+#define ks_json_lexer(text, len) makeJsonLexContextCstringLen(unconstify(char *, (text)), (len), PG_UTF8, true)
+#endif
+
+/* May the role execute the function? */
+#if PG_VERSION_NUM >= 160000
+#define ks_may_execute(function, role) (object_aclcheck(ProcedureRelationId, (function), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define ks_may_execute(function, role) (pg_proc_aclcheck((function), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
+/* Take a qualified name apart. */
+#if PG_VERSION_NUM >= 160000
+#define ks_name_list(name) stringToQualifiedNameList((name), NULL)
+#else
+#define ks_name_list(name) stringToQualifiedNameList(name)
+#endif
+
 #endif /* KS_COMPAT_H */

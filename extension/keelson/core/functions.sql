@@ -170,6 +170,7 @@ as $$
 declare
     section record;
     recorded text;
+    are_routes_begun boolean := false;
 begin
     perform keelson._require_loaded();
     if not pg_catalog.pg_has_role(session_user, 'keelson_owner', 'member') then
@@ -195,6 +196,11 @@ begin
                 continue;
             end if;
         end if;
+        -- Routes that the code no longer names go.
+        if section.kind = 'routes' and not are_routes_begun then
+            perform keelson.routes_begin('keelson');
+            are_routes_begun := true;
+        end if;
         execute section.statements;
         if section.kind = 'tables' then
             insert into keelson.migrations (capability, number, name, checksum)
@@ -205,6 +211,9 @@ begin
             return next;
         end if;
     end loop;
+    if are_routes_begun then
+        perform keelson.routes_end('keelson');
+    end if;
     grant select, insert, update, delete on all tables in schema keelson to keelson_system;
     grant usage on all sequences in schema keelson to keelson_system;
     insert into keelson.installation (code_checksum)

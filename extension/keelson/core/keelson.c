@@ -16,6 +16,7 @@
 #include "core/identity.h"
 #include "core/keeper.h"
 #include "core/shmem.h"
+#include "dispatch/dispatch.h"
 #include "secrets/keyring.h"
 
 KS_MODULE_MAGIC;
@@ -30,6 +31,7 @@ static void (*const capabilities[])(void) = {
 	ks_identity_init,
 	ks_keeper_init,
 	ks_secrets_init,
+	ks_dispatch_init,
 };
 
 void

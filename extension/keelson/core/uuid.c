@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "fmgr.h"
+#include "utils/builtins.h"
 
 #include "core/uuid.h"
 
@@ -31,6 +32,12 @@ ks_uuid7(pg_uuid_t *out)
 	out->data[6] = 0x70 | (fraction >> 8);
 	out->data[7] = fraction;
 	out->data[8] = 0x80 | (out->data[8] & 0x3f);
+}
+
+char *
+ks_uuid_string(const pg_uuid_t *uuid)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
 }
 
 PG_FUNCTION_INFO_V1(ks_uuid7_sql);

@@ -16,4 +16,7 @@
  */
 extern void ks_uuid7(pg_uuid_t *out);
 
+/* The UUID as text, palloc-ed. */
+extern char *ks_uuid_string(const pg_uuid_t *uuid);
+
 #endif /* KS_UUID_H */

@@ -1,0 +1,347 @@
+/*
+ * dispatch.c
+ *	  keelson.dispatch(): one request, from credential to reply.
+ *
+ * The steps stand in one table, in order; each may refuse, which ends the call
+ * with a reply. Then the function runs as the route's role. Identity, role,
+ * settings and the time limit are laid down again on every way out; an error
+ * is thrown again after that.
+ *
+ * The function may change no state of the session: SECURITY_LOCAL_USERID_CHANGE
+ * denies it SET ROLE and SET SESSION AUTHORIZATION, SECURITY_RESTRICTED_OPERATION
+ * temporary tables, PREPARE, LISTEN, cursors that outlive it; settings it makes
+ * are undone. The next request over this connection is another user's.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/typcache.h"
+
+#include "core/compat.h"
+#include "core/error.h"
+#include "core/roles.h"
+#include "core/shmem.h"
+#include "core/uuid.h"
+#include "dispatch/call.h"
+#include "dispatch/counters.h"
+#include "dispatch/credential.h"
+#include "dispatch/csrf.h"
+#include "dispatch/dispatch.h"
+#include "dispatch/failure.h"
+#include "dispatch/idempotency.h"
+#include "dispatch/invoke.h"
+#include "dispatch/permission.h"
+#include "dispatch/request.h"
+#include "dispatch/timeout.h"
+
+/* What functions find who qualify nothing: they are meant to. */
+#define SEARCH_PATH "pg_catalog, pg_temp"
+
+/* What has to be laid down again when the call ends. */
+typedef struct Before
+{
+	KsIdentity identity;
+	KsCaller caller;
+	KsRoleSwitch role;
+	int guc_level;
+} Before;
+
+/* The running call; written by begin() and end() alone. */
+static KsCall *current;
+
+static KsCall *make_call(FunctionCallInfo fcinfo);
+static void begin(KsCall *call, Before *before);
+static bool end(const Before *before);
+static bool authenticate(KsCall *call);
+static bool within_body_limit(KsCall *call);
+static bool bind(KsCall *call);
+static void run(KsCall *call, MemoryContext cxt, KsRows **rows);
+static void call_as_role(KsCall *call, MemoryContext cxt, KsRows **rows);
+static void enter_settings(void);
+static void fire_deferred(KsCall *call);
+static void name_request(void *arg);
+static Datum next_chunk(FunctionCallInfo fcinfo, KsCall *call, KsRows *rows);
+static Datum form_reply(FunctionCallInfo fcinfo, const KsReply *reply);
+
+/* The steps before the call, in order; one that returns false has made the reply. */
+static bool (*const steps[])(KsCall *call) = {
+	authenticate,          /* credential, and the session's row: who is calling */
+	ks_csrf_step,          /* did a page of ours send it */
+	ks_authorise,          /* role, permission, scope */
+	within_body_limit,     /* for callers other than the gateway */
+	ks_idempotency_begin,  /* was it done before */
+	bind,                  /* the arguments */
+};
+
+void
+ks_dispatch_init(void)
+{
+	ks_counters_init();
+	ks_idempotency_init();
+}
+
+KsCall *
+ks_call(void)
+{
+	return current;
+}
+
+PG_FUNCTION_INFO_V1(ks_dispatch);
+
+/* keelson.dispatch(route_id int, credential text, path_and_query json, body bytea, caller json) */
+Datum
+ks_dispatch(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext cxt = CurrentMemoryContext;
+	instr_time started;
+	Before before;
+	KsCall *call;
+	KsRows *rows = fcinfo->flinfo->fn_extra;
+
+	if (result == NULL || !IsA(result, ReturnSetInfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("keelson.dispatch() is called where a set may stand")));
+	if (rows != NULL)
+		return next_chunk(fcinfo, NULL, rows);
+	INSTR_TIME_SET_CURRENT(started);
+	ks_require_shmem();
+	if (current != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("keelson.dispatch() cannot be called inside a request")));
+	call = make_call(fcinfo);
+	begin(call, &before);
+	PG_TRY();
+	{
+		run(call, fcinfo->flinfo->fn_mcxt, &rows);
+	}
+	PG_CATCH();
+	{
+		bool timed_out = end(&before);
+
+		MemoryContextSwitchTo(cxt);
+		if (call->route == NULL)
+			PG_RE_THROW();
+		ks_counter_add(call->route->counter, ks_failure_status(), &started);
+		ks_failure_rethrow(call, timed_out);
+	}
+	PG_END_TRY();
+	(void) end(&before);
+	ks_counter_add(call->route != NULL ? call->route->counter : ks_counter(0), call->reply.status, &started);
+	if (rows != NULL)
+		return next_chunk(fcinfo, call, rows);
+	result->isDone = ExprSingleResult;
+	return form_reply(fcinfo, &call->reply);
+}
+
+/* Take over the function's arguments. */
+static KsCall *
+make_call(FunctionCallInfo fcinfo)
+{
+	KsCall *call = palloc0(sizeof(KsCall));
+	struct varlena *argument;
+
+	if (!PG_ARGISNULL(0))
+		call->route_id = PG_GETARG_INT32(0);
+	if (!PG_ARGISNULL(1))
+	{
+		argument = PG_GETARG_TEXT_PP(1);
+		call->token = VARDATA_ANY(argument);
+		call->token_len = VARSIZE_ANY_EXHDR(argument);
+	}
+	if (!PG_ARGISNULL(2))
+	{
+		argument = PG_GETARG_TEXT_PP(2);
+		call->path_and_query = VARDATA_ANY(argument);
+		call->path_and_query_len = VARSIZE_ANY_EXHDR(argument);
+	}
+	if (!PG_ARGISNULL(3))
+	{
+		argument = PG_GETARG_BYTEA_PP(3);
+		call->body = VARDATA_ANY(argument);
+		call->body_len = VARSIZE_ANY_EXHDR(argument);
+	}
+	if (!PG_ARGISNULL(4))
+	{
+		argument = PG_GETARG_TEXT_PP(4);
+		ks_request_read(&call->caller, VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument));
+	}
+	return call;
+}
+
+static void
+begin(KsCall *call, Before *before)
+{
+	before->identity = *ks_identity();
+	before->caller = *ks_caller();
+	GetUserIdAndSecContext(&before->role.user, &before->role.sec_context);
+	before->guc_level = NewGUCNestLevel();
+	ks_identity_clear();
+	ks_caller_set(&call->caller);
+	current = call;
+}
+
+/* Lay everything down; returns whether the route's time had passed. */
+static bool
+end(const Before *before)
+{
+	bool timed_out = ks_timeout_end();
+
+	current = NULL;
+	ks_role_leave(&before->role);
+	/* As if all settings that were made had been made in what is rolled back. */
+	AtEOXact_GUC(false, before->guc_level);
+	ks_identity_clear();
+	if (before->identity.actor != KS_ACTOR_NONE)
+		ks_identity_set(&before->identity);
+	ks_caller_set(&before->caller);
+	return timed_out;
+}
+
+static void
+run(KsCall *call, MemoryContext cxt, KsRows **rows)
+{
+	call->route = ks_route_find(call->route_id);
+	if (call->route == NULL)
+	{
+		ks_reply_refuse(&call->reply, 404, "NOT_FOUND", "there is no such endpoint");
+		return;
+	}
+	for (int i = 0; i < lengthof(steps); i++)
+		if (!steps[i](call))
+			return;
+	call_as_role(call, cxt, rows);
+	if (call->is_keyed)
+		ks_idempotency_keep(call);
+}
+
+static bool
+authenticate(KsCall *call)
+{
+	KsIdentity *identity = &call->credential.identity;
+
+	ks_credential_check(call);
+	if (call->credential.proof != KS_PROOF_VALID)
+		return true;
+	ks_identity_set(identity);
+	if (identity->has_user)
+		ks_reply_header(&call->reply, ":user", ks_uuid_string(&identity->user_id));
+	return true;
+}
+
+static bool
+within_body_limit(KsCall *call)
+{
+	if (call->body_len <= call->route->body_limit)
+		return true;
+	return ks_reply_refuse(&call->reply, 413, "PAYLOAD_TOO_LARGE", "the body is too large");
+}
+
+static bool
+bind(KsCall *call)
+{
+	bool is_bound;
+
+	call->is_binding = true;
+	is_bound = ks_arguments_bind(call);
+	call->is_binding = false;
+	return is_bound;
+}
+
+/* Call the function as the route's role, within the route's time. */
+static void
+call_as_role(KsCall *call, MemoryContext cxt, KsRows **rows)
+{
+	ErrorContextCallback context = {.previous = error_context_stack, .callback = name_request, .arg = call};
+	KsRoleSwitch save;
+
+	error_context_stack = &context;
+	enter_settings();
+	ks_timeout_begin(call->route->timeout_ms);
+	ks_role_enter(&save, call->route->role, SECURITY_RESTRICTED_OPERATION);
+	ks_invoke(call, cxt, rows);
+	ks_role_leave(&save);
+	fire_deferred(call);
+	if (ks_timeout_end())
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("the call took longer than it may")));
+	error_context_stack = context.previous;
+}
+
+/* Pin the search path, unless it is so already, as it is in the gateway's sessions. */
+static void
+enter_settings(void)
+{
+	if (strcmp(namespace_search_path, SEARCH_PATH) != 0)
+		(void) set_config_option("search_path", SEARCH_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * Check deferred constraints now, while their violation can still become the
+ * request's own error, and deferred triggers run as who caused them.
+ */
+static void
+fire_deferred(KsCall *call)
+{
+	ConstraintsSetStmt *all;
+	KsRoleSwitch save;
+
+	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return;
+	all = makeNode(ConstraintsSetStmt);
+	ks_role_enter(&save, call->route->role, 0);
+	AfterTriggerSetState(all);
+	ks_role_leave(&save);
+}
+
+/* Name the request in the log of what goes wrong in it. */
+static void
+name_request(void *arg)
+{
+	KsCall *call = arg;
+
+	errcontext("request %s, endpoint \"%s\"", call->caller.request_id ? call->caller.request_id : "without id", call->route->name);
+}
+
+/* Return the next chunk of rows; the first comes with status and headers. */
+static Datum
+next_chunk(FunctionCallInfo fcinfo, KsCall *call, KsRows *rows)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	KsReply chunk = {0};
+	KsReply *reply = call != NULL ? &call->reply : &chunk;
+
+	if (rows->is_done)
+	{
+		fcinfo->flinfo->fn_extra = NULL;
+		result->isDone = ExprEndResult;
+		PG_RETURN_NULL();
+	}
+	fcinfo->flinfo->fn_extra = rows;
+	reply->body = ks_rows_chunk(rows);
+	result->isDone = ExprMultipleResult;
+	return form_reply(fcinfo, reply);
+}
+
+static Datum
+form_reply(FunctionCallInfo fcinfo, const KsReply *reply)
+{
+	TupleDesc desc = lookup_rowtype_tupdesc(get_func_rettype(fcinfo->flinfo->fn_oid), -1);
+	Datum row = ks_reply_datum(reply, desc);
+
+	ReleaseTupleDesc(desc);
+	return row;
+}

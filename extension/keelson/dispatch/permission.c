@@ -1,0 +1,111 @@
+/*
+ * permission.c
+ *	  Roles and permissions are data: a route names what it demands, roles hold
+ *	  permissions, users hold roles. Read anew each time, so that what is taken
+ *	  away is gone with the next request.
+ *
+ * A credential with scopes can do what they name and its user may, nothing
+ * else. One without can do all that its user may; an endpoint that demands a
+ * scope alone is not for it.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/uuid.h"
+
+#include "core/roles.h"
+#include "core/spi.h"
+#include "dispatch/permission.h"
+
+static bool require_proof(KsCall *call);
+static bool has_scope(const KsCredential *credential, const char *scope);
+
+bool
+ks_authorise(KsCall *call)
+{
+	KsRoute *route = call->route;
+	KsCredential *credential = &call->credential;
+	const char *scope = route->scope != NULL ? route->scope : route->permission;
+	bool may;
+
+	if (route->is_public)
+		return true;
+	if (credential->proof != KS_PROOF_VALID)
+		return require_proof(call);
+	if (credential->is_scoped)
+		may = scope != NULL && has_scope(credential, scope);
+	else
+		may = route->scope == NULL || route->permission != NULL;
+	if (may && route->permission != NULL)
+		may = ks_permission_held(&credential->identity, route->permission);
+	if (may)
+		return true;
+	return ks_reply_refuse(&call->reply, 403, "FORBIDDEN", "you may not do this");
+}
+
+/* Refuse a caller who is not known. */
+static bool
+require_proof(KsCall *call)
+{
+	if (call->token == NULL)
+	{
+		ks_reply_header(&call->reply, "WWW-Authenticate", "Bearer");
+		return ks_reply_refuse(&call->reply, 401, "UNAUTHENTICATED", "sign in first");
+	}
+	ks_reply_header(&call->reply, "WWW-Authenticate", "Bearer error=\"invalid_token\"");
+	if (call->credential.proof == KS_PROOF_EXPIRED)
+		return ks_reply_refuse(&call->reply, 401, "TOKEN_EXPIRED", "the access token has expired");
+	return ks_reply_refuse(&call->reply, 401, "UNAUTHENTICATED", "the credential is not valid");
+}
+
+static bool
+has_scope(const KsCredential *credential, const char *scope)
+{
+	for (int i = 0; i < credential->scope_count; i++)
+		if (strcmp(credential->scopes[i], scope) == 0)
+			return true;
+	return false;
+}
+
+bool
+ks_permission_held(const KsIdentity *identity, const char *permission)
+{
+	/* Everybody signed in holds the role user. */
+	static KsPlan plan = {
+		.sql = "select from keelson.role_permissions as held "
+			   "where held.permission = $2 and (held.role = 'user' or held.role in ("
+			   "select granted.role from keelson.user_roles as granted where granted.user_id = $1))",
+		.nargs = 2,
+		.argtypes = {UUIDOID, TEXTOID}};
+	Datum values[2];
+	KsRoleSwitch save;
+	bool is_held;
+
+	if (!identity->has_user)
+		return false;
+	values[0] = UUIDPGetDatum(&identity->user_id);
+	values[1] = CStringGetTextDatum(permission);
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
+	(void) ks_spi_execute(&plan, values, NULL, true, 1);
+	ks_role_leave(&save);
+	is_held = SPI_processed > 0;
+	ks_spi_finish();
+	return is_held;
+}
+
+PG_FUNCTION_INFO_V1(ks_permission_check);
+
+/* keelson.permission_check(permission text) */
+Datum
+ks_permission_check(PG_FUNCTION_ARGS)
+{
+	char *permission = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	KsCall *call = ks_call();
+
+	if (call != NULL && call->credential.is_scoped && !has_scope(&call->credential, permission))
+		PG_RETURN_BOOL(false);
+	PG_RETURN_BOOL(ks_permission_held(ks_identity(), permission));
+}

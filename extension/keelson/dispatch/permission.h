@@ -1,0 +1,18 @@
+/*
+ * permission.h
+ *	  What a caller may do.
+ */
+#ifndef KS_PERMISSION_H
+#define KS_PERMISSION_H
+
+#include "postgres.h"
+
+#include "dispatch/call.h"
+
+/* May the caller call the route? If not, the call is refused and false returned. */
+extern bool ks_authorise(KsCall *call);
+
+/* Does the user hold the permission through a role? */
+extern bool ks_permission_held(const KsIdentity *identity, const char *permission);
+
+#endif /* KS_PERMISSION_H */

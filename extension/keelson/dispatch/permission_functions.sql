@@ -1,0 +1,98 @@
+-- Permissions: what the running request may do; administration of roles.
+
+create or replace function keelson.permission_check(permission text)
+returns boolean
+language c
+stable
+strict
+parallel restricted
+as 'MODULE_PATHNAME', 'ks_permission_check';
+comment on function keelson.permission_check(text) is
+    'Whether the acting user holds the permission through a role and, where an access key is used, the key has it as a scope.';
+grant execute on function keelson.permission_check(text) to keelson_app, keelson_admin;
+
+create or replace function keelson.permission_require(permission text)
+returns void
+language plpgsql
+stable
+as $$
+begin
+    if keelson.permission_check(permission) is not true then
+        perform keelson.raise(403, 'FORBIDDEN', 'you may not do this');
+    end if;
+end
+$$;
+comment on function keelson.permission_require(text) is
+    'Raise 403 unless keelson.permission_check(permission).';
+grant execute on function keelson.permission_require(text) to keelson_app, keelson_admin;
+
+create or replace function keelson._user_find(who text)
+returns uuid
+language plpgsql
+stable
+as $$
+declare
+    id uuid;
+begin
+    if who ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+        select users.id into id from keelson.users as users
+        where users.id = who::uuid and users.status <> 'deleted';
+    else
+        select emails.user_id into id from keelson.user_emails as emails
+        where emails.email = pg_catalog.lower(who);
+    end if;
+    if id is null then
+        perform keelson.raise(404, 'NOT_FOUND', pg_catalog.format('user "%s" does not exist', who), field => 'who');
+    end if;
+    return id;
+end
+$$;
+comment on function keelson._user_find(text) is
+    'The id of the user with this e-mail address or id; 404 when there is none.';
+
+create or replace function keelson.role_grant(who text, role text)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    user_id uuid := keelson._user_find(who);
+begin
+    if not exists (select from keelson.roles where roles.name = role_grant.role) then
+        perform keelson.raise(400, 'VALIDATION_FAILED', format('role "%s" does not exist', role),
+            'The roles are the rows of keelson.roles.', 'role');
+    end if;
+    -- Everybody signed in holds the role user.
+    if role = 'user' then
+        return false;
+    end if;
+    insert into keelson.user_roles (user_id, role, granted_by)
+    values (role_grant.user_id, role_grant.role, keelson.current_user_id())
+    on conflict on constraint user_roles_pkey do nothing;
+    return found;
+end
+$$;
+comment on function keelson.role_grant(text, text) is
+    'Give the user (e-mail address or id) the role; false when it was there already. For database administrators: the first administrator is made so.';
+alter function keelson.role_grant(text, text) owner to keelson_system;
+grant execute on function keelson.role_grant(text, text) to keelson_admin;
+
+create or replace function keelson.role_revoke(who text, role text)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from keelson.user_roles
+    where user_roles.user_id = keelson._user_find(who) and user_roles.role = role_revoke.role;
+    return found;
+end
+$$;
+comment on function keelson.role_revoke(text, text) is
+    'Take the role from the user (e-mail address or id); false when it was not there.';
+alter function keelson.role_revoke(text, text) owner to keelson_system;
+grant execute on function keelson.role_revoke(text, text) to keelson_admin;

@@ -1,0 +1,181 @@
+/*
+ * reply.c
+ *	  Headers, refusals, and the row that a reply becomes.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "executor/executor.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/typcache.h"
+
+#include "dispatch/json_out.h"
+#include "dispatch/reply.h"
+
+static void add_header(KsReply *reply, const char *name, const JsonbValue *value);
+static JsonbValue string_value(const char *string);
+static void push_page(JsonbParseState **state, const KsReply *reply);
+
+void
+ks_reply_header(KsReply *reply, const char *name, const char *value)
+{
+	JsonbValue string = string_value(value);
+
+	add_header(reply, name, &string);
+}
+
+void
+ks_reply_flag(KsReply *reply, const char *name)
+{
+	JsonbValue flag = {.type = jbvBool, .val.boolean = true};
+
+	add_header(reply, name, &flag);
+}
+
+void
+ks_reply_headers(KsReply *reply, Jsonb *headers)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue value;
+	char *name = NULL;
+
+	if (headers == NULL || !JB_ROOT_IS_OBJECT(headers))
+		return;
+	iterator = JsonbIteratorInit(&headers->root);
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			name = pnstrdup(value.val.string.val, value.val.string.len);
+		else if (token == WJB_VALUE && value.type != jbvNull)
+			add_header(reply, name, &value);
+	}
+}
+
+Jsonb *
+ks_reply_headers_jsonb(const KsReply *reply)
+{
+	JsonbParseState *state = NULL;
+
+	if (reply->header_count == 0 && !reply->has_page)
+		return NULL;
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < reply->header_count; i++)
+	{
+		JsonbValue name = string_value(reply->headers[i].name);
+
+		pushJsonbValue(&state, WJB_KEY, &name);
+		pushJsonbValue(&state, WJB_VALUE, &reply->headers[i].value);
+	}
+	if (reply->has_page)
+		push_page(&state, reply);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* Push meta.pagination, for the gateway. */
+static void
+push_page(JsonbParseState **state, const KsReply *reply)
+{
+	JsonbValue name = string_value(":pagination");
+	JsonbValue limit_name = string_value("limit");
+	JsonbValue limit = {.type = jbvNumeric};
+	JsonbValue cursor_name = string_value("nextCursor");
+	JsonbValue cursor = {.type = jbvNull};
+
+	limit.val.numeric = int64_to_numeric(reply->page_limit);
+	if (reply->next_cursor != NULL)
+		cursor = string_value(reply->next_cursor);
+	pushJsonbValue(state, WJB_KEY, &name);
+	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
+	pushJsonbValue(state, WJB_KEY, &limit_name);
+	pushJsonbValue(state, WJB_VALUE, &limit);
+	pushJsonbValue(state, WJB_KEY, &cursor_name);
+	pushJsonbValue(state, WJB_VALUE, &cursor);
+	pushJsonbValue(state, WJB_END_OBJECT, NULL);
+}
+
+static void
+add_header(KsReply *reply, const char *name, const JsonbValue *value)
+{
+	if (reply->header_count == reply->header_room)
+	{
+		reply->header_room = reply->header_room ? reply->header_room * 2 : 8;
+		if (reply->headers == NULL)
+			reply->headers = palloc(reply->header_room * sizeof(KsHeader));
+		else
+			reply->headers = repalloc(reply->headers, reply->header_room * sizeof(KsHeader));
+	}
+	reply->headers[reply->header_count].name = name;
+	reply->headers[reply->header_count++].value = *value;
+}
+
+static JsonbValue
+string_value(const char *string)
+{
+	JsonbValue value = {.type = jbvString};
+
+	value.val.string.val = unconstify(char *, string);
+	value.val.string.len = strlen(string);
+	return value;
+}
+
+bool
+ks_reply_refuse(KsReply *reply, int status, const char *code, const char *message)
+{
+	return ks_reply_refuse_details(reply, status, code, message, NULL);
+}
+
+bool
+ks_reply_refuse_details(KsReply *reply, int status, const char *code, const char *message, const char *details)
+{
+	StringInfoData body;
+
+	initStringInfo(&body);
+	ks_refusal_begin(&body, code, message);
+	if (details != NULL)
+		appendStringInfo(&body, ",\"details\":[%s]", details);
+	appendStringInfoChar(&body, '}');
+	reply->status = status;
+	reply->body = cstring_to_text_with_len(body.data, body.len);
+	return false;
+}
+
+void
+ks_refusal_begin(StringInfo out, const char *code, const char *message)
+{
+	char *shown = pstrdup(message);
+
+	shown[0] = pg_ascii_toupper((unsigned char) shown[0]);
+	appendStringInfoString(out, "{\"error\":");
+	ks_json_write_string(out, shown, strlen(shown));
+	appendStringInfoString(out, ",\"code\":");
+	ks_json_write_string(out, code, strlen(code));
+}
+
+Datum
+ks_reply_datum(const KsReply *reply, TupleDesc desc)
+{
+	Jsonb *headers = ks_reply_headers_jsonb(reply);
+	Datum values[] = {Int32GetDatum(reply->status), PointerGetDatum(headers), PointerGetDatum(reply->body)};
+	bool nulls[] = {reply->status == 0, headers == NULL, reply->body == NULL};
+
+	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
+}
+
+void
+ks_reply_take(KsReply *reply, Datum row)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	bool is_null;
+	Datum value;
+
+	value = GetAttributeByNum(header, 1, &is_null);
+	if (!is_null)
+		reply->status = DatumGetInt32(value);
+	value = GetAttributeByNum(header, 2, &is_null);
+	if (!is_null)
+		ks_reply_headers(reply, DatumGetJsonbP(value));
+	value = GetAttributeByNum(header, 3, &is_null);
+	reply->body = is_null ? NULL : DatumGetByteaPP(value);
+}

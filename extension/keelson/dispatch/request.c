@@ -1,0 +1,120 @@
+/*
+ * request.c
+ *	  Read the description of the caller, and show it to the core's own
+ *	  functions.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+#include "utils/uuid.h"
+
+#include "dispatch/call.h"
+#include "dispatch/json_in.h"
+#include "dispatch/request.h"
+
+typedef struct Member
+{
+	const char *name;
+	int len;
+	size_t offset;
+} Member;
+
+#define MEMBER(name, field) {name, sizeof(name) - 1, offsetof(KsCaller, field)}
+
+/* In the order in which the gateway writes them, which makes looking quick. */
+static const Member members[] = {
+	MEMBER("ip", ip),
+	MEMBER("userAgent", user_agent),
+	MEMBER("requestId", request_id),
+	MEMBER("traceparent", traceparent),
+	MEMBER("scheme", scheme),
+	MEMBER("via", via),
+	MEMBER("origin", origin),
+	MEMBER("referer", referer),
+	MEMBER("fetchSite", fetch_site),
+	MEMBER("csrf", csrf),
+	MEMBER("csrfCookie", csrf_cookie),
+	MEMBER("refreshCookie", refresh_cookie),
+	MEMBER("deviceCookie", device_cookie),
+	MEMBER("idempotencyKey", idempotency_key),
+	MEMBER("contentType", content_type),
+	MEMBER("accept", accept),
+};
+
+static Datum text_or_null(const char *string, bool *is_null);
+
+void
+ks_request_read(KsCaller *caller, const char *json, int len)
+{
+	KsJson whole = ks_json_value(json, len);
+	KsJsonCursor cursor;
+	KsJson name, value;
+	int place = 0;
+
+	if (whole.kind != KS_JSON_OBJECT)
+		return;
+	cursor = ks_json_open(&whole);
+	while (ks_json_next_member(&cursor, &name, &value))
+	{
+		for (int i = 0; i < lengthof(members) && value.kind == KS_JSON_STRING; i++)
+		{
+			const Member *member = &members[(place + i) % lengthof(members)];
+
+			if (!ks_json_equals(&name, member->name, member->len))
+				continue;
+			*(const char **) ((char *) caller + member->offset) = ks_json_unescape(&value);
+			place += i + 1;
+			break;
+		}
+	}
+}
+
+PG_FUNCTION_INFO_V1(ks_current_request);
+
+/* keelson.current_request() */
+Datum
+ks_current_request(PG_FUNCTION_ARGS)
+{
+	KsCall *call = ks_call();
+	const KsCaller *caller;
+	TupleDesc desc;
+	HeapTuple tuple;
+	Datum values[15];
+	bool nulls[15];
+
+	if (call == NULL)
+		PG_RETURN_NULL();
+	caller = &call->caller;
+	values[0] = text_or_null(call->route->method, &nulls[0]);
+	values[1] = text_or_null(call->route->template, &nulls[1]);
+	values[2] = text_or_null(caller->via, &nulls[2]);
+	values[3] = UUIDPGetDatum(&call->credential.token_user_id);
+	values[4] = UUIDPGetDatum(&call->credential.token_session_id);
+	nulls[3] = nulls[4] = !call->credential.names_session;
+	values[5] = text_or_null(caller->refresh_cookie, &nulls[5]);
+	values[6] = text_or_null(caller->device_cookie, &nulls[6]);
+	values[7] = text_or_null(caller->csrf, &nulls[7]);
+	values[8] = text_or_null(caller->csrf_cookie, &nulls[8]);
+	values[9] = text_or_null(caller->origin, &nulls[9]);
+	values[10] = text_or_null(caller->referer, &nulls[10]);
+	values[11] = text_or_null(caller->fetch_site, &nulls[11]);
+	values[12] = text_or_null(caller->idempotency_key, &nulls[12]);
+	values[13] = text_or_null(caller->content_type, &nulls[13]);
+	values[14] = text_or_null(caller->accept, &nulls[14]);
+	desc = lookup_rowtype_tupdesc(get_func_rettype(fcinfo->flinfo->fn_oid), -1);
+	tuple = heap_form_tuple(desc, values, nulls);
+	ReleaseTupleDesc(desc);
+	PG_RETURN_DATUM(HeapTupleGetDatum(tuple));
+}
+
+static Datum
+text_or_null(const char *string, bool *is_null)
+{
+	*is_null = string == NULL;
+	return string != NULL ? CStringGetTextDatum(string) : (Datum) 0;
+}

@@ -1,0 +1,592 @@
+-- Registration of endpoints.
+
+create type keelson._endpoint as (
+    method text,
+    template text,
+    shape text
+);
+comment on type keelson._endpoint is
+    'What ''GET /hello/:name'' says: the shape is the template with its parameters made anonymous.';
+
+create or replace function keelson.route(
+    endpoint text,
+    function text,
+    role name default 'keelson_app',
+    permission text default null,
+    scope text default null,
+    is_public boolean default false,
+    rate_class text default 'general',
+    timeout interval default '30 seconds',
+    body_limit integer default 1048576,
+    pool text default 'fast',
+    kind text default 'once',
+    is_raw boolean default false,
+    content_types text[] default null,
+    version text default 'v1',
+    status integer default 200,
+    returns regtype default null,
+    errors text[] default '{}',
+    examples jsonb default null,
+    deprecated_at timestamptz default null,
+    sunset_at timestamptz default null,
+    successor text default null,
+    description text default null
+)
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    named keelson._endpoint := keelson._route_endpoint(endpoint);
+    wanted keelson.routes;
+    existing keelson.routes;
+    target oid;
+begin
+    wanted.method := named.method;
+    wanted.template := named.template;
+    wanted.shape := named.shape;
+    wanted.version := version;
+    target := keelson._route_function(function);
+    wanted.function := (select format('%I.%I', n.nspname, p.proname)
+                     from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+                     where p.oid = target);
+    wanted.owner := keelson._route_owner(target);
+    wanted.description := coalesce(description, obj_description(target, 'pg_proc'));
+    if wanted.description is null then
+        perform keelson._route_fault(endpoint, format('function %s has no comment', wanted.function),
+            'Write one with "comment on function": it is the endpoint''s documentation.');
+    end if;
+    perform keelson._route_role_check(endpoint, role, target);
+    perform keelson._route_arguments_check(endpoint, wanted.template, target, is_raw);
+    perform keelson._route_result_check(endpoint, kind, target);
+    perform keelson._route_settings_check(
+        endpoint, wanted.method, permission, scope, is_public, rate_class, timeout, body_limit,
+        pool, kind, is_raw, content_types, version, status, deprecated_at, sunset_at
+    );
+    wanted.role := role;
+    wanted.permission := permission;
+    wanted.scope := scope;
+    wanted.is_public := is_public;
+    wanted.rate_class := rate_class;
+    wanted.timeout_ms := extract(epoch from timeout) * 1000;
+    wanted.body_limit := body_limit;
+    wanted.pool := pool;
+    wanted.kind := kind;
+    wanted.is_raw := is_raw;
+    wanted.content_types := content_types;
+    wanted.status := status;
+    wanted.returns := returns::text;
+    wanted.errors := coalesce(errors, '{}');
+    wanted.examples := examples;
+    wanted.deprecated_at := deprecated_at;
+    wanted.sunset_at := sunset_at;
+    wanted.successor := successor;
+    select * into existing
+    from keelson.routes
+    where routes.method = wanted.method and routes.shape = wanted.shape and routes.version = wanted.version;
+    if existing.owner <> wanted.owner then
+        perform keelson._route_fault(endpoint, format('"%s %s" is an endpoint of %s', existing.method, existing.template, existing.owner),
+            'Choose another path, or another version.');
+    end if;
+    return keelson._route_store(to_jsonb(wanted), to_jsonb(existing));
+end
+$$;
+comment on function keelson.route(
+    text, text, name, text, text, boolean, text, interval, integer, text, text, boolean, text[], text, integer,
+    regtype, text[], jsonb, timestamptz, timestamptz, text, text
+) is
+    'Register an endpoint such as ''GET /hello/:name'' for a function, or change it; returns its id. It is served within a second, with the function''s comment as its documentation.';
+grant execute on function keelson.route(
+    text, text, name, text, text, boolean, text, interval, integer, text, text, boolean, text[], text, integer,
+    regtype, text[], jsonb, timestamptz, timestamptz, text, text
+) to keelson_admin;
+
+create or replace function keelson.route_remove(endpoint text, version text default 'v1')
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    named keelson._endpoint := keelson._route_endpoint(endpoint);
+begin
+    delete from keelson.routes
+    where routes.method = named.method and routes.shape = named.shape and routes.version = route_remove.version;
+    return found;
+end
+$$;
+comment on function keelson.route_remove(text, text) is
+    'Take the endpoint away; false when there is none.';
+grant execute on function keelson.route_remove(text, text) to keelson_admin;
+
+create or replace function keelson.route_override(
+    endpoint text,
+    version text default 'v1',
+    is_enabled boolean default null,
+    rate_class text default null,
+    timeout interval default null,
+    body_limit integer default null,
+    pool text default null,
+    deprecated_at timestamptz default null,
+    sunset_at timestamptz default null
+)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    named keelson._endpoint := keelson._route_endpoint(endpoint);
+begin
+    if not exists (
+        select from keelson.routes
+        where routes.method = named.method and routes.shape = named.shape and routes.version = route_override.version
+    ) then
+        perform keelson._route_fault(endpoint, 'there is no such endpoint', null);
+    end if;
+    insert into keelson.route_overrides as override
+        (method, shape, version, is_enabled, rate_class, timeout_ms, body_limit, pool, deprecated_at, sunset_at)
+    values (
+        named.method, named.shape, route_override.version, route_override.is_enabled, route_override.rate_class,
+        extract(epoch from timeout) * 1000, route_override.body_limit, route_override.pool,
+        route_override.deprecated_at, route_override.sunset_at
+    )
+    on conflict on constraint route_overrides_pkey do update
+    set is_enabled = excluded.is_enabled,
+        rate_class = excluded.rate_class,
+        timeout_ms = excluded.timeout_ms,
+        body_limit = excluded.body_limit,
+        pool = excluded.pool,
+        deprecated_at = excluded.deprecated_at,
+        sunset_at = excluded.sunset_at,
+        updated_at = now();
+end
+$$;
+comment on function keelson.route_override(text, text, boolean, text, interval, integer, text, timestamptz, timestamptz) is
+    'Say what this installation wants otherwise than the endpoint''s owner; arguments left null keep the owner''s word. Replaces the earlier override.';
+grant execute on function keelson.route_override(text, text, boolean, text, interval, integer, text, timestamptz, timestamptz)
+    to keelson_admin;
+
+create or replace function keelson.route_override_remove(endpoint text, version text default 'v1')
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    named keelson._endpoint := keelson._route_endpoint(endpoint);
+begin
+    delete from keelson.route_overrides as override
+    where override.method = named.method and override.shape = named.shape
+        and override.version = route_override_remove.version;
+    return found;
+end
+$$;
+comment on function keelson.route_override_remove(text, text) is
+    'Take the override of an endpoint away; false when there is none.';
+grant execute on function keelson.route_override_remove(text, text) to keelson_admin;
+
+create or replace function keelson.routes_begin(owner text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update keelson.routes set is_stale = true where routes.owner = routes_begin.owner;
+end
+$$;
+comment on function keelson.routes_begin(text) is
+    'Begin to name all endpoints of an owner (an extension, or a schema of functions) anew; routes_end(owner) in the same transaction takes those away that were not named.';
+grant execute on function keelson.routes_begin(text) to keelson_admin;
+
+create or replace function keelson.routes_end(owner text)
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    removed integer;
+begin
+    delete from keelson.routes where routes.owner = routes_end.owner and routes.is_stale;
+    get diagnostics removed = row_count;
+    return removed;
+end
+$$;
+comment on function keelson.routes_end(text) is
+    'End what routes_begin(owner) began; returns how many endpoints went.';
+grant execute on function keelson.routes_end(text) to keelson_admin;
+
+create or replace function keelson._route_fault(endpoint text, message text, hint text)
+returns void
+language plpgsql
+as $$
+begin
+    raise exception 'endpoint "%": %', endpoint, message
+        using errcode = 'invalid_parameter_value', hint = coalesce(hint, '');
+end
+$$;
+comment on function keelson._route_fault(text, text, text) is
+    'Refuse the registration of an endpoint.';
+
+create or replace function keelson._route_endpoint(endpoint text)
+returns keelson._endpoint
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    named keelson._endpoint;
+    parts text[] := regexp_match(endpoint, '^\s*([A-Za-z]+)\s+/?(\S*?)/?\s*$');
+    segment text;
+    parameters text[] := '{}';
+begin
+    if parts is null then
+        perform keelson._route_fault(endpoint, 'it is not a method and a path', 'Write it as in "GET /hello/:name".');
+    end if;
+    named.method := upper(parts[1]);
+    if named.method <> all (array['GET', 'POST', 'PUT', 'PATCH', 'DELETE']) then
+        perform keelson._route_fault(endpoint, format('method "%s" is not supported', named.method),
+            'The methods are GET, POST, PUT, PATCH and DELETE; HEAD and OPTIONS are answered by the gateway.');
+    end if;
+    named.template := regexp_replace(parts[2], '^api/', '');
+    if named.template = '' or length(named.template) > 1024 then
+        perform keelson._route_fault(endpoint, 'the path is empty or longer than 1024 characters', null);
+    end if;
+    if named.template ~ '^v[0-9]+(/|$)' then
+        perform keelson._route_fault(endpoint, 'the path names a version', 'Give it as version => ''v1''.');
+    end if;
+    foreach segment in array string_to_array(named.template, '/') loop
+        if segment !~ '^(:[a-z][A-Za-z0-9]*|[A-Za-z0-9._~-]+)$' or segment in ('.', '..') then
+            perform keelson._route_fault(endpoint, format('segment "%s" is not valid', segment),
+                'A segment is a parameter such as ":userId", or made of letters, digits, ".", "_", "~" and "-".');
+        elsif segment = any (parameters) then
+            perform keelson._route_fault(endpoint, format('parameter "%s" stands in it twice', segment), null);
+        elsif segment like ':%' then
+            parameters := parameters || segment;
+        end if;
+    end loop;
+    if cardinality(parameters) > 8 then
+        perform keelson._route_fault(endpoint, 'the path has more than 8 parameters', null);
+    end if;
+    named.shape := regexp_replace(named.template, ':[A-Za-z0-9]+', ':', 'g');
+    return named;
+end
+$$;
+comment on function keelson._route_endpoint(text) is
+    'Method, template and shape of an endpoint such as ''GET /hello/:name''.';
+
+create or replace function keelson._route_function(function text)
+returns oid
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    names text[] := parse_ident(function);
+    found_functions oid[];
+begin
+    if cardinality(names) <> 2 then
+        perform keelson._route_fault(function, 'the function is not named with its schema', null);
+    end if;
+    select array_agg(p.oid) into found_functions
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
+    where n.nspname = names[1] and p.proname = names[2];
+    if found_functions is null then
+        raise exception 'function "%" does not exist', function using errcode = 'undefined_function';
+    elsif cardinality(found_functions) > 1 then
+        raise exception 'function "%" exists more than once', function
+            using errcode = 'ambiguous_function',
+                  hint = 'An endpoint''s function has a name of its own.';
+    elsif not exists (
+        select from pg_proc as p where p.oid = found_functions[1] and p.prokind = 'f'
+    ) then
+        raise exception '"%" is not a plain function', function using errcode = 'wrong_object_type';
+    end if;
+    return found_functions[1];
+end
+$$;
+comment on function keelson._route_function(text) is
+    'The one function with this qualified name.';
+
+create or replace function keelson._route_owner(function oid)
+returns text
+language sql
+stable
+as $$
+select coalesce(
+    (
+        select e.extname::text
+        from pg_catalog.pg_depend as d
+        join pg_catalog.pg_extension as e on e.oid = d.refobjid
+        where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+            and d.objid = function
+            and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+            and d.deptype = 'e'
+    ),
+    (
+        select n.nspname::text
+        from pg_catalog.pg_proc as p
+        join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+        where p.oid = function
+    )
+)
+$$;
+comment on function keelson._route_owner(oid) is
+    'The extension that the function belongs to, or else its schema: the owner of its endpoints.';
+
+create or replace function keelson._route_role_check(endpoint text, role name, function oid)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    reachable name;
+begin
+    if not exists (select from pg_roles as r where r.rolname = role) then
+        raise exception 'role "%" does not exist', role using errcode = 'undefined_object';
+    end if;
+    select r.rolname into reachable
+    from pg_roles as r
+    where pg_has_role(role, r.oid, 'member')
+        and (
+            r.rolsuper
+            or r.rolbypassrls
+            or r.rolname in ('keelson_owner', 'keelson_system', 'keelson_admin', 'keelson_jobs', 'keelson_gateway')
+        )
+    order by r.rolname = role desc, r.rolname
+    limit 1;
+    if reachable = role then
+        perform keelson._route_fault(endpoint, format('it may not run as role "%s"', role),
+            'Use keelson_app, or a role of the product''s own.');
+    elsif reachable is not null then
+        perform keelson._route_fault(endpoint, format('it may not run as role "%s", a member of "%s"', role, reachable),
+            'Use keelson_app, or a role of the product''s own.');
+    elsif not has_function_privilege(role, function, 'execute') then
+        perform keelson._route_fault(endpoint, format('role "%s" may not execute %s', role, function::regprocedure),
+            format('Run: grant execute on function %s to %I;', function::regprocedure, role));
+    end if;
+end
+$$;
+comment on function keelson._route_role_check(text, name, oid) is
+    'Refuse a role that could get past row-level security or administer, and one that may not call the function.';
+
+create or replace function keelson._route_arguments_check(endpoint text, template text, function oid, is_raw boolean)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    argument record;
+    parameter text;
+    names text[] := '{}';
+begin
+    for argument in
+        select a.name, a.mode, a.type, t.typtype
+        from pg_proc as p
+        cross join lateral unnest(
+            coalesce(p.proallargtypes, p.proargtypes::oid[]), p.proargmodes, p.proargnames
+        ) as a (type, mode, name)
+        join pg_type as t on t.oid = a.type
+        where p.oid = function and coalesce(a.mode, 'i') not in ('o', 't')
+    loop
+        if coalesce(argument.mode, 'i') <> 'i' then
+            perform keelson._route_fault(endpoint, format('argument "%s" is not a plain input', argument.name), null);
+        elsif coalesce(argument.name, '') !~ '^[a-z][a-z0-9]*(_[a-z0-9]+)*$' then
+            perform keelson._route_fault(endpoint, format('argument "%s" is not named in snake_case', coalesce(argument.name, '')),
+                'Names of arguments become names of JSON members: letters, digits and single underscores.');
+        elsif argument.typtype = 'p' then
+            perform keelson._route_fault(endpoint, format('argument "%s" has type %s', argument.name, argument.type::regtype),
+                'An argument has a type of its own.');
+        elsif keelson._camel_case(argument.name) = any (names) then
+            perform keelson._route_fault(endpoint, format('two arguments are "%s" in JSON', keelson._camel_case(argument.name)), null);
+        end if;
+        names := names || keelson._camel_case(argument.name);
+    end loop;
+    for parameter in
+        select m[1] from regexp_matches(template, ':([A-Za-z0-9]+)', 'g') as m
+    loop
+        if parameter <> all (names) or is_raw and parameter in ('body', 'contentType') then
+            perform keelson._route_fault(endpoint, format('the function has no argument for parameter ":%s"', parameter),
+                'The parameter userId is for the argument user_id.');
+        end if;
+    end loop;
+end
+$$;
+comment on function keelson._route_arguments_check(text, text, oid, boolean) is
+    'Refuse a function whose arguments a request could not name, or that lacks one of the path''s parameters.';
+
+create or replace function keelson._route_result_check(endpoint text, kind text, function oid)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    result record;
+begin
+    select p.proretset as is_set, p.prorettype::regtype as type, t.typtype, p.proallargtypes is not null as has_columns
+    into result
+    from pg_proc as p
+    join pg_type as t on t.oid = p.prorettype
+    where p.oid = function;
+    if result.typtype = 'p' and result.type <> 'void'::regtype
+        and not (result.type = 'record'::regtype and result.has_columns)
+    then
+        perform keelson._route_fault(endpoint, format('%s returns type %s', function::regprocedure, result.type),
+            'Return a composite type, jsonb, keelson.reply, a plain type or void.');
+    elsif result.is_set and result.type = 'keelson.reply'::regtype then
+        perform keelson._route_fault(endpoint, format('%s returns several replies', function::regprocedure), null);
+    elsif kind = 'rows' and not result.is_set then
+        perform keelson._route_fault(endpoint, format('%s does not return a set', function::regprocedure),
+            'An endpoint of kind rows is sent row by row.');
+    end if;
+end
+$$;
+comment on function keelson._route_result_check(text, text, oid) is
+    'Refuse a function whose result could not be written as a reply.';
+
+create or replace function keelson._route_settings_check(
+    endpoint text,
+    method text,
+    permission text,
+    scope text,
+    is_public boolean,
+    rate_class text,
+    timeout interval,
+    body_limit integer,
+    pool text,
+    kind text,
+    is_raw boolean,
+    content_types text[],
+    version text,
+    status integer,
+    deprecated_at timestamptz,
+    sunset_at timestamptz
+)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    fault text;
+begin
+    select faults.message into fault
+    from (values
+        (1, version !~ '^v[1-9][0-9]{0,2}$', 'version is not one such as v1'),
+        (2, permission is not null and not exists (select from keelson.permissions as p where p.name = permission),
+            format('permission "%s" does not exist', permission)),
+        (3, scope !~ '^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$', 'scope is not one such as usage.write'),
+        (4, is_public and coalesce(permission, scope) is not null, 'a public endpoint can demand neither permission nor scope'),
+        (5, rate_class not in ('general', 'api', 'auth', 'reset'), 'rate_class is not general, api, auth or reset'),
+        (6, timeout < '1 millisecond' or timeout > '1 hour', 'timeout is not between 1 millisecond and 1 hour'),
+        (7, body_limit not between 0 and 10485760, 'body_limit is not between 0 and 10485760'),
+        (8, pool not in ('fast', 'slow', 'upstream'), 'pool is not fast, slow or upstream'),
+        (9, kind not in ('once', 'rows', 'watch'), 'kind is not once, rows or watch'),
+        (10, kind in ('rows', 'watch') and method <> 'GET', format('an endpoint of kind %s has the method GET', kind)),
+        (11, content_types is not null and not is_raw, 'content_types are for raw endpoints; the others take JSON'),
+        (12, status not between 200 and 299, 'status is not between 200 and 299'),
+        (13, sunset_at is not null and (deprecated_at is null or sunset_at < deprecated_at),
+            'sunset_at does not come after deprecated_at'),
+        (14, is_public is null or rate_class is null or timeout is null or body_limit is null or pool is null
+            or kind is null or is_raw is null or version is null or status is null,
+            'a setting without which an endpoint cannot be is null')
+    ) as faults (place, is_fault, message)
+    where faults.is_fault
+    order by faults.place
+    limit 1;
+    if fault is not null then
+        perform keelson._route_fault(endpoint, fault, null);
+    end if;
+end
+$$;
+comment on function keelson._route_settings_check(
+    text, text, text, text, boolean, text, interval, integer, text, text, boolean, text[], text, integer, timestamptz, timestamptz
+) is
+    'Refuse settings of an endpoint that are out of range or contradict each other.';
+
+create or replace function keelson._route_store(row_wanted jsonb, row_existing jsonb)
+returns integer
+language plpgsql
+volatile
+as $$
+declare
+    wanted keelson.routes := pg_catalog.jsonb_populate_record(null::keelson.routes, row_wanted);
+    existing keelson.routes := pg_catalog.jsonb_populate_record(null::keelson.routes, row_existing);
+begin
+    if existing.id is null then
+        insert into keelson.routes (
+            owner, method, template, shape, version, function, role, permission, scope, is_public, rate_class,
+            timeout_ms, body_limit, pool, kind, is_raw, content_types, status, returns, errors, examples,
+            description, deprecated_at, sunset_at, successor
+        )
+        values (
+            wanted.owner, wanted.method, wanted.template, wanted.shape, wanted.version, wanted.function, wanted.role, wanted.permission,
+            wanted.scope, wanted.is_public, wanted.rate_class, wanted.timeout_ms, wanted.body_limit, wanted.pool, wanted.kind,
+            wanted.is_raw, wanted.content_types, wanted.status, wanted.returns, wanted.errors, wanted.examples,
+            wanted.description, wanted.deprecated_at, wanted.sunset_at, wanted.successor
+        )
+        returning id into wanted.id;
+        return wanted.id;
+    end if;
+    wanted.id := existing.id;
+    wanted.is_stale := existing.is_stale;
+    wanted.created_at := existing.created_at;
+    wanted.updated_at := existing.updated_at;
+    if wanted is distinct from existing then
+        wanted.updated_at := pg_catalog.now();
+    end if;
+    if wanted is distinct from existing or existing.is_stale then
+        update keelson.routes
+        set template = wanted.template,
+            function = wanted.function,
+            role = wanted.role,
+            permission = wanted.permission,
+            scope = wanted.scope,
+            is_public = wanted.is_public,
+            rate_class = wanted.rate_class,
+            timeout_ms = wanted.timeout_ms,
+            body_limit = wanted.body_limit,
+            pool = wanted.pool,
+            kind = wanted.kind,
+            is_raw = wanted.is_raw,
+            content_types = wanted.content_types,
+            status = wanted.status,
+            returns = wanted.returns,
+            errors = wanted.errors,
+            examples = wanted.examples,
+            description = wanted.description,
+            deprecated_at = wanted.deprecated_at,
+            sunset_at = wanted.sunset_at,
+            successor = wanted.successor,
+            is_stale = false,
+            updated_at = wanted.updated_at
+        where routes.id = existing.id;
+    end if;
+    return wanted.id;
+end
+$$;
+comment on function keelson._route_store(jsonb, jsonb) is
+    'Write the endpoint (rows of keelson.routes), keeping the id of the one that it replaces; returns the id.';
+
+create or replace function keelson._camel_case(name text)
+returns text
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'ks_camel_case_sql';
+comment on function keelson._camel_case(text) is
+    'The JSON name of an SQL name: user_id is userId.';
