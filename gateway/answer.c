@@ -197,7 +197,10 @@ builtin_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 	else if (gw_call_sqlstate(result) != NULL)
 		gw_answer_note_error(request, result);
 	else if (call->kind == GW_CALL_METRICS)
+	{
+		facts.is_ready = true;
 		facts.samples = samples = read_samples(result, &facts.nsamples);
+	}
 	else
 		read_facts(&facts, result, call->kind, reason);
 	if (!atomic_load(&gateway->is_ready))

@@ -419,6 +419,8 @@ tell(struct GwRequest *request, enum MHD_RequestTerminationCode code)
 		if (request->note.status == 0)
 			request->note.status = 499;
 	}
+	if (request->call.state != GW_CALL_IDLE)
+		request->database_us += loop->now - request->called_at;
 	duration = gw_monotonic_us() - request->started_at;
 	gw_metrics_request(metrics, slot, request->note.status, duration);
 	gw_metrics_add(metrics, GW_COUNT_BYTES_IN, (int64_t) request->body_len);
@@ -507,7 +509,7 @@ give_up(struct GwRequest *request, enum GwCode code)
 			gw_pool_abandon(&request->call);
 			request->database_us += request->loop->now - request->called_at;
 			snprintf(request->error, sizeof(request->error), "no answer from the database in time");
-			gw_request_refuse(request, code, NULL);
+			gw_request_refuse(request, code, code == GW_TIMEOUT ? "The request took too long" : NULL);
 			break;
 		case GW_REQUEST_STREAMING:
 			gw_pool_abandon(&request->call);

@@ -185,7 +185,7 @@ has_fitting_body(struct GwRequest *request)
 		is_fitting = gw_head_is_json(&request->head);
 	if (!is_fitting)
 	{
-		gw_request_refuse(request, GW_UNSUPPORTED_MEDIA_TYPE, NULL);
+		gw_request_refuse(request, GW_UNSUPPORTED_MEDIA_TYPE, route->is_raw ? "This type of body is not accepted here" : NULL);
 		return false;
 	}
 	return true;
