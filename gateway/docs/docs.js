@@ -87,12 +87,14 @@ function limits(schema) {
     return words.join('; ');
 }
 
-/* Sentences joined, each with its full stop. */
+/* Sentences joined, each with its capital and its full stop. */
 function inWords(...parts) {
-    return parts.filter(Boolean).map((part) => part.replace(/([^.!?])$/, '$1.')).join(' ');
+    return parts.filter(Boolean)
+        .map((part) => part[0].toUpperCase() + part.slice(1).replace(/([^.!?])$/, '$1.'))
+        .join(' ');
 }
 
-/* A value that fits the schema: its own example, else one made from its type. */
+/* A value to begin with: the schema's own example, else one made from its type, with what is required. */
 function sample(schema, depth = 0) {
     schema = merged(schema);
     if (schema.examples && schema.examples.length)
@@ -108,6 +110,7 @@ function sample(schema, depth = 0) {
     switch ([].concat(schema.type || (schema.properties ? 'object' : ''))[0]) {
         case 'object':
             return Object.fromEntries(Object.entries(schema.properties || {})
+                .filter(([name]) => !(schema.required || []).length || schema.required.includes(name))
                 .map(([name, property]) => [name, sample(property, depth + 1)]));
         case 'array':
             return [sample(schema.items, depth + 1)];
