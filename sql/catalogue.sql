@@ -4,12 +4,12 @@
 \set SHOW_CONTEXT never
 
 create temporary view functions as
-select p.oid, p.oid::regprocedure as signature, p.*
+select p.oid::regprocedure as signature, p.*
 from pg_proc as p
 where p.pronamespace = 'keelson'::regnamespace;
 
 create temporary view tables as
-select c.oid, c.oid::regclass as name, c.*
+select c.oid::regclass as name, c.*
 from pg_class as c
 where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition;
 
@@ -71,15 +71,21 @@ from functions
 where signature = 'keelson.current_user_id()'::regprocedure
     and (provolatile, proleakproof, proparallel) is distinct from ('s', true, 'r');
 
--- Private functions are granted to nobody.
+-- Private functions are granted to nobody, but those that a domain's check calls: whoever hands in a value runs them.
 select f.signature, role.rolname
 from functions as f
 cross join pg_roles as role
 where f.proname like '\_%' and role.rolname in ('keelson_app', 'keelson_gateway', 'keelson_admin', 'keelson_key_user')
     and has_function_privilege(role.oid, f.oid, 'execute')
+    and not exists (
+        select
+        from pg_depend as d
+        join pg_constraint as c on d.classid = 'pg_constraint'::regclass and c.oid = d.objid
+        where d.refclassid = 'pg_proc'::regclass and d.refobjid = f.oid and c.contypid <> 0)
 order by 1, 2;
 
--- The functions that look across users: a list to read with care. None of them is for keelson_app or the gateway.
+-- The functions that look across users: a list to read with care. None of them is for keelson_app, and the gateway
+-- has its own alone.
 select signature
 from functions
 where proowner = 'keelson_system'::regrole
@@ -90,6 +96,7 @@ from functions as f
 cross join pg_roles as role
 where f.proowner = 'keelson_system'::regrole and role.rolname in ('keelson_app', 'keelson_gateway')
     and has_function_privilege(role.oid, f.oid, 'execute')
+    and not (role.rolname = 'keelson_gateway' and f.proname like 'gateway\_%')
 order by 1, 2;
 
 -- Making tokens and opening secrets is for the owner roles alone.
@@ -245,22 +252,25 @@ join pg_class as c on c.oid = i.indexrelid
 where c.relname !~ ('^' || t.relname || '_.*(pkey|key|idx)$')
 order by 1, 2;
 
--- Every foreign key has an index to look it up by.
-select t.name, c.conname
-from tables as t
-join pg_constraint as c on c.conrelid = t.oid and c.contype = 'f'
+-- Every foreign key of a user's table has an index to look it up by.
+select u.name, c.conname
+from user_tables as u
+join pg_constraint as c on c.conrelid = u.oid and c.contype = 'f'
 where not exists (
     select
     from pg_index as i
-    where i.indrelid = t.oid
+    where i.indrelid = u.oid
         and (i.indkey::int2[])[0 : cardinality(c.conkey) - 1] @> c.conkey)
 order by 1, 2;
 
--- Views show what their reader may see.
-select c.oid::regclass as view, c.reloptions
-from pg_class as c
-where c.relnamespace = 'keelson'::regnamespace and c.relkind = 'v'
-    and not coalesce(c.reloptions @> '{security_invoker=true}' or c.reloptions @> '{security_barrier=true}', false)
+-- Views of users' tables show what their reader may see.
+select distinct v.oid::regclass as view
+from pg_class as v
+join pg_rewrite as w on w.ev_class = v.oid
+join pg_depend as d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass
+join user_tables as u on u.oid = d.refobjid
+where v.relnamespace = 'keelson'::regnamespace and v.relkind = 'v'
+    and not coalesce(v.reloptions @> '{security_invoker=true}', false)
 order by 1;
 
 -- Settings can be set at server start or by reload, never by a role or a session.
@@ -288,7 +298,7 @@ join pg_roles as role on role.rolname = r.role
 where role.rolsuper or role.rolbypassrls or role.rolcanlogin
 order by 1, 2;
 
--- What the roles may execute in other schemas of ours: nothing that writes files, runs programs or reads others' statements.
+-- What our roles are members of: a list.
 select role.rolname, granted.rolname as member_of
 from pg_auth_members as m
 join pg_roles as role on role.oid = m.member

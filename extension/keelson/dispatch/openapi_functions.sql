@@ -49,6 +49,24 @@ as $$
 $$;
 comment on function keelson._openapi_status_name(text) is 'What an HTTP status means here, in a few words.';
 
+create or replace function keelson._openapi_type_named(name text)
+returns oid
+language sql
+stable
+parallel safe
+as $$
+    select case when _openapi_type_named.name like '%[]' then t.typarray else t.oid end
+    from parse_ident(rtrim(_openapi_type_named.name, '[]')) as names
+    join pg_catalog.pg_namespace as n on n.nspname = names[1]::name
+    join pg_catalog.pg_type as t on t.typnamespace = n.oid and t.typname = names[2]::name
+    where _openapi_type_named.name like '%.%'
+    union all
+    select to_regtype(_openapi_type_named.name)
+    where _openapi_type_named.name not like '%.%';
+$$;
+comment on function keelson._openapi_type_named(text) is
+    'The type of this name, found without a right to use its schema.';
+
 create or replace function keelson._openapi_routes()
 returns table (
     id int,
@@ -61,6 +79,7 @@ returns table (
     returns oid,
     is_list boolean,
     is_writing boolean,
+    takes_body boolean,
     description text
 )
 language sql
@@ -81,13 +100,15 @@ as $$
                 || regexp_replace(r.template, ':([A-Za-z0-9]+)', '{\1}', 'g') as path,
             case when p.prorettype = 'void'::regtype then '204' else r.status::text end as status,
             case
-                when p.prorettype = 'keelson.reply'::regtype then to_regtype(r.returns)::oid
+                when p.prorettype = 'keelson.reply'::regtype then keelson._openapi_type_named(r.returns)
                 else p.prorettype
             end as returns,
             coalesce(nullif(r.description, ''), pg_catalog.obj_description(p.oid, 'pg_proc'), '') as description,
             split_part(r.template, '/', 1) as tag
         from keelson.effective_routes as r
-        join pg_catalog.pg_proc as p on p.oid = to_regproc(r.function)
+        cross join lateral parse_ident(r.function) as names
+        join pg_catalog.pg_namespace as n on n.nspname = names[1]::name
+        join pg_catalog.pg_proc as p on p.pronamespace = n.oid and p.proname = names[2]::name
     )
     select d.id, d.method, d.path, d.tag, d.oid,
         case
@@ -98,7 +119,12 @@ as $$
                 then keelson._camel_case(d.proname)
             else keelson._camel_case(trim('_' from regexp_replace(lower(d.method || d.path), '[^a-z0-9]+', '_', 'g')))
         end,
-        d.status, d.returns, d.proretset, d.method not in ('GET', 'HEAD'), d.description
+        d.status, d.returns, d.proretset, d.method <> 'GET',
+        d.method in ('POST', 'PUT', 'PATCH') and exists (
+            select
+            from keelson._openapi_arguments(d.oid) as argument
+            where position('{' || argument.name || '}' in d.path) = 0),
+        d.description
     from described as d
     order by d.path, d.method;
 $$;
@@ -106,109 +132,125 @@ comment on function keelson._openapi_routes() is 'The routes with what the descr
 
 create or replace function keelson._openapi_parameters(route_id int)
 returns jsonb
-language sql
+language plpgsql
 stable
 as $$
-    select coalesce(jsonb_agg(parameter.value order by parameter.place), '[]')
-    from (
-        select argument.place, jsonb_build_object(
-            'name', argument.name,
-            'in', case when is_path then 'path' else 'query' end,
-            'required', is_path or argument.is_required,
-            'schema', argument.schema)
-        from keelson._openapi_routes() as route
-        cross join lateral keelson._openapi_arguments(route.function) as argument
-        cross join lateral (select position('{' || argument.name || '}' in route.path) > 0) as place (is_path)
-        where route.id = _openapi_parameters.route_id
-            and (is_path or route.method in ('GET', 'DELETE'))
-        union all
-        select 1000, '{"$ref": "#/components/parameters/IdempotencyKey"}'
-        from keelson.effective_routes as r
-        where r.id = _openapi_parameters.route_id and not r.is_public and r.method not in ('GET', 'HEAD')
-    ) as parameter (place, value);
+begin
+    return (
+        select coalesce(jsonb_agg(parameter.value order by parameter.place), '[]')
+        from (
+            select argument.place, jsonb_build_object(
+                'name', argument.name,
+                'in', case when is_path then 'path' else 'query' end,
+                'required', is_path or argument.is_required,
+                'schema', argument.schema)
+            from keelson._openapi_routes() as route
+            cross join lateral keelson._openapi_arguments(route.function) as argument
+            cross join lateral (select position('{' || argument.name || '}' in route.path) > 0) as place (is_path)
+            where route.id = _openapi_parameters.route_id
+                and (is_path or route.method in ('GET', 'DELETE'))
+            union all
+            select 1000, '{"$ref": "#/components/parameters/IdempotencyKey"}'
+            from keelson.effective_routes as r
+            where r.id = _openapi_parameters.route_id and not r.is_public and r.method not in ('GET', 'HEAD')
+        ) as parameter (place, value)
+    );
+end;
 $$;
 comment on function keelson._openapi_parameters(int) is 'The parameters of a route: those of its path, and for GET and DELETE the query''s.';
 
 create or replace function keelson._openapi_body(route_id int)
 returns jsonb
-language sql
+language plpgsql
 stable
 as $$
-    select case
-        when r.is_raw and exists (
-            select from keelson._openapi_arguments(route.function) as argument where argument.name = 'body')
-            then jsonb_build_object('required', true, 'content', (
-                select jsonb_object_agg(type, '{}'::jsonb)
-                from unnest(coalesce(nullif(r.content_types, '{}'), '{*/*}')) as type))
-        else (
-            select jsonb_build_object(
-                'required', bool_or(argument.is_required),
-                'content', jsonb_build_object('application/json', jsonb_build_object(
-                    'schema', jsonb_build_object(
-                        'type', 'object',
-                        'additionalProperties', false,
-                        'properties', jsonb_object_agg(argument.name,
-                            case when argument.is_required then argument.schema else keelson._openapi_nullable(argument.schema) end))
-                        || jsonb_strip_nulls(jsonb_build_object('required',
-                            jsonb_agg(argument.name order by argument.place) filter (where argument.is_required))))
-                    || jsonb_strip_nulls(jsonb_build_object('example', r.examples -> 'request'))))
-            from keelson._openapi_arguments(route.function) as argument
-            where route.is_writing and route.method <> 'DELETE'
-                and position('{' || argument.name || '}' in route.path) = 0
-            having count(*) > 0)
-    end
-    from keelson._openapi_routes() as route
-    join keelson.effective_routes as r on r.id = route.id
-    where route.id = _openapi_body.route_id;
+begin
+    return (
+        select case
+            when r.is_raw and exists (
+                select from keelson._openapi_arguments(route.function) as argument where argument.name = 'body')
+                then jsonb_build_object('required', true, 'content', (
+                    select jsonb_object_agg(type, '{}'::jsonb)
+                    from unnest(coalesce(nullif(r.content_types, '{}'), '{*/*}')) as type))
+            else (
+                select jsonb_build_object(
+                    'required', bool_or(argument.is_required),
+                    'content', jsonb_build_object('application/json', jsonb_build_object(
+                        'schema', jsonb_build_object(
+                            'type', 'object',
+                            'additionalProperties', false,
+                            'properties', jsonb_object_agg(argument.name,
+                                case when argument.is_required then argument.schema else keelson._openapi_nullable(argument.schema) end))
+                            || jsonb_strip_nulls(jsonb_build_object('required',
+                                jsonb_agg(argument.name order by argument.place) filter (where argument.is_required))))
+                        || jsonb_strip_nulls(jsonb_build_object('example', r.examples -> 'request'))))
+                from keelson._openapi_arguments(route.function) as argument
+                where route.takes_body
+                    and position('{' || argument.name || '}' in route.path) = 0
+                having count(*) > 0)
+        end
+        from keelson._openapi_routes() as route
+        join keelson.effective_routes as r on r.id = route.id
+        where route.id = _openapi_body.route_id
+    );
+end;
 $$;
 comment on function keelson._openapi_body(int) is 'The body that a route takes, null where it takes none.';
 
 create or replace function keelson._openapi_success(route_id int)
 returns jsonb
-language sql
+language plpgsql
 stable
 as $$
-    select jsonb_build_object(route.status, jsonb_build_object(
-            'description', keelson._openapi_status_name(route.status),
-            'headers', '{"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}'::jsonb)
-        || case
-            when route.status = '204' then '{}'
-            when r.kind = 'watch' then '{"content": {"text/event-stream": {"schema": {"type": "string"}}}}'
-            when r.is_raw then '{"content": {"*/*": {}}}'
-            else jsonb_build_object('content', jsonb_build_object('application/json',
-                jsonb_build_object('schema', keelson._openapi_envelope(route.returns, route.is_list))
-                || case
-                    when r.examples ? 'response' then jsonb_build_object('example', jsonb_build_object(
-                        'success', true,
-                        'data', r.examples -> 'response',
-                        'meta', '{"requestId": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "timestamp": "2025-01-15T00:00:00Z"}'::jsonb))
-                    else '{}'
-                end))
-        end)
-    from keelson._openapi_routes() as route
-    join keelson.effective_routes as r on r.id = route.id
-    where route.id = _openapi_success.route_id;
+begin
+    return (
+        select jsonb_build_object(route.status, jsonb_build_object(
+                'description', keelson._openapi_status_name(route.status),
+                'headers', '{"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}'::jsonb)
+            || case
+                when route.status = '204' then '{}'
+                when r.kind = 'watch' then '{"content": {"text/event-stream": {"schema": {"type": "string"}}}}'
+                when r.is_raw then '{"content": {"*/*": {}}}'
+                else jsonb_build_object('content', jsonb_build_object('application/json',
+                    jsonb_build_object('schema', keelson._openapi_envelope(route.returns, route.is_list))
+                    || case
+                        when r.examples ? 'response' then jsonb_build_object('example', jsonb_build_object(
+                            'success', true,
+                            'data', r.examples -> 'response',
+                            'meta', '{"requestId": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "timestamp": "2025-01-15T00:00:00Z"}'::jsonb))
+                        else '{}'
+                    end))
+            end)
+        from keelson._openapi_routes() as route
+        join keelson.effective_routes as r on r.id = route.id
+        where route.id = _openapi_success.route_id
+    );
+end;
 $$;
 comment on function keelson._openapi_success(int) is 'The reply of a route that goes well, under its status.';
 
 create or replace function keelson._openapi_envelope(returns oid, is_list boolean)
 returns jsonb
-language sql
+language plpgsql
 stable
 parallel safe
 as $$
-    select jsonb_build_object(
-        'type', 'object',
-        'required', '["success", "data", "meta"]'::jsonb,
-        'properties', jsonb_build_object(
-            'success', '{"const": true}'::jsonb,
-            'data', case
-                when _openapi_envelope.is_list then jsonb_build_object('type', 'array', 'items', item.schema)
-                else item.schema
-            end,
-            'meta', jsonb_build_object('$ref', '#/components/schemas/'
-                || case when _openapi_envelope.is_list then 'ListMeta' else 'Meta' end)))
-    from (select coalesce(keelson._openapi_schema(_openapi_envelope.returns), '{}')) as item (schema);
+begin
+    return (
+        select jsonb_build_object(
+            'type', 'object',
+            'required', '["success", "data", "meta"]'::jsonb,
+            'properties', jsonb_build_object(
+                'success', '{"const": true}'::jsonb,
+                'data', case
+                    when _openapi_envelope.is_list then jsonb_build_object('type', 'array', 'items', item.schema)
+                    else item.schema
+                end,
+                'meta', jsonb_build_object('$ref', '#/components/schemas/'
+                    || case when _openapi_envelope.is_list then 'ListMeta' else 'Meta' end)))
+        from (select coalesce(keelson._openapi_schema(_openapi_envelope.returns), '{}')) as item (schema)
+    );
+end;
 $$;
 comment on function keelson._openapi_envelope(oid, boolean) is 'What stands around a reply''s data.';
 
@@ -227,9 +269,9 @@ as $$
         join keelson.effective_routes as r on r.id = route.id
         cross join lateral (values
             ('VALIDATION_FAILED', exists (select from keelson._openapi_arguments(route.function))),
-            ('MALFORMED_JSON', keelson._openapi_body(route.id) is not null and not r.is_raw),
-            ('PAYLOAD_TOO_LARGE', keelson._openapi_body(route.id) is not null),
-            ('UNSUPPORTED_MEDIA_TYPE', keelson._openapi_body(route.id) is not null),
+            ('MALFORMED_JSON', route.takes_body and not r.is_raw),
+            ('PAYLOAD_TOO_LARGE', route.takes_body),
+            ('UNSUPPORTED_MEDIA_TYPE', route.takes_body),
             ('UNAUTHENTICATED', not r.is_public),
             ('TOKEN_EXPIRED', not r.is_public),
             ('FORBIDDEN', r.permission is not null or r.scope is not null),
@@ -252,67 +294,79 @@ comment on function keelson._openapi_errors(int) is
 
 create or replace function keelson._openapi_failures(route_id int)
 returns jsonb
-language sql
+language plpgsql
 stable
 as $$
-    select coalesce(jsonb_object_agg(failure.status, jsonb_build_object(
-        'description', keelson._openapi_status_name(failure.status) || ': ' || array_to_string(failure.codes, ', ') || '.',
-        'headers', '{"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}'::jsonb
-            || case
-                when failure.status in ('423', '429', '503')
-                    then '{"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}'::jsonb
-                else '{}'
-            end,
-        'content', jsonb_build_object(
-            'application/json', jsonb_build_object('schema', jsonb_build_object('allOf', jsonb_build_array(
-                '{"$ref": "#/components/schemas/Error"}'::jsonb,
-                jsonb_build_object('properties', jsonb_build_object('code', jsonb_build_object('enum', to_jsonb(failure.codes))))))),
-            'application/problem+json', '{"schema": {"$ref": "#/components/schemas/Problem"}}'::jsonb))), '{}')
-    from keelson._openapi_errors(_openapi_failures.route_id) as failure;
+begin
+    return (
+        select coalesce(jsonb_object_agg(failure.status, jsonb_build_object(
+            'description', keelson._openapi_status_name(failure.status) || ': ' || array_to_string(failure.codes, ', ') || '.',
+            'headers', '{"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}'::jsonb
+                || case
+                    when failure.status in ('423', '429', '503')
+                        then '{"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}'::jsonb
+                    else '{}'
+                end,
+            'content', jsonb_build_object(
+                'application/json', jsonb_build_object('schema', jsonb_build_object('allOf', jsonb_build_array(
+                    '{"$ref": "#/components/schemas/Error"}'::jsonb,
+                    jsonb_build_object('properties', jsonb_build_object('code', jsonb_build_object('enum', to_jsonb(failure.codes))))))),
+                'application/problem+json', '{"schema": {"$ref": "#/components/schemas/Problem"}}'::jsonb))), '{}')
+        from keelson._openapi_errors(_openapi_failures.route_id) as failure
+    );
+end;
 $$;
 comment on function keelson._openapi_failures(int) is 'The replies of a route that is refused or fails, by status.';
 
 create or replace function keelson._openapi_security(route_id int)
 returns jsonb
-language sql
+language plpgsql
 stable
 as $$
-    select case
-        when r.is_public then '[]'
-        else jsonb_build_array(
-            jsonb_build_object('bearer', to_jsonb(array_remove(array[r.permission], null))),
-            jsonb_build_object('cookie', to_jsonb(array_remove(array[r.permission], null))))
-            || case
-                when r.scope is null then '[]'
-                else jsonb_build_array(jsonb_build_object('accessKey', jsonb_build_array(r.scope)))
-            end
-    end
-    from keelson.effective_routes as r
-    where r.id = _openapi_security.route_id;
+begin
+    return (
+        select case
+            when r.is_public then '[]'
+            else jsonb_build_array(
+                jsonb_build_object('bearer', to_jsonb(array_remove(array[r.permission], null))),
+                jsonb_build_object('cookie', to_jsonb(array_remove(array[r.permission], null))))
+                || case
+                    when r.scope is null then '[]'
+                    else jsonb_build_array(jsonb_build_object('accessKey', jsonb_build_array(r.scope)))
+                end
+        end
+        from keelson.effective_routes as r
+        where r.id = _openapi_security.route_id
+    );
+end;
 $$;
 comment on function keelson._openapi_security(int) is 'The credentials that a route takes, with the permission or scope that it asks.';
 
 create or replace function keelson._openapi_operation(route_id int)
 returns jsonb
-language sql
+language plpgsql
 stable
 as $$
-    select jsonb_strip_nulls(jsonb_build_object(
-            'operationId', route.operation,
-            'tags', jsonb_build_array(route.tag),
-            'summary', rtrim(substring(route.description from '^.*?(?:[.:;](?=\s)|$)'), '.:;'),
-            'description', route.description,
-            'deprecated', case when r.deprecated_at <= now() then true end,
-            'x-sunset', r.sunset_at,
-            'x-rate-class', r.rate_class,
-            'requestBody', keelson._openapi_body(route.id)))
-        || jsonb_build_object(
-            'parameters', keelson._openapi_parameters(route.id),
-            'security', keelson._openapi_security(route.id),
-            'responses', keelson._openapi_success(route.id) || keelson._openapi_failures(route.id))
-    from keelson._openapi_routes() as route
-    join keelson.effective_routes as r on r.id = route.id
-    where route.id = _openapi_operation.route_id;
+begin
+    return (
+        select jsonb_strip_nulls(jsonb_build_object(
+                'operationId', route.operation,
+                'tags', jsonb_build_array(route.tag),
+                'summary', rtrim(substring(route.description from '^.*?(?:[.:;](?=\s)|$)'), '.:;'),
+                'description', route.description,
+                'deprecated', case when r.deprecated_at <= now() then true end,
+                'x-sunset', r.sunset_at,
+                'x-rate-class', r.rate_class,
+                'requestBody', keelson._openapi_body(route.id)))
+            || jsonb_build_object(
+                'parameters', keelson._openapi_parameters(route.id),
+                'security', keelson._openapi_security(route.id),
+                'responses', keelson._openapi_success(route.id) || keelson._openapi_failures(route.id))
+        from keelson._openapi_routes() as route
+        join keelson.effective_routes as r on r.id = route.id
+        where route.id = _openapi_operation.route_id
+    );
+end;
 $$;
 comment on function keelson._openapi_operation(int) is 'One route as OpenAPI has it.';
 
