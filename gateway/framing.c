@@ -53,7 +53,8 @@ enum Field
 	HOST,
 	CONTENT_LENGTH,
 	TRANSFER_ENCODING,
-	X_REQUEST_ID
+	X_REQUEST_ID,
+	COOKIE
 };
 
 typedef const char *(*Reader)(struct GwFraming *framing, const char *at, const char *end);
@@ -323,8 +324,8 @@ read_version_lf(struct GwFraming *framing, const char *at, const char *end)
 static size_t
 section_left(const struct GwFraming *framing, enum GwFramingFault *fault)
 {
-	size_t cost = framing->target_len + framing->header_len +
-				  (size_t) GW_FRAMING_COST_ITEM * ((size_t) framing->fields + framing->params);
+	size_t cost = framing->target_len + framing->header_len + framing->cookie_len +
+				  (size_t) GW_FRAMING_COST_ITEM * ((size_t) framing->fields + framing->params + framing->cookies);
 	size_t most = framing->in_trailers ? GW_FRAMING_TRAILER_MAX : GW_FRAMING_HEADER_MAX;
 	size_t left = most - framing->header_len;
 
@@ -344,6 +345,9 @@ read_section(struct GwFraming *framing, Reader reader, const char *at, const cha
 	size_t left = section_left(framing, &fault);
 	const char *next;
 
+	/* A byte of a cookie counts twice, see read_value. */
+	if (framing->field == COOKIE && left > 1)
+		left /= 2;
 	if (left == 0)
 		return refuse(framing, fault, at);
 	next = reader(framing, at, (size_t) (end - at) > left ? at + left : end);
@@ -430,6 +434,7 @@ field_begin(struct GwFraming *framing)
 		{"content-length", CONTENT_LENGTH},
 		{"transfer-encoding", TRANSFER_ENCODING},
 		{"x-request-id", X_REQUEST_ID},
+		{"cookie", COOKIE},
 	};
 	enum GwFramingFault fault;
 	size_t i;
@@ -482,6 +487,9 @@ read_value(struct GwFraming *framing, const char *at, const char *end)
 			fault = value_byte(framing, (unsigned char) *at);
 			if (fault != GW_FRAMING_OK)
 				return refuse(framing, fault, at);
+			/* Every cookie costs: the limits are looked at anew. */
+			if (framing->field == COOKIE && *at == ';')
+				return at + 1;
 		}
 	}
 	return at;
@@ -517,6 +525,10 @@ value_byte(struct GwFraming *framing, unsigned char byte)
 				framing->request_id[framing->request_id_len] = (char) byte;
 			if (framing->request_id_len < 37)
 				framing->request_id_len++;
+			break;
+		case COOKIE:
+			framing->cookie_len++;
+			framing->cookies += byte == ';';
 			break;
 		case OTHER:
 			break;

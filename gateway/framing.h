@@ -24,9 +24,10 @@
 #define GW_FRAMING_PARAMS_MAX 64    /* "&" in a target; more: 400 */
 
 /*
- * What a head may cost: its bytes and GW_FRAMING_COST_ITEM for each field and
- * parameter; more: 431. The library keeps all of it in a connection's 32 KiB,
- * and hangs when it does not fit. The largest target and header section
+ * What a head may cost: its bytes (those of cookies twice, as the library copies
+ * them) and GW_FRAMING_COST_ITEM for each field, parameter and cookie; more: 431.
+ * The library keeps all of it in a connection's 32 KiB, and hangs or answers
+ * with a page of its own when it does not fit. The largest target and header section
  * together are within it, with up to 16 fields.
  */
 #define GW_FRAMING_COST_MAX 25600
@@ -90,8 +91,10 @@ struct GwFraming
 	bool has_host, has_length, is_chunked, in_trailers;
 	uint16_t fields;
 	uint16_t params;
+	uint16_t cookies;
 	uint32_t target_len;
 	uint32_t header_len; /* bytes of field lines so far */
+	uint32_t cookie_len; /* of those, in cookies, which the library copies */
 	uint64_t left;       /* bytes of body or chunk still to come; or the length under way */
 	char name[20];       /* lower-case */
 	char request_id[37]; /* X-Request-ID as far as seen */
