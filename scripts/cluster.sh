@@ -173,10 +173,11 @@ start_server() {
 	local log=$SERVER_LOGS/start.log
 	forget_stale_pid
 	as_user "$SERVER_USER" rm -f "$log"
+	touch "$RUN/starting"
 	if ! as_user "$SERVER_USER" "$PG_BIN/pg_ctl" start -D "$DATA" -w -t 600 -s -l "$log" \
 		</dev/null >/dev/null 2>&1 9>&-; then
 		show_log "$log"
-		show_log "$(server_log)"
+		[ ! "$(server_log)" -nt "$RUN/starting" ] || show_log "$(server_log)"
 		fail "the server did not start: above are the last lines of its log (in $SERVER_LOGS)"
 	fi
 	find_server
