@@ -176,8 +176,7 @@ start_server() {
 	touch "$RUN/starting"
 	if ! as_user "$SERVER_USER" "$PG_BIN/pg_ctl" start -D "$DATA" -w -t 600 -s -l "$log" \
 		</dev/null >/dev/null 2>&1 9>&-; then
-		show_log "$log"
-		[ ! "$(server_log)" -nt "$RUN/starting" ] || show_log "$(server_log)"
+		show_server_logs
 		fail "the server did not start: above are the last lines of its log (in $SERVER_LOGS)"
 	fi
 	find_server
@@ -209,11 +208,14 @@ stop_server() {
 		fail "the server (pid $(server_pid)) does not stop"
 }
 
-# The log that the server writes now.
-server_log() {
-	local name
-	name=$(sed -n 's/^stderr //p' "$DATA/current_logfiles" 2>/dev/null) || true
-	printf '%s\n' "${name:-$SERVER_LOGS/start.log}"
+# Show the ends of what the server has logged since it was told to start. Its
+# log collector may outlive it a little.
+show_server_logs() {
+	local log
+	sleep 0.5
+	find "$SERVER_LOGS" -name '*.log' -newer "$RUN/starting" | sort -r | while read -r log; do
+		show_log "$log"
+	done
 }
 
 show_log() {
