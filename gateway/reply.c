@@ -23,7 +23,7 @@ static void close_error(struct GwText *body, const struct GwAsk *ask, int status
 static void close_problem(struct GwText *body, const struct GwAsk *ask, int status, const char *members, size_t len);
 static struct MHD_Response *reply_error_members(const struct GwAsk *ask, struct GwHeaderSet *set,
 												struct GwText *members, struct GwNote *note);
-static struct MHD_Response *reply_client_error(const struct GwAsk *ask, const PGresult *result,
+static struct MHD_Response *reply_client_error(const struct GwAsk *ask, const struct GwSqlError *error,
 											   struct GwHeaderSet *set, struct GwNote *note);
 static struct MHD_Response *finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwText *body,
 								   struct GwNote *note);
@@ -293,19 +293,33 @@ finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwText *body, st
 struct MHD_Response *
 gw_reply_error(const struct GwAsk *ask, const PGresult *result, struct GwNote *note)
 {
-	const char *sqlstate = result != NULL ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
-	const char *json = result != NULL ? PQresultErrorField(result, PG_DIAG_DATATYPE_NAME) : NULL;
-	enum GwSqlClass sql_class = gw_sql_class(sqlstate);
+	struct GwSqlError error = {0};
+
+	if (result != NULL)
+	{
+		error.sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+		error.code = PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME);
+		error.message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+		error.hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
+		error.field = PQresultErrorField(result, PG_DIAG_COLUMN_NAME);
+		error.headers = PQresultErrorField(result, PG_DIAG_DATATYPE_NAME);
+	}
+	return gw_reply_sql_error(ask, &error, note);
+}
+
+struct MHD_Response *
+gw_reply_sql_error(const struct GwAsk *ask, const struct GwSqlError *error, struct GwNote *note)
+{
+	enum GwSqlClass sql_class = gw_sql_class(error->sqlstate);
 	const struct GwFault *fault = gw_fault(gw_sql_code(sql_class));
 	struct GwHeaders given;
 	struct GwHeaderSet set = {.given = &given};
 	struct GwText members = {0};
 
 	memset(note, 0, sizeof(*note));
-	gw_headers_read(&given, json, json != NULL ? strlen(json) : 0, note);
-	given.is_raw = false;
+	gw_headers_read(&given, error->headers, error->headers != NULL ? strlen(error->headers) : 0, note);
 	if (sql_class == GW_SQL_CLIENT)
-		return reply_client_error(ask, result, &set, note);
+		return reply_client_error(ask, error, &set, note);
 	note->status = set.status = fault->status;
 	set.retry_after = fault->retry_after;
 	write_error(&members, fault->message, fault->code);
@@ -327,43 +341,42 @@ write_field(struct GwText *text, const char *name)
 	gw_text_json(text, camel, len);
 }
 
+static bool
+is_given(const char *string)
+{
+	return string != NULL && string[0] != '\0';
+}
+
 /* An error of ours: its fields are written for the client. */
 static struct MHD_Response *
-reply_client_error(const struct GwAsk *ask, const PGresult *result, struct GwHeaderSet *set, struct GwNote *note)
+reply_client_error(const struct GwAsk *ask, const struct GwSqlError *error, struct GwHeaderSet *set, struct GwNote *note)
 {
-	const char *code = PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME);
-	const char *hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
-	const char *field = PQresultErrorField(result, PG_DIAG_COLUMN_NAME);
-	const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+	int status = gw_sql_status(error->sqlstate);
+	const char *code = is_given(error->code) ? error->code : gw_status_code(status);
+	const char *text = is_given(error->message) ? error->message : gw_status_title(status);
 	struct GwText members = {0};
-	struct GwText message = {0};
-	size_t message_len = 0;
-	char *sentence;
-	struct MHD_Response *response = NULL;
+	struct MHD_Response *response;
+	char *sentence = strdup(text);
 
-	note->status = set->status = gw_sql_status(PQresultErrorField(result, PG_DIAG_SQLSTATE));
-	if (code == NULL || code[0] == '\0')
-		code = gw_status_code(set->status);
-	gw_text_puts(&message, primary != NULL && primary[0] != '\0' ? primary : gw_status_title(set->status));
-	sentence = gw_text_take(&message, &message_len);
 	if (sentence == NULL)
 		return NULL;
+	note->status = set->status = status;
 	sentence[0] = (char) toupper((unsigned char) sentence[0]);
 	write_error(&members, sentence, code);
-	if (field != NULL && field[0] != '\0')
+	if (is_given(error->field))
 	{
 		gw_text_lit(&members, ",\"details\":[{\"field\":");
-		write_field(&members, field);
+		write_field(&members, error->field);
 		gw_text_lit(&members, ",\"code\":");
 		gw_text_json(&members, code, strlen(code));
 		gw_text_lit(&members, ",\"message\":");
-		gw_text_json(&members, sentence, message_len);
+		gw_text_json(&members, sentence, strlen(sentence));
 		gw_text_lit(&members, "}]");
 	}
-	if (hint != NULL && hint[0] != '\0')
+	if (is_given(error->hint))
 	{
 		gw_text_lit(&members, ",\"hint\":");
-		gw_text_json(&members, hint, strlen(hint));
+		gw_text_json(&members, error->hint, strlen(error->hint));
 	}
 	response = reply_error_members(ask, set, &members, note);
 	free(sentence);

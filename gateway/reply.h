@@ -51,6 +51,20 @@ struct MHD_Response *gw_reply_row(const struct GwAsk *ask, int status,
 								  const char *headers, size_t headers_len,
 								  const char *body, size_t body_len, struct GwNote *note);
 
+/* An error of the database, as far as a reply depends on it. Strings may be NULL. */
+struct GwSqlError
+{
+	const char *sqlstate; /* NULL: the connection died */
+	const char *code;     /* CONSTRAINT NAME */
+	const char *message;
+	const char *hint;
+	const char *field;   /* COLUMN NAME, snake_case */
+	const char *headers; /* DATATYPE NAME: JSON, as in gw_reply_row */
+};
+
+/* From an error's fields. */
+struct MHD_Response *gw_reply_sql_error(const struct GwAsk *ask, const struct GwSqlError *error, struct GwNote *note);
+
 /* From a failed PGresult; NULL result: the connection died. The caller has done the retries and logs the detail. */
 struct MHD_Response *gw_reply_error(const struct GwAsk *ask, const PGresult *result, struct GwNote *note);
 
