@@ -15,6 +15,18 @@
 
 #include "storage/latch.h"
 
+/* 16 moved the macros of variable-length values out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* 18 asks whether a deferrable primary key will do. */
+#if PG_VERSION_NUM >= 180000
+#define ks_primary_key_index(relation) RelationGetPrimaryKeyIndex((relation), false)
+#else
+#define ks_primary_key_index(relation) RelationGetPrimaryKeyIndex(relation)
+#endif
+
 /* 18 writes it before the declaration and has dropped the older macro. */
 #if PG_VERSION_NUM >= 180000
 #define KS_NORETURN pg_noreturn

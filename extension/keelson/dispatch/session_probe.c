@@ -91,7 +91,7 @@ open_sessions(void)
 	sessions.aal = column(oid, "aal");
 	sessions.expires_at = column(oid, "expires_at");
 	sessions.ended_at = column(oid, "ended_at");
-	sessions.index = RelationGetPrimaryKeyIndex(relation);
+	sessions.index = ks_primary_key_index(relation);
 	sessions.relation = oid;
 	return relation;
 }

@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "core/compat.h"
 #include "secrets/crypto.h"
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -6,6 +6,7 @@
 
 #include "fmgr.h"
 
+#include "core/compat.h"
 #include "secrets/crypto.h"
 
 #define TOKEN_LENGTH 32

@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "core/compat.h"
 #include "sessions/token.h"
 
 /* As long as the cookie. */

@@ -7,6 +7,7 @@
 #include "fmgr.h"
 #include "port/pg_bswap.h"
 
+#include "core/compat.h"
 #include "secrets/crypto.h"
 #include "secrets/keyring.h"
 #include "sessions/token.h"
