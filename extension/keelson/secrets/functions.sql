@@ -38,7 +38,7 @@ strict
 parallel unsafe
 as 'MODULE_PATHNAME', 'ks_user_keys_erase';
 comment on function keelson._user_keys_erase(uuid) is
-    'Erase the user''s keys, and with them all that was sealed for the user; returns how many there were. Other backends forget them when this commits.';
+    'Erase the user''s keys, and with them all that was sealed for the user; returns how many there were. Other backends forget them when this commits; for that reason rows of keelson.user_keys are deleted in no other way.';
 
 -- The keyring.
 

@@ -157,7 +157,7 @@ read_header(const Parts *parts, KsJws *jws)
 	char *alg;
 
 	if (header == NULL)
-		return "its header is not a JSON object in base64url";
+		return "its header is not a well-formed JSON object in base64url";
 	for (int i = 0; i < lengthof(forbidden); i++)
 		if (ks_json_member(&header->root, forbidden[i]) != NULL)
 			return "its header has a member that we refuse: crit, or a key";

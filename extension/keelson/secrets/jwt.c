@@ -325,7 +325,7 @@ ks_jwt_verify(PG_FUNCTION_ARGS)
 	if (problem == NULL)
 	{
 		claims = ks_json_object((const char *) jws.payload, jws.payload_len);
-		problem = claims != NULL ? check_claims(&claims->root, &jws, &expected, &is_expired) : "its claims are not a JSON object";
+		problem = claims != NULL ? check_claims(&claims->root, &jws, &expected, &is_expired) : "its claims are not a well-formed JSON object";
 	}
 	if (problem != NULL)
 		ks_raise(401, is_expired ? "TOKEN_EXPIRED" : "UNAUTHENTICATED", NULL, "the token is not valid: %s", problem);

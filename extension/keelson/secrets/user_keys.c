@@ -17,7 +17,7 @@
  *   it commits, to this backend, to the others and, through the WAL, to
  *   standbys' (a transactional message that the server keeps for us);
  * - of the keys that a transaction or subtransaction has made, when it rolls
- *   back.
+ *   back, and of those that were read meanwhile, which may be the same.
  * An invalidation may come with any access to the catalog, so a key's pointer
  * is used at once and not kept.
  *
@@ -68,7 +68,7 @@ typedef struct CachedKey
 	dlist_node node; /* in `recent` or `spare` */
 	CacheKey cache_key;
 	uint32 key_no;
-	SubTransactionId made_in; /* while that is open; else invalid */
+	SubTransactionId made_in; /* of a row that may be this transaction's, while that is open */
 	int64 uncounted;          /* uses that a locked row did not take */
 	KsKey key;
 } CachedKey;
@@ -86,6 +86,7 @@ static dlist_head recent; /* used last comes first */
 static dlist_head spare;
 static CachedKey *last_used; /* one in `recent`, or NULL */
 static int made_count;       /* how many in the cache have made_in set */
+static bool has_made;        /* has this transaction made a key? */
 static Oid relation;         /* keelson.user_keys; invalid: to be looked up */
 static uint64 invalidations; /* how often the cache was emptied */
 
@@ -114,7 +115,6 @@ typedef struct KeyRow
 {
 	uint32 key_no;
 	int64 uses;
-	bool is_new;
 	uint8 key[KS_KEY_LENGTH];
 } KeyRow;
 
@@ -267,7 +267,6 @@ read_row(const pg_uuid_t *user_id, uint32 key_no, bool fresh, KeyRow *row)
 		return false;
 	tuple = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
-	row->is_new = false;
 	row->key_no = (uint32) DatumGetInt32(SPI_getbinval(tuple, desc, 1, &is_null));
 	row->uses = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &is_null));
 	unwrap(user_id, DatumGetByteaPP(SPI_getbinval(tuple, desc, 2, &is_null)), row);
@@ -285,7 +284,6 @@ make_row(const pg_uuid_t *user_id, uint32 key_no, KeyRow *row)
 
 	row->key_no = key_no;
 	row->uses = 0;
-	row->is_new = true;
 	ks_random(row->key, KS_KEY_LENGTH);
 	SET_VARSIZE(wrapped, VARHDRSZ + WRAPPED_LENGTH);
 	ks_seal_with(wrapping_key(master_id), master_id, &context, row->key, KS_KEY_LENGTH, (uint8 *) VARDATA(wrapped));
@@ -294,6 +292,8 @@ make_row(const pg_uuid_t *user_id, uint32 key_no, KeyRow *row)
 	values[2] = Int32GetDatum((int32) master_id);
 	values[3] = PointerGetDatum(wrapped);
 	(void) ks_spi_execute(&insert_plan, values, NULL, false, 0);
+	if (SPI_processed == 1)
+		has_made = true;
 	return SPI_processed == 1;
 }
 
@@ -393,11 +393,11 @@ keep(const CacheKey *cache_key, const KeyRow *row)
 	cached = dlist_container(CachedKey, node, dlist_pop_head_node(&spare));
 	cached->cache_key = *cache_key;
 	cached->key_no = row->key_no;
-	cached->made_in = row->is_new ? GetCurrentSubTransactionId() : InvalidSubTransactionId;
+	cached->made_in = has_made ? GetCurrentSubTransactionId() : InvalidSubTransactionId;
 	cached->uncounted = 0;
 	cached->key.serial = ks_key_serial();
 	memcpy(cached->key.bytes, row->key, KS_KEY_LENGTH);
-	made_count += row->is_new;
+	made_count += has_made;
 	entry->cached = cached;
 	dlist_push_head(&recent, &cached->node);
 	last_used = cached;
@@ -435,7 +435,10 @@ end_of_transaction(XactEvent event, void *arg)
 {
 	dlist_mutable_iter iter;
 
-	if (made_count == 0 || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	has_made = false;
+	if (made_count == 0)
 		return;
 	dlist_foreach_modify(iter, &recent)
 	{
