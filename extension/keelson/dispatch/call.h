@@ -30,6 +30,7 @@ typedef struct KsCredential
 	bool names_session; /* a properly signed token, expired or not, names these */
 	pg_uuid_t token_user_id;
 	pg_uuid_t token_session_id;
+	int64 token_expires_at; /* seconds since 1970 */
 } KsCredential;
 
 typedef struct KsCall

@@ -75,6 +75,7 @@ check_access_token(KsCall *call)
 	credential->names_session = true;
 	credential->token_user_id = token.user_id;
 	credential->token_session_id = token.session_id;
+	credential->token_expires_at = token.expires_at;
 	if (state == KS_TOKEN_EXPIRED)
 	{
 		credential->proof = KS_PROOF_EXPIRED;

@@ -14,6 +14,7 @@ create type keelson.request as (
     via text,
     token_user_id uuid,
     token_session_id uuid,
+    token_expires_at timestamptz,
     refresh_cookie text,
     device_cookie text,
     csrf text,
@@ -125,7 +126,7 @@ stable
 parallel restricted
 as 'MODULE_PATHNAME', 'ks_current_request';
 comment on function keelson.current_request() is
-    'The running request, null outside one. token_* name the session of a properly signed access token, expired or not. For the owner roles alone.';
+    'The running request, null outside one. token_* tell of a properly signed access token, expired or not, its session and its end. For the owner roles alone.';
 
 create or replace function keelson._csrf_token(session_id uuid)
 returns text

@@ -58,7 +58,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    user_id uuid := keelson._user_find(who);
+    target_id uuid := keelson._user_find(who);
 begin
     if not exists (select from keelson.roles where roles.name = role_grant.role) then
         perform keelson.raise(400, 'VALIDATION_FAILED', format('role "%s" does not exist', role),
@@ -69,7 +69,7 @@ begin
         return false;
     end if;
     insert into keelson.user_roles (user_id, role, granted_by)
-    values (role_grant.user_id, role_grant.role, keelson.current_user_id())
+    values (target_id, role_grant.role, keelson.current_user_id())
     on conflict on constraint user_roles_pkey do nothing;
     return found;
 end

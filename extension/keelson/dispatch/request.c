@@ -10,6 +10,7 @@
 #include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 #include "utils/uuid.h"
 
@@ -84,8 +85,8 @@ ks_current_request(PG_FUNCTION_ARGS)
 	const KsCaller *caller;
 	TupleDesc desc;
 	HeapTuple tuple;
-	Datum values[15];
-	bool nulls[15];
+	Datum values[16];
+	bool nulls[16];
 
 	if (call == NULL)
 		PG_RETURN_NULL();
@@ -95,17 +96,18 @@ ks_current_request(PG_FUNCTION_ARGS)
 	values[2] = text_or_null(caller->via, &nulls[2]);
 	values[3] = UUIDPGetDatum(&call->credential.token_user_id);
 	values[4] = UUIDPGetDatum(&call->credential.token_session_id);
-	nulls[3] = nulls[4] = !call->credential.names_session;
-	values[5] = text_or_null(caller->refresh_cookie, &nulls[5]);
-	values[6] = text_or_null(caller->device_cookie, &nulls[6]);
-	values[7] = text_or_null(caller->csrf, &nulls[7]);
-	values[8] = text_or_null(caller->csrf_cookie, &nulls[8]);
-	values[9] = text_or_null(caller->origin, &nulls[9]);
-	values[10] = text_or_null(caller->referer, &nulls[10]);
-	values[11] = text_or_null(caller->fetch_site, &nulls[11]);
-	values[12] = text_or_null(caller->idempotency_key, &nulls[12]);
-	values[13] = text_or_null(caller->content_type, &nulls[13]);
-	values[14] = text_or_null(caller->accept, &nulls[14]);
+	nulls[3] = nulls[4] = nulls[5] = !call->credential.names_session;
+	values[5] = TimestampTzGetDatum(time_t_to_timestamptz(call->credential.token_expires_at));
+	values[6] = text_or_null(caller->refresh_cookie, &nulls[6]);
+	values[7] = text_or_null(caller->device_cookie, &nulls[7]);
+	values[8] = text_or_null(caller->csrf, &nulls[8]);
+	values[9] = text_or_null(caller->csrf_cookie, &nulls[9]);
+	values[10] = text_or_null(caller->origin, &nulls[10]);
+	values[11] = text_or_null(caller->referer, &nulls[11]);
+	values[12] = text_or_null(caller->fetch_site, &nulls[12]);
+	values[13] = text_or_null(caller->idempotency_key, &nulls[13]);
+	values[14] = text_or_null(caller->content_type, &nulls[14]);
+	values[15] = text_or_null(caller->accept, &nulls[15]);
 	desc = lookup_rowtype_tupdesc(get_func_rettype(fcinfo->flinfo->fn_oid), -1);
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
