@@ -21,6 +21,7 @@ char *ks_guc_keyring_file;
 int ks_guc_password_hash_slots;
 int ks_guc_password_min_length;
 char *ks_guc_public_url;
+int ks_guc_session_idle;
 int ks_guc_session_lifetime;
 int ks_guc_session_max;
 
@@ -72,6 +73,10 @@ ks_guc_init(void)
 							   "Where clients reach the gateway: issuer of tokens, base of OpenAPI and problem types.",
 							   "Without a slash at its end.",
 							   &ks_guc_public_url, "http://127.0.0.1:8080", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.session_idle",
+							"How long a session lasts without being refreshed.",
+							"Counted from the last refresh, or from the log-in.",
+							&ks_guc_session_idle, 14 * 86400, 3600, 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.session_lifetime",
 							"How long a session lasts, however often it is refreshed.",
 							"NIST SP 800-63B-4 allows 30 days where a password is the only factor.",

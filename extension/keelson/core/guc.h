@@ -24,6 +24,7 @@ extern char *ks_guc_keyring_file;
 extern int ks_guc_password_hash_slots;
 extern int ks_guc_password_min_length;
 extern char *ks_guc_public_url;
+extern int ks_guc_session_idle;
 extern int ks_guc_session_lifetime;
 extern int ks_guc_session_max;
 
