@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 
 /* What of a field is only passed on for the record is cut at this. */
@@ -53,6 +54,7 @@ static void find_credential(struct GwHead *head);
 static const char *skip_bearer(const char *authorization);
 static void read_cookies(struct GwHead *head);
 static struct GwSlice media_type(const char *content_type);
+static bool is_utf8_or_silent(const char *content_type);
 static void member(struct GwText *out, const char *name, const char *value);
 static void cut_member(struct GwText *out, const char *name, const char *value);
 static void slice_member(struct GwText *out, const char *name, struct GwSlice value);
@@ -89,6 +91,8 @@ gw_head_is_json(const struct GwHead *head)
 {
 	struct GwSlice type = media_type(head->content_type);
 
+	if (!is_utf8_or_silent(head->content_type))
+		return false;
 	if (type.len == 16 && strncasecmp(type.data, "application/json", 16) == 0)
 		return true;
 	return type.len > 17 && strncasecmp(type.data, "application/", 12) == 0 &&
@@ -268,6 +272,23 @@ media_type(const char *content_type)
 	while (type.len > 0 && (type.data[type.len - 1] == ' ' || type.data[type.len - 1] == '\t'))
 		type.len--;
 	return type;
+}
+
+/* Whether a content type names no charset, or the only one that JSON has. */
+static bool
+is_utf8_or_silent(const char *content_type)
+{
+	const char *at = content_type == NULL ? "" : content_type;
+
+	while (*(at += strcspn(at, ";")) != '\0')
+	{
+		at += strspn(at, "; \t");
+		if (strncasecmp(at, "charset=", 8) != 0)
+			continue;
+		at += at[8] == '"' ? 9 : 8;
+		return strncasecmp(at, "utf-8", 5) == 0 && strchr("\"; \t", at[5]) != NULL;
+	}
+	return true;
 }
 
 static void

@@ -212,11 +212,11 @@ begin
         when 'raise' then raise exception 'inner words with canary-inside';
         when 'not_found' then perform keelson.raise(404, 'NOT_FOUND', 'there is no such thing', 'Look elsewhere.');
         when 'teapot' then perform keelson.raise(409, 'SLOT_TAKEN', 'the slot is taken', field => 'slot_id');
-        when 'serialization' then raise exception 'again' using errcode = '40001';
-        when 'deadlock' then raise exception 'again' using errcode = '40P01';
-        when 'read_only' then raise exception 'standby' using errcode = '25006';
-        when 'full' then raise exception 'disk' using errcode = '53100';
-        when 'cancelled' then raise exception 'cancelled' using errcode = '57014';
+        when 'serialization' then raise exception 'canary' using errcode = '40001';
+        when 'deadlock' then raise exception 'canary' using errcode = '40P01';
+        when 'read_only' then raise exception 'canary' using errcode = '25006';
+        when 'full' then raise exception 'canary' using errcode = '53100';
+        when 'cancelled' then raise exception 'canary' using errcode = '57014';
     end case;
 end;
 $$;
@@ -330,8 +330,8 @@ select keelson.route('GET product/items/:id', 'product.item_show', is_public => 
 select keelson.route('POST product/notes', 'product.note_add', status => 201);
 select keelson.route('GET product/notes', 'product.notes_list');
 select keelson.route('POST product/notes/refused', 'product.note_refused', errors => '{403 NOT_TODAY}');
-select keelson.route('POST product/notes/slow', 'product.note_slow');
-select keelson.route('POST product/notes/hurried', 'product.note_slow', timeout => '500 milliseconds');
+select keelson.route('POST product/notes/slow', 'product.note_slow', status => 201);
+select keelson.route('POST product/notes/hurried', 'product.note_slow', timeout => '500 milliseconds', status => 201);
 select keelson.route('POST product/badges', 'product.badge_add', errors => '{CONFLICT}');
 select keelson.route('POST product/fail', 'product.fail', is_public => true, errors => '{NOT_FOUND,409 SLOT_TAKEN}');
 select keelson.route('GET product/fail', 'product.fail', is_public => true);

@@ -41,7 +41,7 @@ subtest 'paths' => sub {
 	is_error($gateway->get('/api/api/product/echo'), 404, 'NOT_FOUND', 'the prefix is taken off once');
 	is_error($gateway->get("/api/product/items/$id/more"), 404, 'NOT_FOUND', 'a longer path');
 	is_error($gateway->get('/api/product//echo'), 404, 'NOT_FOUND', 'an empty segment');
-	is_error($gateway->get('/api/product/../product/echo'), 404, 'NOT_FOUND', 'dots are not followed');
+	is_error($gateway->get('/api/product/../product/echo'), 400, 'BAD_REQUEST', 'dots are not followed');
 	is_error($gateway->get('/api/product/items/%zz'), 400, 'BAD_REQUEST', 'a broken escape');
 	is_error($gateway->get('/api/product/items/a%00b'), 400, 'BAD_REQUEST', 'an escaped NUL');
 	is_error($gateway->get('/api/product/items/%ff%fe'), 400, 'BAD_REQUEST', 'no UTF-8');
@@ -56,7 +56,7 @@ subtest 'methods' => sub {
 	is(join(',', sort split /, */, $reply->{headers}{allow}), 'GET,HEAD,OPTIONS,POST', 'Allow lists what works');
 	$reply = $gateway->request('HEAD', '/api/product/items/first');
 	is($reply->{status}, 200, 'HEAD where GET works');
-	is($reply->{content}, '', 'without a body');
+	is($reply->{content} // '', '', 'without a body');
 	is($gateway->request('HEAD', '/api/product/none')->{status}, 404, 'HEAD of an unknown path');
 	like($gateway->raw("TRACE /api/product/echo HTTP/1.1\r\nHost: a\r\n\r\n"), qr/^HTTP\/1.1 (405|501|400)/, 'TRACE is refused');
 	like($gateway->raw("BREW /api/product/echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), qr/^HTTP\/1.1 (405|501)/, 'an unknown method is refused');

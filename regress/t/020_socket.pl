@@ -3,6 +3,9 @@
 use strict;
 use warnings;
 
+# Two thousand connections are more files than a process is given unasked.
+BEGIN { exec 'sh', '-c', 'ulimit -n 5000; exec "$0" "$@"', $^X, $0, @ARGV unless $ENV{KEELSON_TEST_FILES}++; }
+
 use IO::Select;
 use KeelsonTest;
 use Test::More;
@@ -26,7 +29,7 @@ sub refuses
 	my $is_ours = ($reply->{json}{code} // '') eq $code && $reply->{headers}{'x-request-id'}
 		&& ($reply->{headers}{'content-type'} // '') =~ /json/;
 	ok($reply->{status} == $status && $is_ours && $closed, $name) or diag("closed: $closed, answered: $all");
-	my @answers = $all =~ m{^HTTP/1\.1 \d}mg;
+	my @answers = $all =~ m{HTTP/1\.1 \d}g;
 	is(@answers, 1, "$name: one answer") if @answers != 1;
 	return $reply;
 }
@@ -45,7 +48,6 @@ subtest 'framing' => sub {
 		'a negative Content-Length'             => "${post}Content-Length: -2\r\n\r\n{}",
 		'Content-Length in hexadecimal'         => "${post}Content-Length: 0x2\r\n\r\n{}",
 		'an empty Content-Length'               => "${post}Content-Length: \r\n\r\n{}",
-		'an immense Content-Length'             => "${post}Content-Length: 99999999999999999999999\r\n\r\n{}",
 		'Transfer-Encoding: gzip, chunked'      => "${post}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
 		'Transfer-Encoding: chunked, identity'  => "${post}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
 		'Transfer-Encoding: identity'           => "${post}Transfer-Encoding: identity\r\n\r\n",
@@ -85,6 +87,7 @@ subtest 'framing' => sub {
 		'a chunk ended by a bare line feed'     => "${post}Transfer-Encoding: chunked\r\n\r\n2\r\n{}\n0\r\n\r\n",
 	);
 	refuses($bad{$_}, 400, 'BAD_REQUEST', $_) for sort keys %bad;
+	refuses("${post}Content-Length: 99999999999999999999999\r\n\r\n{}", 413, 'PAYLOAD_TOO_LARGE', 'an immense Content-Length');
 	my $version = KeelsonTest::Gateway::parse_reply($gateway->raw("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 3));
 	ok($version->{status} == 505 || $version->{status} == 400, 'HTTP/2.0') or diag $version->{content};
 };
@@ -95,7 +98,8 @@ subtest 'sizes' => sub {
 	refuses('GET / HTTP/1.1' . "\r\nHost: a\r\nX-A: " . 'b' x 40_000, 431, 'HEADERS_TOO_LARGE', 'headers without end');
 	refuses('GET /' . 'x' x 8_300 . " HTTP/1.1\r\nHost: a\r\n\r\n", 414, 'URI_TOO_LONG', 'a long target');
 	refuses('GET /' . 'x' x 60_000, 414, 'URI_TOO_LONG', 'a target without end');
-	refuses('GET /?' . join('&', map { 'a=1' } 1 .. 2_500) . " HTTP/1.1\r\nHost: a\r\n\r\n", 414, 'URI_TOO_LONG', 'a long query');
+	refuses('GET /?a=' . 'x' x 8_300 . " HTTP/1.1\r\nHost: a\r\n\r\n", 414, 'URI_TOO_LONG', 'a long query');
+	refuses('GET /?' . join('&', map { 'a=1' } 1 .. 1_500) . " HTTP/1.1\r\nHost: a\r\n\r\n", 400, 'BAD_REQUEST', 'a query of many parts');
 	is($gateway->get('/api/none', headers => { 'X-A' => 'b' x 15_000 })->{status}, 404, 'just below: headers');
 	is($gateway->get('/api/' . 'x' x 8_000)->{status}, 404, 'just below: target');
 	is($gateway->get('/api/product/echo?' . join('&', map { "a$_=" } 1 .. 1000))->{status}, 400, 'many names in the query');
@@ -105,7 +109,7 @@ subtest 'what is fine' => sub {
 	my $replies = sub {
 		my ($bytes) = @_;
 		my $all = $gateway->raw($bytes, 3);
-		return join ' ', $all =~ m{^HTTP/1\.1 (\d+)}mg;
+		return join ' ', $all =~ m{HTTP/1\.1 (\d+) }g;
 	};
 	my $last = "GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 	my $get = "GET /api/product/items/first HTTP/1.1\r\nHost: a\r\n\r\n";
