@@ -251,7 +251,7 @@ row_reply(struct GwRequest *request, const PGresult *result)
 	struct MHD_Response *response;
 	struct GwRow row;
 
-	if (PQntuples(result) == 0 || !gw_call_row(result, 0, &row))
+	if (PQntuples(result) == 0 || !gw_call_row(result, 0, &row) || row.status == 0)
 	{
 		snprintf(request->error, sizeof(request->error), "keelson.dispatch returned another shape");
 		return gw_reply_refusal(&request->ask, GW_INTERNAL, NULL, NULL, &request->note);

@@ -64,10 +64,13 @@ gw_call_row(const PGresult *result, int row, struct GwRow *out)
 	for (int i = 0; i < REPLY_FIELDS; i++)
 		if (!take_field(&record, &fields[i]))
 			return false;
-	if (fields[0].data == NULL || fields[0].len != 4)
-		return false;
-	(void) take_int(&fields[0], &count);
-	out->status = count;
+	out->status = 0;
+	if (fields[0].data != NULL)
+	{
+		if (fields[0].len != 4 || !take_int(&fields[0], &count))
+			return false;
+		out->status = count;
+	}
 	out->headers = (struct GwSlice){NULL, 0};
 	if (fields[1].data != NULL)
 	{

@@ -113,7 +113,7 @@ subtest 'kind rows' => sub {
 	setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 4096;
 	syswrite $socket, "GET /api/product/export?count=2000000 HTTP/1.1\r\nHost: a\r\n\r\n";
 	IO::Select->new($socket)->can_read(10 * $KeelsonTest::slow);
-	is($gateway->get('/api/product/items/first')->{status}, 200, 'others are served while a reader is slow') for 1 .. 20;
+	is(scalar(grep { $gateway->get('/api/product/items/first')->{status} == 200 } 1 .. 20), 20, 'others are served while a reader is slow');
 	my $after = slurp('/proc/' . $gateway->pid . '/status') =~ /^VmRSS:\s+(\d+)/m ? $1 : 0;
 	cmp_ok($after - $before, '<', 40_000, 'the rows wait in the database, not in the gateway');
 	close $socket;

@@ -97,7 +97,7 @@ subtest 'the gateway\'s role' => sub {
 	};
 	$refused->($_) for 'select * from keelson.users', 'select * from keelson.sessions', 'select * from keelson.routes',
 		'set role keelson_app', 'set role keelson_owner', 'set role keelson_system', "select keelson.act_as('$eve->{id}')",
-		"select keelson.seal('x', null)", "select keelson.jwt_sign('{}', 'at+jwt')", 'create table public.t (a int)', 'create table keelson.t (a int)',
+		"select keelson.seal('x', row(null, null, null))", "select keelson.jwt_sign('{}', 'at+jwt')", 'create table public.t (a int)', 'create table keelson.t (a int)',
 		'begin; select keelson.migrate()', 'select keelson.raise(400, \'X\', \'x\')', 'load \'keelson\'', 'alter role keelson_gateway superuser',
 		"set keelson.public_url = 'https://evil.example.com'", "set keelson.database = 'x'";
 	my ($status) = $keelson->try_sql('select 1', role => 'keelson_gateway');
