@@ -280,3 +280,12 @@ $$;
 comment on function keelson.is_migrated() is
     'Whether keelson.migrate() has been run since the code was last installed or updated.';
 grant execute on function keelson.is_migrated() to keelson_admin;
+
+-- What an endpoint function of any capability may answer with.
+create type keelson.reply as (
+    status integer,
+    headers jsonb,
+    body bytea
+);
+comment on type keelson.reply is
+    'A reply to a request: HTTP status, headers, and the body''s own bytes. For an endpoint function that must set status or cookies.';

@@ -1,13 +1,5 @@
 -- The dispatcher, and what endpoint functions call while it runs them.
 
-create type keelson.reply as (
-    status integer,
-    headers jsonb,
-    body bytea
-);
-comment on type keelson.reply is
-    'A reply to a request: HTTP status, headers, and the body''s own bytes. For an endpoint function that must set status or cookies.';
-
 create type keelson.request as (
     method text,
     template text,

@@ -448,6 +448,27 @@ comment on function keelson.jwks() is
     'The JWK set of the keys whose tokens count now or will: what /.well-known/jwks.json says.';
 grant execute on function keelson.jwks() to keelson_app, keelson_admin;
 
+create or replace function keelson.jwks_document()
+returns keelson.reply
+language plpgsql
+stable
+as $$
+begin
+    return row(
+        200,
+        pg_catalog.jsonb_build_object(
+            'Content-Type', 'application/json',
+            'Cache-Control', 'public, max-age=900',
+            ':raw', true
+        ),
+        pg_catalog.convert_to(keelson.jwks()::pg_catalog.text, 'UTF8')
+    )::keelson.reply;
+end
+$$;
+comment on function keelson.jwks_document() is
+    'The public keys (JWK set, RFC 7517) that access tokens are signed with. Keys are published 24 hours before they sign; a copy may be kept for 15 minutes.';
+grant execute on function keelson.jwks_document() to keelson_app;
+
 create or replace function keelson.jwt_sign(claims jsonb, typ text default 'JWT')
 returns text
 language c
