@@ -147,6 +147,48 @@ subtest 'logout' => sub {
 	is($gateway->post('/api/auth/logout', {})->{status}, 401, 'nobody has nothing to end');
 };
 
+subtest 'refresh' => sub {
+	my $user = $keelson->user($gateway);
+	my $refresh = sub { return $gateway->post('/api/auth/refresh', { refreshToken => $_[0] }) };
+
+	# 64 at once with one token: connections first, then all requests, then all replies.
+	my $body = json_encode({ refreshToken => $user->{refresh} });
+	my $bytes = "POST /api/auth/refresh HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
+		. length($body) . "\r\n\r\n$body";
+	my @sockets = map { $gateway->connect } 1 .. 64;
+	syswrite $_, $bytes for @sockets;
+	my @replies = map { KeelsonTest::Gateway::read_reply($_, 20) } @sockets;
+	my %successors = map { ($_->{json}{data}{refreshToken} // "$_->{status}") => 1 } @replies;
+	is(scalar(grep { $_->{status} == 200 } @replies), 64, '64 at once all succeed');
+	is(scalar(keys %successors), 1, 'and get one successor');
+	is($keelson->sql("select max(generation) from keelson.sessions where user_id = '$user->{id}'"), 2, 'by one rotation');
+
+	my ($successor) = keys %successors;
+	isnt($successor, $user->{refresh}, 'which is another token');
+	is($gateway->get('/api/auth/me', token => $_->{json}{data}{accessToken})->{status}, 200, 'access tokens are good') for @replies[ 0, 63 ];
+	my $next = $refresh->($successor);
+	is($next->{status}, 200, 'the successor is good once');
+	is(code($refresh->($user->{refresh})), 'TOKEN_REUSED', 'the first one now is theft');
+	is(code($refresh->($next->{json}{data}{refreshToken})), 'TOKEN_EXPIRED', 'the session has ended');
+	is($gateway->get('/api/auth/me', token => $next->{json}{data}{accessToken})->{status}, 401, 'at once');
+	is(login($user)->{status}, 200, 'the user logs in again');
+
+	is(code($refresh->($_)), 'UNAUTHENTICATED', 'nonsense is refused') for '', 'x', $user->{token}, substr($successor, 0, -1), "$successor ";
+	is($gateway->post('/api/auth/refresh', { refreshToken => 1 })->{status}, 400, 'a number is no token');
+	is($gateway->post('/api/auth/refresh', {})->{status}, 401, 'nothing is none');
+
+	my $page = login($user, cookie => JSON::PP::true);
+	my $set = cookies($page);
+	my %cookie = (Cookie => join('; ', map { "$_=$set->{$_}[0]" } sort keys %$set), 'Sec-Fetch-Site' => 'same-origin');
+	is(code($gateway->post('/api/auth/refresh', {}, headers => {%cookie})), 'CSRF_FAILED', 'by cookie not without proof');
+	my $reply = $gateway->post('/api/auth/refresh', {}, headers => { %cookie, 'X-CSRF-Token' => $set->{'__Host-ks_csrf'}[0] });
+	is($reply->{status}, 200, 'by cookie with it') or diag $reply->{content};
+	is_deeply([ keys %{ $reply->{json}{data} } ], ['expiresIn'], 'no token in the body');
+	my $renewed = cookies($reply);
+	is_deeply([ sort keys %$renewed ], [ map { "__Host-ks_$_" } qw(access csrf refresh) ], 'but in the cookies');
+	isnt($renewed->{'__Host-ks_refresh'}[0], $set->{'__Host-ks_refresh'}[0], 'the next one');
+};
+
 subtest 'cookies' => sub {
 	my $user = $keelson->user($gateway);
 	my $reply = login($user, cookie => JSON::PP::true);

@@ -69,49 +69,29 @@ alter domain keelson.password add constraint password_check check (
 comment on domain keelson.password is
     'must have 1 to 1,024 characters';
 
-create or replace function keelson._preferences_are_valid(preferences jsonb)
-returns boolean
-language sql
-immutable
-strict
-parallel safe
-as $$
-select case
-    when pg_catalog.jsonb_typeof(preferences) <> 'object' then false
-    else not exists (
-        select
-        from pg_catalog.jsonb_each(preferences) as preference (name, value)
-        where case
-            when pg_catalog.jsonb_typeof(preference.value) = 'null' then
-                preference.name not in ('theme', 'language', 'notifications')
-            when preference.name = 'theme' then
-                preference.value not in ('"light"', '"dark"', '"system"')
-            when preference.name = 'language' then
-                pg_catalog.jsonb_typeof(preference.value) <> 'string'
-                or pg_catalog.char_length(preference.value #>> '{}') > 35
-                or (preference.value #>> '{}') collate "C" !~ '^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$'
-            when preference.name = 'notifications' then case
-                when pg_catalog.jsonb_typeof(preference.value) = 'boolean' then false
-                when pg_catalog.jsonb_typeof(preference.value) <> 'object' then true
-                else 32 < (select pg_catalog.count(*) from pg_catalog.jsonb_object_keys(preference.value))
-                    or exists (
-                        select
-                        from pg_catalog.jsonb_each(preference.value) as notification (name, value)
-                        where pg_catalog.jsonb_typeof(notification.value) not in ('boolean', 'null')
-                            or notification.name collate "C" !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$'
-                    )
-            end
-            else true
-        end
-    )
-end
-$$;
-comment on function keelson._preferences_are_valid(jsonb) is
-    'Whether these are preferences as the domain keelson.preferences describes them; null takes one away.';
-grant execute on function keelson._preferences_are_valid(jsonb) to keelson_app, keelson_admin;
-
+-- Known names alone; null takes a preference away. The members of notifications
+-- are the product's to choose, within bounds.
 alter domain keelson.preferences drop constraint if exists preferences_check;
-alter domain keelson.preferences add constraint preferences_check check (keelson._preferences_are_valid(value));
+alter domain keelson.preferences add constraint preferences_check check (
+    case
+        when pg_catalog.jsonb_typeof(value) <> 'object' then false
+        else value - '{theme,language,notifications}'::text[] = '{}'
+            and coalesce(value -> 'theme', 'null') in ('null', '"light"', '"dark"', '"system"')
+            and coalesce(pg_catalog.jsonb_typeof(value -> 'language'), 'null') in ('null', 'string')
+            and coalesce(pg_catalog.char_length(value ->> 'language') <= 35, true)
+            and coalesce((value ->> 'language') collate "C" ~ '^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$', true)
+            and coalesce(pg_catalog.jsonb_typeof(value -> 'notifications'), 'null') in ('null', 'boolean', 'object')
+            and pg_catalog.jsonb_array_length(
+                pg_catalog.jsonb_path_query_array(value, '$.notifications.keyvalue()', '{}', true)
+            ) <= 32
+            and not pg_catalog.jsonb_path_exists(
+                value,
+                '$.notifications.keyvalue() ? (!(@.key like_regex "^[A-Za-z][A-Za-z0-9_.-]{0,63}$") || (@.value.type() != "boolean" && @.value.type() != "null"))',
+                '{}',
+                true
+            )
+    end
+);
 comment on domain keelson.preferences is
     'may have theme (light, dark or system), language (such as en or pt-BR) and notifications (true, false, or up to 32 names with true or false), nothing else';
 
