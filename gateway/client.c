@@ -94,13 +94,30 @@ address_parse(uint8_t out[16], const char *text, size_t len)
 	return true;
 }
 
+/* What inet_ntop does, without its formatting machine: each request needs it. */
+static void
+print_ipv4(char *out, const uint8_t bytes[4])
+{
+	int i;
+
+	for (i = 0; i < 4; i++)
+	{
+		if (bytes[i] >= 100)
+			*out++ = (char) ('0' + bytes[i] / 100);
+		if (bytes[i] >= 10)
+			*out++ = (char) ('0' + bytes[i] / 10 % 10);
+		*out++ = (char) ('0' + bytes[i] % 10);
+		*out++ = i < 3 ? '.' : '\0';
+	}
+}
+
 static void
 address_print(char out[46], const uint8_t address[16])
 {
 	static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF};
 
 	if (memcmp(address, mapped, sizeof(mapped)) == 0)
-		inet_ntop(AF_INET, address + 12, out, 46);
+		print_ipv4(out, address + 12);
 	else
 		inet_ntop(AF_INET6, address, out, 46);
 }
