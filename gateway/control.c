@@ -14,6 +14,7 @@
 
 #include "client.h"
 
+#include <malloc.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -24,6 +25,7 @@
 #define CONNECT_TIMEOUT_MS 5000
 #define QUERY_TIMEOUT_MS 10000
 #define RECONNECT_MS 50
+#define TRIM_FROM 256 /* connections */
 #define RECONNECT_MAX_MS 200
 
 struct GwControl
@@ -36,6 +38,7 @@ struct GwControl
 	PGconn *connection;
 	struct GwLog log;
 	bool has_routes;
+	uint64_t connections_peak; /* since memory was last given back */
 	char fault[256]; /* last one told to the log */
 };
 
@@ -63,6 +66,7 @@ static void free_routes(struct GwRoute *routes, int n);
 static void publish(struct GwControl *control, struct GwRoutes *routes);
 static void take_routes(struct GwLoop *loop, struct GwMail *mail);
 static void check_ready(struct GwControl *control);
+static void trim_memory(struct GwControl *control);
 static void set_state(struct GwControl *control, const char *reason);
 static void tell_fault(struct GwControl *control, const char *event, const char *fault);
 static void say_nothing(void *argument, const PGresult *result);
@@ -166,6 +170,7 @@ serve_connection(struct GwControl *control)
 		if (must_load || !control->has_routes)
 			load_routes(control);
 		check_ready(control);
+		trim_memory(control);
 	}
 }
 
@@ -391,6 +396,20 @@ check_ready(struct GwControl *control)
 	else
 		set_state(control, NULL);
 	PQclear(result);
+}
+
+/* Gives memory back to the system after a flood of connections has gone, since the allocator keeps it. */
+static void
+trim_memory(struct GwControl *control)
+{
+	uint64_t count = gw_metrics_sum(control->gateway->metrics, (size_t) control->gateway->nloops, GW_COUNT_CONNECTIONS);
+
+	if (count > control->connections_peak)
+		control->connections_peak = count;
+	if (control->connections_peak < TRIM_FROM || count > control->connections_peak / 4)
+		return;
+	control->connections_peak = count;
+	(void) malloc_trim(0);
 }
 
 static void

@@ -11,6 +11,7 @@
 
 #include "gateway.h"
 #include "guard.h"
+#include "gzip.h"
 #include "http.h"
 #include "linger.h"
 #include "pool.h"
@@ -235,6 +236,7 @@ loop_main(void *argument)
 	MHD_stop_daemon(loop->daemon);
 	loop->daemon = NULL;
 	loop->listener = -1;
+	gw_gzip_end();
 	gw_log_flush(&loop->log);
 	(void) !write(loop->gateway->loop_ended, &one, sizeof(one));
 	return NULL;

@@ -295,6 +295,7 @@ close_all(struct GwGateway *gateway)
 		gw_loop_close(&gateway->loops[i]);
 	for (int i = 0; i < GW_LANES; i++)
 		gw_lane_close(&gateway->shared[i]);
+	gw_metrics_free_slots();
 	gw_guard_free();
 	if (gateway->loop_ended >= 0)
 		close(gateway->loop_ended);

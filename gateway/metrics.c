@@ -149,6 +149,20 @@ gw_metrics_slot(const char *method, const char *version, const char *template)
 }
 
 void
+gw_metrics_free_slots(void)
+{
+	pthread_mutex_lock(&slots_lock);
+	while (nslots > 2)
+	{
+		nslots--;
+		free(slots[nslots].method);
+		free(slots[nslots].version);
+		free(slots[nslots].template);
+	}
+	pthread_mutex_unlock(&slots_lock);
+}
+
+void
 gw_metrics_request(struct GwMetrics *metrics, unsigned slot, int status, int64_t duration_us)
 {
 	struct GwRouteMetrics *route = &metrics->routes[slot < GW_METRICS_ROUTES ? slot : GW_METRICS_NO_ROUTE];

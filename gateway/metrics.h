@@ -70,6 +70,9 @@ void gw_metrics_free(struct GwMetrics *metrics);
  */
 unsigned gw_metrics_slot(const char *method, const char *version, const char *template);
 
+/* Forgets all slots, at the end of the process. */
+void gw_metrics_free_slots(void);
+
 /* Records a finished request. Owner only. */
 void gw_metrics_request(struct GwMetrics *metrics, unsigned slot, int status, int64_t duration_us);
 

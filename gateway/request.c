@@ -501,6 +501,8 @@ release(struct GwRequest *request)
 static void
 give_up(struct GwRequest *request, enum GwCode code)
 {
+	bool was_sent = request->call.state == GW_CALL_SENT;
+
 	gw_timer_clear(&request->loop->timers, &request->retry);
 	switch (request->state)
 	{
@@ -508,11 +510,15 @@ give_up(struct GwRequest *request, enum GwCode code)
 		case GW_REQUEST_WAITING:
 			gw_pool_abandon(&request->call);
 			request->database_us += request->loop->now - request->called_at;
-			snprintf(request->error, sizeof(request->error), "no answer from the database in time");
-			gw_request_refuse(request, code, code == GW_TIMEOUT ? "The request took too long" : NULL);
+			snprintf(request->error, sizeof(request->error), "%s", was_sent ? "no answer from the database in time" : "no connection was free in time");
+			if (code == GW_TIMEOUT && was_sent)
+				gw_request_refuse(request, code, "The request took too long");
+			else
+				gw_request_refuse(request, was_sent ? code : GW_OVERLOADED, NULL);
 			break;
 		case GW_REQUEST_STREAMING:
 			gw_pool_abandon(&request->call);
+			snprintf(request->error, sizeof(request->error), "no answer from the database in time");
 			gw_stream_fail(request->stream);
 			break;
 		default:
