@@ -114,7 +114,7 @@ subtest 'told to end' => sub {
 	my $leaving = $keelson->gateway(KEELSON_DRAIN_SECONDS => 20);
 	my $slow = $leaving->load(1, sub {
 		my (undef, $count) = @_;
-		return 'over' if $count > 1;
+		return if $count > 1;
 		return $leaving->post('/api/product/notes/slow', { text => 'at the end', seconds => 1.5 }, token => $user->{token}, fresh => 1)->{status};
 	});
 	wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where wait_event = 'PgSleep'") == 1 }) or fail('a slow one runs');

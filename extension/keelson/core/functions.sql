@@ -23,6 +23,13 @@ begin
 end
 $roles$;
 
+-- What the gateway binds to its statements are bodies and credentials: whatever
+-- the server is told to log, it logs the statements of this role without them.
+alter role keelson_gateway set log_parameter_max_length = 0;
+alter role keelson_gateway set log_parameter_max_length_on_error = 0;
+
+comment on schema keelson is
+    'Keelson: everything a client or a product may call, and the tables behind it. What begins with _ is private.';
 grant usage on schema keelson
     to keelson_owner, keelson_system, keelson_app, keelson_key_user, keelson_admin, keelson_gateway, keelson_jobs;
 grant create on schema keelson to keelson_owner;

@@ -236,15 +236,16 @@ sub parse_reply
 	return $reply;
 }
 
-# Callers in processes of their own, each repeating a piece of code until stopped. The code gets its
-# number and a count and returns a line that is kept. stop() gives all lines.
+# Callers in processes of their own, each repeating a piece of code until stopped or until it returns nothing.
+# The code gets its number and a count and returns a line that is kept. stop() gives all lines.
 sub load
 {
 	my ($self, $callers, $code) = @_;
 	my @pids;
+	my $load = ++$self->{loads};
 	for my $number (1 .. $callers)
 	{
-		my $file = "$self->{directory}/load.$number";
+		my $file = "$self->{directory}/$self->{name}.load.$load.$number";
 		my $pid = fork;
 		defined $pid or croak "fork: $!";
 		push(@pids, [ $pid, $file ]), next if $pid;
@@ -254,7 +255,8 @@ sub load
 		for (my $count = 1; !$ended; $count++)
 		{
 			my $line = eval { $code->($number, $count) };
-			$line = "died $@" unless defined $line;
+			$line = "died $@" if $@;
+			last unless defined $line;
 			$line =~ s/\s*\n\s*/ /g;
 			syswrite $out, "$line\n";
 		}
