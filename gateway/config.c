@@ -94,10 +94,11 @@ static const struct
 bool
 gw_config_load(struct GwConfig *config, FILE *faults)
 {
-	struct Load load = {config, faults, true};
+	struct Load load;
 	size_t i;
 
 	memset(config, 0, sizeof(*config));
+	load = (struct Load){config, faults, true};
 	config->loops = cores();
 	for (i = 0; i < VARIABLES; i++)
 	{
