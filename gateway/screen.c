@@ -42,7 +42,11 @@ gw_screen(struct GwRequest *request)
 	}
 	memcpy(decoded, request->raw, request->raw_len + 1);
 	fault = gw_target_parse(&target, decoded, request->raw_len);
-	if (fault != GW_TARGET_OK)
+	if (is_method(request, "CONNECT"))
+		refuse_with_allow(request, GW_METHOD_NOT_ALLOWED, ALL_METHODS);
+	else if (target.is_asterisk && !is_method(request, "OPTIONS"))
+		gw_request_refuse(request, GW_BAD_REQUEST, gw_target_message(GW_TARGET_NO_PATH));
+	else if (fault != GW_TARGET_OK)
 		gw_request_refuse(request, fault == GW_TARGET_DEEP ? GW_NOT_FOUND : GW_BAD_REQUEST, gw_target_message(fault));
 	else if (target.is_asterisk)
 		options(request, ALL_METHODS);
