@@ -1,6 +1,7 @@
 /*
  * builtin: the endpoints that the gateway answers itself.
  */
+#include <ctype.h>
 #include <libpq-fe.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -141,11 +142,14 @@ reply_state(const struct GwAsk *ask, const struct GwBuiltinFacts *facts, struct 
 	const char *reason = why_not_ready(facts);
 	struct GwText body = {0};
 	struct MHD_Response *response = NULL;
+	char sentence[512];
 
 	if (reason != NULL)
 	{
+		snprintf(sentence, sizeof(sentence), "%s", reason);
+		sentence[0] = (char) toupper((unsigned char) sentence[0]);
 		gw_text_lit(&body, "{\"error\":");
-		gw_text_json(&body, reason, strlen(reason));
+		gw_text_json(&body, sentence, strlen(sentence));
 		gw_text_lit(&body, ",\"code\":\"UNAVAILABLE\",\"health\":");
 		gw_text_add(&body, health->data, health->len);
 		gw_text_lit(&body, "}");

@@ -399,7 +399,7 @@ test_builtin(void)
 	has("\"database\":{\"workers\":[]}", "/health/detailed shows the database's part");
 	has("\"pool\":{\"fast\":{\"connections\":0", "and the gateway's");
 	facts.is_ready = false;
-	facts.reason = "Migrations are missing";
+	facts.reason = "migrations are missing";
 	builtin("/ready", &facts);
 	has("HTTP/1.1 503 ", "/ready when it is not");
 	has("\"error\":\"Migrations are missing\",\"code\":\"UNAVAILABLE\"", "says why");
