@@ -70,15 +70,17 @@ comment on function keelson._keyring_state() is
     'The keyring as a whole: how often it has changed, when it was taken and last read, whether it is locked into memory, and what was wrong with the last reading.';
 
 create or replace function keelson._keyring_ready(
+    is_use boolean default false,
     out is_ready boolean,
     out reason text
 )
 language c
 volatile
+strict
 parallel unsafe
 as 'MODULE_PATHNAME', 'ks_keyring_ready_sql';
-comment on function keelson._keyring_ready() is
-    'Whether secrets can be used: a keyring is loaded and it is this database''s; else why not.';
+comment on function keelson._keyring_ready(boolean) is
+    'Whether secrets can be used: a keyring is loaded and it is this database''s; else why not. Before a use, the primary key is recorded if this database does not know it.';
 
 create or replace function keelson.keyring_status()
 returns table (
@@ -137,7 +139,7 @@ as $$
 declare
     ready record;
 begin
-    select * into ready from keelson._keyring_ready();
+    select * into ready from keelson._keyring_ready(is_use => true);
     if not ready.is_ready then
         raise log 'secrets cannot be used yet: %', ready.reason;
     end if;

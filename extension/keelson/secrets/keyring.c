@@ -94,6 +94,7 @@ static void reload(void);
 static void load(void);
 static void report_load(bool done, bool changed, const char *problem);
 static bool take(const KsKeyring *ring);
+static bool is_ready(StringInfo why, bool is_use);
 static Derived *find_derived(uint32 key_id, const char *purpose);
 static Derived *derive(uint32 key_id, const char *purpose);
 static void forget_derived(Derived *entry);
@@ -245,9 +246,15 @@ ks_keyring_generation(void)
 bool
 ks_keyring_ready(StringInfo why)
 {
+	return is_ready(why, false);
+}
+
+static bool
+is_ready(StringInfo why, bool is_use)
+{
 	ks_require_shmem();
 	if (ks_keyring_generation() != 0)
-		return ks_keyring_check(why);
+		return ks_keyring_check(why, is_use);
 	if (why != NULL)
 	{
 		LWLockAcquire(&shared->lock, LW_SHARED);
@@ -265,7 +272,7 @@ ks_keyring_require(void)
 	if (likely(ks_keyring_is_checked()))
 		return;
 	initStringInfo(&why);
-	if (!ks_keyring_ready(&why))
+	if (!is_ready(&why, true))
 		ks_raise(503, "UNAVAILABLE", "select * from keelson.keyring_status() shows each key.",
 				 "secrets cannot be used: %s", why.data);
 }
@@ -457,7 +464,7 @@ ks_keyring_state(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(ks_keyring_ready_sql);
 
-/* keelson._keyring_ready(): is_ready, reason */
+/* keelson._keyring_ready(is_use boolean): is_ready, reason */
 Datum
 ks_keyring_ready_sql(PG_FUNCTION_ARGS)
 {
@@ -469,7 +476,7 @@ ks_keyring_ready_sql(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	initStringInfo(&why);
-	values[0] = BoolGetDatum(ks_keyring_ready(&why));
+	values[0] = BoolGetDatum(is_ready(&why, PG_GETARG_BOOL(0)));
 	values[1] = CStringGetTextDatum(why.data);
 	nulls[0] = false;
 	nulls[1] = why.len == 0;

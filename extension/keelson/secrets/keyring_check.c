@@ -8,7 +8,9 @@
  * a wrong keyring: nothing is sealed, opened, signed or verified until it is
  * put right, and the message names the key. A key that the keyring has and the
  * table lacks is recorded when it is the primary, before anything is sealed
- * under it, in the same transaction.
+ * under it, in the same transaction; not by those who only look (the keeper, the
+ * gateway's question whether all is well), who may look while a dump is being
+ * restored into the table.
  *
  * The result is kept per backend, for one generation of the keyring and one
  * incarnation of the table: a restored table has another OID, and the server's
@@ -63,7 +65,7 @@ ks_keyring_is_checked(void)
 }
 
 bool
-ks_keyring_check(StringInfo why)
+ks_keyring_check(StringInfo why, bool is_use)
 {
 	KsRoleSwitch save;
 	uint64 generation = ks_keyring_generation();
@@ -86,7 +88,7 @@ ks_keyring_check(StringInfo why)
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
 	right = compare_rows(primary, &has_primary, why);
-	if (right && !has_primary)
+	if (right && !has_primary && is_use)
 		inserted = record(primary);
 	ks_role_leave(&save);
 	ks_spi_finish();

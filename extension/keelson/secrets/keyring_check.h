@@ -12,7 +12,10 @@
 /* Has this backend found the present keyring to be right? Costs a few loads. */
 extern bool ks_keyring_is_checked(void);
 
-/* Find out, and record the primary key if this database does not know it; the reason in `why`. */
-extern bool ks_keyring_check(StringInfo why);
+/*
+ * Find out; if not, the reason goes to `why`, which may be NULL. Who is about
+ * to use the primary key has it recorded, where this database does not know it.
+ */
+extern bool ks_keyring_check(StringInfo why, bool is_use);
 
 #endif /* KS_KEYRING_CHECK_H */
