@@ -76,7 +76,7 @@ void
 ks_password_unmask(const char *from, int len, char one, char *to)
 {
 	static const char masks[] = "0@4$53789+(";
-	static const char letters[] = "oaasset" "bgtc";
+	static const char letters[] = "oaassetbgtc";
 
 	for (int i = 0; i < len; i++)
 	{

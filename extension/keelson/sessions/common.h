@@ -17,4 +17,4 @@ extern bool ks_password_is_common(const char *password, int len);
 /* Replace the usual substitutes of letters; '1', '!' and '|' become `one`. */
 extern void ks_password_unmask(const char *from, int len, char one, char *to);
 
-#endif							/* KS_COMMON_H */
+#endif /* KS_COMMON_H */

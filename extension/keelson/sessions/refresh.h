@@ -13,7 +13,7 @@ typedef struct KsRefreshToken
 {
 	pg_uuid_t user_id;
 	pg_uuid_t session_id;
-	uint32 generation;			/* from 1 */
+	uint32 generation; /* from 1 */
 	uint32 key_id;
 } KsRefreshToken;
 
@@ -22,4 +22,4 @@ extern text *ks_refresh_token_make(const KsRefreshToken *token);
 /* Whether the text is a refresh token of ours; says nothing of its session. */
 extern bool ks_refresh_token_open(const char *token, size_t len, KsRefreshToken *out);
 
-#endif							/* KS_REFRESH_H */
+#endif /* KS_REFRESH_H */

@@ -20,7 +20,7 @@
 typedef struct KsTokenKind
 {
 	const char *prefix;
-	const char *purpose;		/* of the key, see secrets/keyring.h */
+	const char *purpose; /* of the key, see secrets/keyring.h */
 	size_t payload_len;
 } KsTokenKind;
 
@@ -36,4 +36,4 @@ extern bool ks_token_open(const KsTokenKind *kind, const char *token, size_t len
 extern void ks_put_uint32(uint8 *at, uint32 value);
 extern uint32 ks_get_uint32(const uint8 *at);
 
-#endif							/* KS_TOKEN_H */
+#endif /* KS_TOKEN_H */
