@@ -15,8 +15,8 @@ struct GwPool;
 enum GwCallKind
 {
 	GW_CALL_DISPATCH,
-	GW_CALL_READY, /* is_ready, reason */
-	GW_CALL_HEALTH, /* is_ready, reason, health */
+	GW_CALL_READY,   /* is_ready, reason */
+	GW_CALL_HEALTH,  /* is_ready, reason, health */
 	GW_CALL_METRICS, /* name, labels, value, type, help */
 	GW_CALL_KINDS
 };
@@ -24,9 +24,9 @@ enum GwCallKind
 enum GwCallEnd
 {
 	GW_CALL_ANSWERED, /* the database's answer, a good one or an error */
-	GW_CALL_BUSY, /* never sent: the queue is full, or the wait in it was too long */
-	GW_CALL_AWAY, /* never sent: no connection to the database */
-	GW_CALL_LOST /* sent, then the connection died: it may have happened or not */
+	GW_CALL_BUSY,     /* never sent: the queue is full, or the wait in it was too long */
+	GW_CALL_AWAY,     /* never sent: no connection to the database */
+	GW_CALL_LOST      /* sent, then the connection died: it may have happened or not */
 };
 
 /*
@@ -46,7 +46,7 @@ enum GwCallState
 struct GwCall
 {
 	enum GwCallKind kind;
-	bool is_read; /* may be sent again if its connection dies */
+	bool is_read;     /* may be sent again if its connection dies */
 	bool is_streamed; /* "row" gets the rows one by one */
 	int route_id;
 	const char *credential; /* NULL-able, like the next three */
@@ -75,7 +75,7 @@ struct GwRow
 {
 	int status;
 	struct GwSlice headers; /* JSON text; len 0: null */
-	struct GwSlice body; /* data NULL: null */
+	struct GwSlice body;    /* data NULL: null */
 };
 
 /* The statement that every link prepares, and its parameter types. */

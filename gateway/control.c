@@ -39,7 +39,7 @@ struct GwControl
 	struct GwLog log;
 	bool has_routes;
 	uint64_t connections_peak; /* since memory was last given back */
-	char fault[256]; /* last one told to the log */
+	char fault[256];           /* last one told to the log */
 };
 
 struct RoutesMail
@@ -306,7 +306,7 @@ read_route(const PGresult *result, int row, struct GwRoute *route)
 		.successor = values[13] != NULL ? strdup(values[13]) : NULL,
 	};
 	return route->method != NULL && route->template != NULL && route->version != NULL &&
-		gw_kind_parse(&route->kind, values[3]) && gw_lane_parse(&route->lane, values[4]);
+		   gw_kind_parse(&route->kind, values[3]) && gw_lane_parse(&route->lane, values[4]);
 }
 
 /* The parts of a comma-separated list, which is taken apart, as a NULL-terminated array. */

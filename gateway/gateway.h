@@ -25,7 +25,7 @@ struct GwGateway
 	struct GwLoop *loops;
 	struct GwMetrics **metrics; /* of all loops */
 	int nloops;
-	size_t connections_max; /* of one loop */
+	size_t connections_max;           /* of one loop */
 	struct GwShared shared[GW_LANES]; /* that of GW_LANE_FAST is not used */
 	struct GwCanceller *canceller;
 	struct GwControl *control;

@@ -19,11 +19,14 @@ struct Field
 {
 	const char *name;
 	size_t len;
-	size_t offset; /* in GwHead */
+	size_t offset;   /* in GwHead */
 	bool may_repeat; /* the first counts */
 };
 
-#define FIELD(name, member, may_repeat) {name, sizeof(name) - 1, offsetof(struct GwHead, member), may_repeat}
+#define FIELD(name, member, may_repeat)                                     \
+	{                                                                       \
+		name, sizeof(name) - 1, offsetof(struct GwHead, member), may_repeat \
+	}
 
 static const struct Field fields[] = {
 	FIELD("Accept", accept, true),
@@ -96,7 +99,7 @@ gw_head_is_json(const struct GwHead *head)
 	if (type.len == 16 && strncasecmp(type.data, "application/json", 16) == 0)
 		return true;
 	return type.len > 17 && strncasecmp(type.data, "application/", 12) == 0 &&
-		strncasecmp(type.data + type.len - 5, "+json", 5) == 0;
+		   strncasecmp(type.data + type.len - 5, "+json", 5) == 0;
 }
 
 bool

@@ -39,8 +39,8 @@ struct GwHead
 	/* the credential and how it came ("bearer", "api_key", "cookie"); data and via NULL: none */
 	struct GwSlice credential;
 	const char *via;
-	const char *repeated; /* name of a field that may stand once and stands twice */
-	bool is_cut_short; /* no memory */
+	const char *repeated;                   /* name of a field that may stand once and stands twice */
+	bool is_cut_short;                      /* no memory */
 	struct GwText joined_for, joined_proto; /* X-Forwarded-* that stood several times */
 };
 

@@ -21,9 +21,9 @@ struct GwHttp
 	int fd;
 	struct sockaddr_in6 peer; /* large enough for both families */
 	struct GwPerIpKey key;
-	bool is_counted; /* in the table of addresses */
-	bool lingers; /* refused before its body was read: see linger.h */
-	struct GwTimer timer; /* never later than the deadline, often earlier */
+	bool is_counted;           /* in the table of addresses */
+	bool lingers;              /* refused before its body was read: see linger.h */
+	struct GwTimer timer;      /* never later than the deadline, often earlier */
 	struct GwRequest *request; /* under way, or NULL */
 	struct GwHttp *previous, *next;
 };

@@ -26,9 +26,9 @@ struct GwShared
 
 enum GwLent
 {
-	GW_LENT, /* *link is the loop's now */
+	GW_LENT,       /* *link is the loop's now */
 	GW_LENT_LATER, /* a ticket was left */
-	GW_LENT_NEVER /* too many wait */
+	GW_LENT_NEVER  /* too many wait */
 };
 
 bool gw_lane_open(struct GwShared *shared, enum GwLane lane, int nlinks) __attribute__((warn_unused_result));

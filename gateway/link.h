@@ -29,19 +29,19 @@ enum GwLinkState
 struct GwSlot
 {
 	struct GwCall *call; /* NULL: abandoned, its answer is thrown away */
-	PGresult *result; /* so far; kept until the Sync behind it is answered */
+	PGresult *result;    /* so far; kept until the Sync behind it is answered */
 	int64_t sent_at;
-	bool is_cancelled; /* a cancel was sent for it */
+	bool is_cancelled;     /* a cancel was sent for it */
 	bool may_be_cancelled; /* a cancel for the one before it may have hit it */
 };
 
 struct GwLink
 {
 	struct GwWatch watch;
-	struct GwTimer timer; /* connecting: give up; abandoned head: cancel has no effect */
-	struct GwMail mail; /* handing over to another loop */
+	struct GwTimer timer;    /* connecting: give up; abandoned head: cancel has no effect */
+	struct GwMail mail;      /* handing over to another loop */
 	struct GwMail cancelled; /* from the canceller */
-	struct GwLoop *loop; /* NULL when detached */
+	struct GwLoop *loop;     /* NULL when detached */
 	struct GwPool *pool;
 	struct GwLink *next_idle; /* in a shared lane */
 	enum GwLane lane;
@@ -49,11 +49,11 @@ struct GwLink
 	PGconn *connection;
 	struct GwSlot slots[GW_LINK_DEPTH]; /* a ring */
 	unsigned first, used;
-	bool is_paused; /* a streamed call wants no more for now */
+	bool is_paused;     /* a streamed call wants no more for now */
 	bool is_cancelling; /* a cancel is on its way: nothing may be sent */
-	bool is_stale; /* to be closed and opened again when it is idle */
-	bool is_reading; /* inside take_results: do not enter again */
-	char fault[256]; /* why the last attempt failed */
+	bool is_stale;      /* to be closed and opened again when it is idle */
+	bool is_reading;    /* inside take_results: do not enter again */
+	char fault[256];    /* why the last attempt failed */
 };
 
 void gw_link_open(struct GwLink *link, enum GwLane lane);

@@ -75,8 +75,8 @@ struct GwLoop
 	size_t nconnections;
 	struct GwRequest *spare_requests;
 	size_t nspare_requests;
-	size_t nactive; /* requests begun and not completed */
-	size_t nwatchers; /* open event streams */
+	size_t nactive;    /* requests begun and not completed */
+	size_t nwatchers;  /* open event streams */
 	size_t body_bytes; /* held by requests */
 	struct GwLinger *lingers;
 
@@ -97,6 +97,6 @@ bool gw_loop_watch(struct GwLoop *loop, struct GwWatch *watch, int fd, uint32_t 
 void gw_loop_unwatch(struct GwLoop *loop, struct GwWatch *watch);
 void gw_loop_resume(struct GwLoop *loop, struct MHD_Connection *connection);
 
-#define gw_container_of(pointer, type, member) ((type *) ((char *) (pointer) - offsetof(type, member)))
+#define gw_container_of(pointer, type, member) ((type *) ((char *) (pointer) -offsetof(type, member)))
 
 #endif

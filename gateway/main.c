@@ -192,7 +192,7 @@ static bool
 open_loops(struct GwGateway *gateway)
 {
 	bool is_open = gw_lane_open(&gateway->shared[GW_LANE_SLOW], GW_LANE_SLOW, gateway->config.pool_slow) &&
-		gw_lane_open(&gateway->shared[GW_LANE_UPSTREAM], GW_LANE_UPSTREAM, gateway->config.pool_upstream);
+				   gw_lane_open(&gateway->shared[GW_LANE_UPSTREAM], GW_LANE_UPSTREAM, gateway->config.pool_upstream);
 
 	for (int i = 0; is_open && i < gateway->nloops; i++)
 	{

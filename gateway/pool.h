@@ -21,13 +21,13 @@ struct GwPool
 	struct GwShared *shared; /* NULL: the links below are this pool's own */
 	struct GwLink *links;
 	int nlinks;
-	int nready; /* links that can take calls; of borrowed ones, those held now */
+	int nready;                  /* links that can take calls; of borrowed ones, those held now */
 	struct GwCall *first, *last; /* the queue, oldest first */
 	size_t nqueued;
-	size_t ntickets; /* left with the shared lane, or on the way back as links */
+	size_t ntickets;       /* left with the shared lane, or on the way back as links */
 	struct GwTimer expiry; /* of the queue's head */
-	struct GwTimer retry; /* of the next attempt to connect */
-	int64_t down_since; /* when nready became 0 */
+	struct GwTimer retry;  /* of the next attempt to connect */
+	int64_t down_since;    /* when nready became 0 */
 	int backoff_ms;
 	bool is_closing;
 	char fault[256]; /* last one told to the log */

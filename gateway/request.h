@@ -47,7 +47,7 @@ struct GwRequest
 	int64_t deadline; /* of the present state */
 
 	const char *method; /* the library's */
-	char *raw; /* the target; kept for the next request */
+	char *raw;          /* the target; kept for the next request */
 	size_t raw_len, raw_size;
 	struct GwHead head;
 	struct GwClient client;
@@ -55,15 +55,15 @@ struct GwRequest
 	char traceparent[GW_TRACE_SIZE];
 
 	enum GwBuiltin builtin;
-	struct GwRoutes *routes; /* referenced, for "route" */
+	struct GwRoutes *routes;     /* referenced, for "route" */
 	const struct GwRoute *route; /* NULL for built-in endpoints and refusals */
 
 	bool has_body;
 	uint64_t declared; /* Content-Length; 0 when chunked */
-	char *body; /* kept for the next request while small */
+	char *body;        /* kept for the next request while small */
 	size_t body_len, body_size;
 
-	struct GwText params; /* credential, path and query, caller: each with its NUL, at: */
+	struct GwText params;                    /* credential, path and query, caller: each with its NUL, at: */
 	long credential_at, query_at, caller_at; /* -1: null */
 	struct GwCall call;
 	struct GwTimer retry;
@@ -74,7 +74,7 @@ struct GwRequest
 	struct GwAsk ask;
 	struct GwNote note;
 	struct MHD_Response *response; /* made, not yet queued */
-	struct GwStream *stream; /* the response's; it outlives the request by a little */
+	struct GwStream *stream;       /* the response's; it outlives the request by a little */
 	struct GwWatcher *watcher;
 	char error[256]; /* for the log only */
 };

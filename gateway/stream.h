@@ -19,11 +19,11 @@ struct GwStream
 {
 	struct GwRequest *request; /* NULL once completed */
 	struct GwText buffer;
-	size_t sent; /* of the buffer */
+	size_t sent;           /* of the buffer */
 	int64_t send_deadline; /* the client has to have taken something */
-	bool is_suspended; /* the library waits for more */
+	bool is_suspended;     /* the library waits for more */
 	bool has_ended;
-	bool has_failed; /* the connection is cut, so that the client sees that it has not got all */
+	bool has_failed;                          /* the connection is cut, so that the client sees that it has not got all */
 	void (*drained)(struct GwStream *stream); /* the buffer is below GW_STREAM_LOW; may be NULL */
 };
 

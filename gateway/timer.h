@@ -13,12 +13,12 @@
 #include <stdint.h>
 
 #define GW_NEVER INT64_MAX
-#define GW_MS(n) ((int64_t) (n) * 1000)
-#define GW_SECONDS(n) ((int64_t) (n) * 1000000)
+#define GW_MS(n) ((int64_t) (n) *1000)
+#define GW_SECONDS(n) ((int64_t) (n) *1000000)
 
 struct GwTimer
 {
-	int64_t at; /* microseconds of the monotonic clock */
+	int64_t at;  /* microseconds of the monotonic clock */
 	size_t slot; /* place in the heap from 1; 0 when not set */
 	void (*fire)(struct GwTimer *timer);
 };

@@ -24,7 +24,7 @@ struct GwWatcher
 {
 	struct GwRequest *request;
 	struct GwTimer timer; /* the next call */
-	char *body; /* last sent */
+	char *body;           /* last sent */
 	size_t body_len;
 	int64_t spoken_at;
 	uint64_t events;
