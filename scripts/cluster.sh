@@ -218,6 +218,7 @@ show_server_logs() {
 	done
 }
 
+# Show the end of a file, or of standard input for "-".
 show_log() {
-	[ ! -s "$1" ] || tail -n 15 "$1" | sed 's/^/  | /' >&2
+	{ tail -n 15 -- "$1" 2>/dev/null || true; } | sed 's/^/  | /' >&2
 }

@@ -66,6 +66,7 @@ start_gateway() {
 	mv -f "$program.new" "$program"
 	(
 		clean_environment
+		PATH=/usr/bin:/bin
 		export KEELSON_DATABASE_URL=$DATABASE_URL
 		[ -n "${EXTERNAL_DATABASE:-}" ] || export PGPASSFILE=$GATEWAY_HOME/pgpass
 		# shellcheck disable=SC2016 # expanded by the inner shell
@@ -87,11 +88,12 @@ clean_environment() {
 
 # Wait until the gateway says that it is ready, or end with its log.
 await_gateway() {
-	wait_for 600 gateway_settled || true
+	wait_for 300 gateway_settled || true
 	gateway_ready && return
-	show_log "$GATEWAY_LOG"
+	# Less our own questions.
+	{ grep -v '"route":"ready"' "$GATEWAY_LOG" || true; } | show_log -
 	gateway_runs || fail "the gateway did not start: above are the last lines of its log ($GATEWAY_LOG)"
-	fail "the gateway is not ready after a minute: $(curl -s -m 5 "http://$PROBE:$PORT/ready" || echo no answer)"
+	fail "the gateway is not ready after half a minute: $(curl -s -m 5 "http://$PROBE:$PORT/ready" || echo no answer)"
 }
 
 gateway_settled() {

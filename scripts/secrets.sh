@@ -76,11 +76,14 @@ gateway_logs_in() {
 
 # Run the tool that puts standard input where no log or process list shows it.
 hand_in() {
-	local tool=$VAR/conf/hand_in
-	if [ ! -x "$tool" ] || [ "$ROOT/scripts/hand_in.c" -nt "$tool" ]; then
-		# shellcheck disable=SC2046 # a list of words
-		gcc -O2 -Wall -Wextra -o "$tool" "$ROOT/scripts/hand_in.c" $(pkg-config --cflags --libs libpq) ||
-			fail "scripts/hand_in.c does not compile"
-	fi
-	PGHOST=$SOCKET PGPORT=$SERVER_PORT PGUSER=$ADMIN PGDATABASE=$DATABASE "$tool" "$@"
+	compile_hand_in
+	PGHOST=$SOCKET PGPORT=$SERVER_PORT PGUSER=$ADMIN PGDATABASE=$DATABASE "$HAND_IN" "$@"
+}
+
+compile_hand_in() {
+	HAND_IN=$VAR/conf/hand_in
+	[ ! -x "$HAND_IN" ] || [ "$ROOT/scripts/hand_in.c" -nt "$HAND_IN" ] || return 0
+	# shellcheck disable=SC2046 # a list of words
+	gcc -O2 -Wall -Wextra -o "$HAND_IN" "$ROOT/scripts/hand_in.c" $(pkg-config --cflags --libs libpq) ||
+		fail "scripts/hand_in.c does not compile"
 }
