@@ -220,7 +220,7 @@ select keelson._random_bytes(1025);
 -- The keyring, as seen from inside.
 select key_id = 1 as key_1, is_primary, state, recorded_at is not null as recorded, retired_at, problem from keelson.keyring_status();
 select * from keelson._keyring_ready();
-select generation >= 1 as generation, loaded_at <= now() as loaded, is_locked, problem from keelson._keyring_state();
+select generation >= 1 as generation, loaded_at <= now() as loaded, is_locked is not null as knows_whether_locked, problem from keelson._keyring_state();
 -- A check value that is not the key's shows.
 begin;
 update keelson.keyring_keys set check_value = sha256('another key');
