@@ -83,7 +83,7 @@ server_settings() {
 		cron.log_run = on
 		max_connections = 200
 		max_worker_processes = 24
-		shared_buffers = $(bounded $((memory / 8)) 64 4096)MB
+		shared_buffers = $(bounded $((memory / 8)) 64 2048)MB
 		effective_cache_size = $(bounded $((memory / 2)) 128 65536)MB
 		maintenance_work_mem = $(bounded $((memory / 32)) 32 512)MB
 		max_wal_size = 2GB

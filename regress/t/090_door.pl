@@ -106,6 +106,10 @@ sub test_up
 	like($place->{said}, qr{running at http://127\.0\.0\.1:$place->{port}\b}, "$name: the URL is told");
 	is(() = $place->{said} =~ /^  (?:curl|make) /mg, 3, "$name: with three commands to try");
 	ok(ready($place), "$name: it is ready");
+	for my $command ($place->{said} =~ /^  (curl .*)/mg)
+	{
+		is(run($place, '/', "$command --fail-with-body"), 0, "$name: " . substr($command, 0, 40)) or diag $place->{said};
+	}
 
 	my @pids = (server_pid($place), gateway_pid($place));
 	my $began = time;

@@ -88,7 +88,7 @@ begin
     into workers
     from pg_stat_activity as a
     where a.backend_type like 'keelson %';
-    if to_regclass('cron.job') is not null then
+    if exists (select from pg_extension as e where e.extname = 'pg_cron') then
         cron := jsonb_build_object(
             'installed', true,
             'running', exists (select from pg_stat_activity as a where a.backend_type = 'pg_cron launcher')
