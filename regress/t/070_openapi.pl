@@ -9,7 +9,7 @@ use Test::More;
 my $keelson = KeelsonTest->new('openapi');
 my $gateway = $keelson->gateway(KEELSON_PUBLIC_URL => 'http://127.0.0.1:8080');
 my $reply = $gateway->get('/api/openapi.json');
-is($reply->{status}, 200, '/api/openapi.json') or BAIL_OUT($reply->{content});
+is($reply->{status}, 200, '/api/openapi.json') or die $reply->{content};
 like($reply->{headers}{'content-type'}, qr{^application/json}, 'is JSON');
 my $core = $reply->{json};
 like($core->{openapi}, qr/^3\.1\./, 'of version 3.1, without the envelope');
@@ -141,7 +141,7 @@ ok($whole->{paths}{'/api/product/fail'}{post}{responses}{409}, 'an error of the 
 is_deeply($whole->{paths}{'/api/product/echo'}{post}{security}, [], 'public');
 is_deeply($whole->{paths}{'/api/product/administer'}{get}{security}[0], { bearer => ['users.write'] }, 'or with the permission that is asked');
 $user = $keelson->user($gateway);
-call_all($whole, { email => $user->{email}, password => $user->{password}, token => $user->{token}, name => 'Ada', text => 'a text', how => 'not_found',
+call_all($whole, { email => $user->{email}, password => $user->{password}, token => $user->{token}, name => 'Ada', text => 'a text', how => 'teapot',
 	size => 10, count => 3, seconds => 0, colour => 'red', target => $user->{id}, onDay => '2025-01-15', atTime => '2025-01-15T00:00:00Z' });
 validate('with a product', $text);
 

@@ -7,6 +7,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "core/guc.h"
@@ -33,6 +34,9 @@ static const struct config_enum_entry environments[] = {
 void
 ks_guc_init(void)
 {
+	/* A server that has not loaded us at its start can only be told to: see ks_require_shmem(). */
+	GucContext at_start = process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP;
+
 	DefineCustomIntVariable("keelson.access_token_lifetime",
 							"How long an access token is good.",
 							"Its session is looked up at every request besides; clients refresh before this is over.",
@@ -48,7 +52,7 @@ ks_guc_init(void)
 	DefineCustomStringVariable("keelson.database",
 							   "The one database of the cluster that Keelson lives in.",
 							   "The background workers connect to it; elsewhere Keelson's functions refuse.",
-							   &ks_guc_database, "keelson", PGC_POSTMASTER, 0, NULL, NULL, NULL);
+							   &ks_guc_database, "keelson", at_start, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("keelson.environment",
 							 "Whether this is a development or a production installation.",
 							 "In development some replies carry what would otherwise be mailed.",
@@ -64,7 +68,7 @@ ks_guc_init(void)
 	DefineCustomIntVariable("keelson.password_hash_slots",
 							"How many passwords may be hashed at once.",
 							"0 means one less than the machine's cores, and at least one.",
-							&ks_guc_password_hash_slots, 0, 0, 64, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+							&ks_guc_password_hash_slots, 0, 0, 64, at_start, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.password_min_length",
 							"The fewest code points that a new password may have.",
 							"NIST SP 800-63B-4 asks for 15 where a password is the only factor.",

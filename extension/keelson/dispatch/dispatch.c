@@ -43,6 +43,7 @@
 #include "dispatch/permission.h"
 #include "dispatch/request.h"
 #include "dispatch/timeout.h"
+#include "secrets/keyring.h"
 
 /* What functions find who qualify nothing: they are meant to. */
 #define SEARCH_PATH "pg_catalog, pg_temp"
@@ -219,6 +220,8 @@ run(KsCall *call, MemoryContext cxt, KsRows **rows)
 		ks_reply_refuse(&call->reply, 404, "NOT_FOUND", "there is no such endpoint");
 		return;
 	}
+	/* A wrong keyring serves nobody, rather than failing row by row. */
+	ks_keyring_require();
 	for (int i = 0; i < lengthof(steps); i++)
 		if (!steps[i](call))
 			return;

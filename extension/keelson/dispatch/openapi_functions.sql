@@ -211,6 +211,8 @@ begin
                 when route.status = '204' then '{}'
                 when r.kind = 'watch' then '{"content": {"text/event-stream": {"schema": {"type": "string"}}}}'
                 when r.is_raw then '{"content": {"*/*": {}}}'
+                when r.kind = 'rows' then jsonb_build_object('content', jsonb_build_object('application/json', jsonb_build_object(
+                    'schema', jsonb_build_object('type', 'array', 'items', keelson._openapi_schema(route.returns)))))
                 else jsonb_build_object('content', jsonb_build_object('application/json',
                     jsonb_build_object('schema', keelson._openapi_envelope(route.returns, route.is_list))
                     || case
@@ -494,3 +496,20 @@ $$;
 comment on function keelson.openapi() is
     'The API as OpenAPI 3.1, read from the live catalogue: routes, arguments, domains, replies, errors and comments.';
 grant execute on function keelson.openapi() to keelson_app, keelson_admin;
+
+create or replace function keelson.openapi_document()
+returns keelson.reply
+language plpgsql
+stable
+as $$
+begin
+    return row(
+        200,
+        '{"Content-Type": "application/json", "Cache-Control": "no-cache", ":raw": true}'::pg_catalog.jsonb,
+        pg_catalog.convert_to(keelson.openapi()::pg_catalog.text, 'UTF8')
+    )::keelson.reply;
+end;
+$$;
+comment on function keelson.openapi_document() is
+    'This description of the API, as OpenAPI 3.1.';
+grant execute on function keelson.openapi_document() to keelson_app;
