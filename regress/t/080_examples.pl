@@ -1,7 +1,7 @@
 # Every command and example of the README and of docs/ is run. A fenced block is an example if its first word
 # after the fence is sql or sh; one that cannot be run here says so on the line before: <!-- not run: why -->.
-# A page's sql blocks run in order in one session as administrator; its sh blocks in one shell, with the
-# gateway's address in place of the default one.
+# A page's blocks run in order: sql as administrator; sh with the gateway's address in place of the default one,
+# and with the variables (in small letters) that the blocks before have set. The door's own commands have their own test.
 
 use strict;
 use warnings;
@@ -42,17 +42,16 @@ my $count = 0;
 for my $path (@pages)
 {
 	(my $name = $path) =~ s{^\Q$root\E/}{};
-	my @sql = blocks($path, 'sql');
-	my @sh = grep { $_->[1] !~ /^\s*(make|git|sudo|apt-get|systemctl)\b/m } blocks($path, 'sh');
-	next unless @sql || @sh;
+	my @blocks = grep { $_->[0] eq 'sql' || $_->[1] !~ /^\s*(make|git|sudo|apt-get|systemctl)\b/m } blocks($path, 'sql', 'sh');
+	next unless @blocks;
 	subtest $name => sub {
 		(my $short = $name) =~ s/[^a-z]+/_/gi;
 		my $keelson = KeelsonTest->new("docs_$short");
 		my $gateway = $keelson->gateway(KEELSON_ENV => 'development');
 		my $port = $gateway->port;
 		$gateway->post('/api/auth/register', { email => 'ada@example.com', password => 'correct horse battery staple' })
-			if !grep { $_->[1] =~ m{auth/register} } @sh;
-		for my $block (@sql, @sh)
+			if !grep { $_->[1] =~ m{auth/register.*ada.example}s } @blocks;
+		for my $block (@blocks)
 		{
 			my ($language, $text, $line) = @$block;
 			$count++;
@@ -66,7 +65,15 @@ for my $path (@pages)
 			{
 				$text =~ s/(?:127\.0\.0\.1|localhost):8080/127.0.0.1:$port/g;
 				my $script = File::Temp->new;
-				print $script "set -euo pipefail\ncd \"\$HOME\"\ncurl() { command curl --fail-with-body -sS \"\$\@\"; }\n$text";
+				print $script <<"END", $text, <<'END';
+set -euo pipefail
+cd "\$HOME"
+curl() { command curl --fail-with-body -sS "\$\@"; }
+[ ! -e variables ] || . ./variables
+END
+kept=$(compgen -v | grep -E '^[a-z][a-z0-9_]*$' || true)
+[ -z "$kept" ] || declare -p $kept >"$HOME/variables"
+END
 				close $script;
 				local $ENV{HOME} = $keelson->node->basedir;
 				local $ENV{PGHOST} = $keelson->node->host;
