@@ -4,8 +4,8 @@
  *
  * The call is repeated two seconds after its last answer, with the credential
  * of the request, so that a revocation ends the stream.  An event is sent when
- * the body has changed, a comment when nothing was for a while: only by writing
- * is it noticed that a client has gone.  What a client may not see any more ends
+ * the body has changed, a comment when nothing was for a while, which keeps
+ * proxies from closing the connection.  What a client may not see any more ends
  * the stream with an "error" event; what is wrong with the database does not.
  */
 #include "watch.h"
@@ -14,7 +14,9 @@
 #include "pool.h"
 #include "stream.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #define WATCHERS_MAX 256 /* of one loop */
 #define INTERVAL GW_SECONDS(2)
@@ -31,6 +33,7 @@ struct GwWatcher
 };
 
 static void call_again(struct GwTimer *timer);
+static bool is_client_gone(const struct GwRequest *request);
 static void call_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result);
 static bool take_answer(struct GwWatcher *watcher, const PGresult *result);
 static bool is_news(struct GwWatcher *watcher, struct GwSlice body);
@@ -93,10 +96,29 @@ call_again(struct GwTimer *timer)
 	struct GwWatcher *watcher = gw_container_of(timer, struct GwWatcher, timer);
 	struct GwRequest *request = watcher->request;
 
+	if (is_client_gone(request))
+	{
+		gw_stream_fail(request->stream);
+		return;
+	}
 	request->called_at = request->loop->now;
 	gw_http_expect(request->http, gw_answer_deadline(request));
 	gw_metrics_add(&request->loop->metrics, GW_COUNT_CALLS, 1);
 	gw_pool_submit(request->loop->pools[request->route->lane], &request->call);
+}
+
+/*
+ * Says whether the client has closed the connection, which the library does not
+ * see while it is suspended.  A reader of events has nothing to send, so that
+ * the end of what it sends is the end of it.
+ */
+static bool
+is_client_gone(const struct GwRequest *request)
+{
+	char byte;
+	ssize_t n = recvfrom(request->http->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT, NULL, NULL);
+
+	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
 static void
