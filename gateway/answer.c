@@ -258,6 +258,9 @@ row_reply(struct GwRequest *request, const PGresult *result)
 	}
 	if (request->route->kind == GW_KIND_WATCH && row.status == 200 && !request->is_head)
 	{
+		/* Others may have been let in while this one asked. */
+		if (!gw_watch_has_room(request->loop))
+			return gw_reply_refusal(&request->ask, GW_OVERLOADED, NULL, NULL, &request->note);
 		if (!gw_watch_begin(request, &row))
 			return NULL;
 		response = request->response;
