@@ -21,6 +21,13 @@ create table bench.totals (
     constraint totals_pkey primary key (user_id, month)
 );
 
+-- The tokens of the day, for pgbench.
+create table bench.tokens (
+    n int not null,
+    token text not null,
+    constraint tokens_pkey primary key (n)
+);
+
 alter table bench.events enable row level security;
 alter table bench.totals enable row level security;
 create policy own on bench.events
