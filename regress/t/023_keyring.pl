@@ -236,9 +236,12 @@ for my $process ([ 'the postmaster', slurp($node->data_dir . '/postmaster.pid') 
 		$target = wait_until(sub { $keelson->sql(q{select pid from pg_stat_activity where query like '%pg_sleep(60)%' and wait_event = 'PgSleep'}) });
 	}
 	my $core = $node->basedir . '/core';
-	my $made = `gcore -o $core $target 2>&1`;
+	my ($kilobytes) = slurp("/proc/$target/status") =~ /^VmSize:\s+(\d+)/m;
 	SKIP:
 	{
+		# A sanitizer maps terabytes, and the dump would hold them.
+		skip "$name is too large for a core dump", 2 if $kilobytes > 8 * 1024 * 1024;
+		my $made = `gcore -o $core $target 2>&1`;
 		skip "no core dump to be had of $name", 2 unless -s "$core.$target";
 		my $dump = slurp("$core.$target");
 		cmp_ok(index($dump, "cat $ring"), '>', 0, "a core dump of $name");
