@@ -297,9 +297,9 @@ begin
         case how
             when 'set_config' then perform set_config('keelson.user_id', target::text, true), set_config('keelson.current_user_id', target::text, true);
             when 'act_as' then perform keelson.act_as(target::text);
-            when 'role' then execute 'set local role postgres';
+            when 'role' then execute format('set local role %I', (select rolname from pg_roles where oid = 10));
             when 'reset' then execute 'reset role';
-            when 'session' then execute 'set session authorization postgres';
+            when 'session' then execute format('set session authorization %I', (select rolname from pg_roles where oid = 10));
             when 'dispatch' then perform keelson.dispatch(1, null, null, null, null);
             when 'discard' then execute 'discard all';
             when 'token' then perform keelson.jwt_sign(jsonb_build_object('sub', target), 'at+jwt');
