@@ -235,13 +235,6 @@ for my $process ([ 'the postmaster', slurp($node->data_dir . '/postmaster.pid') 
 		$backend = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('keelson'), '-c', "select keelson.seal('x', row('secret', null, null)); select pg_sleep(60)" ], '>', \$out, '2>', \$err);
 		$target = wait_until(sub { $keelson->sql(q{select pid from pg_stat_activity where query like '%pg_sleep(60)%' and wait_event = 'PgSleep'}) });
 	}
-	# A sanitizer's shadow memory would make it terabytes.
-	if ($ENV{KEELSON_TEST_GATEWAY_WRAPPER})
-	{
-		note "no core dump of $name under a checker";
-		$backend->kill_kill if $backend;
-		next;
-	}
 	my $core = $node->basedir . '/core';
 	my ($kilobytes) = slurp("/proc/$target/status") =~ /^VmSize:\s+(\d+)/m;
 	SKIP:
