@@ -80,13 +80,6 @@
 #define ks_json_lexer(text, len) makeJsonLexContextCstringLen(unconstify(char *, (text)), (len), PG_UTF8, true)
 #endif
 
-/* May the role execute the function? */
-#if PG_VERSION_NUM >= 160000
-#define ks_may_execute(function, role) (object_aclcheck(ProcedureRelationId, (function), (role), ACL_EXECUTE) == ACLCHECK_OK)
-#else
-#define ks_may_execute(function, role) (pg_proc_aclcheck((function), (role), ACL_EXECUTE) == ACLCHECK_OK)
-#endif
-
 /* Take a qualified name apart. */
 #if PG_VERSION_NUM >= 160000
 #define ks_name_list(name) stringToQualifiedNameList((name), NULL)

@@ -7,7 +7,6 @@
 #include <time.h>
 
 #include "fmgr.h"
-#include "utils/builtins.h"
 
 #include "core/uuid.h"
 
@@ -34,10 +33,28 @@ ks_uuid7(pg_uuid_t *out)
 	out->data[8] = 0x80 | (out->data[8] & 0x3f);
 }
 
+void
+ks_uuid_write(const pg_uuid_t *uuid, char out[KS_UUID_TEXT_LENGTH])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			*out++ = '-';
+		*out++ = digits[uuid->data[i] >> 4];
+		*out++ = digits[uuid->data[i] & 0x0F];
+	}
+}
+
 char *
 ks_uuid_string(const pg_uuid_t *uuid)
 {
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(uuid)));
+	char *text = palloc(KS_UUID_TEXT_LENGTH + 1);
+
+	ks_uuid_write(uuid, text);
+	text[KS_UUID_TEXT_LENGTH] = '\0';
+	return text;
 }
 
 PG_FUNCTION_INFO_V1(ks_uuid7_sql);

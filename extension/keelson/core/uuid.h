@@ -16,7 +16,10 @@
  */
 extern void ks_uuid7(pg_uuid_t *out);
 
-/* The UUID as text, palloc-ed. */
+#define KS_UUID_TEXT_LENGTH 36
+
+/* The UUID as text: into a buffer, without a terminator; and palloc-ed, with one. */
+extern void ks_uuid_write(const pg_uuid_t *uuid, char out[KS_UUID_TEXT_LENGTH]);
 extern char *ks_uuid_string(const pg_uuid_t *uuid);
 
 #endif /* KS_UUID_H */

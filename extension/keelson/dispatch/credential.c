@@ -57,8 +57,8 @@ is_token_shape(const KsCall *call)
 
 	if (call->token_len < 3 || memcmp(call->token, "eyJ", 3) != 0)
 		return false;
-	for (const char *at = call->token; at < end; at++)
-		dots += *at == '.';
+	for (const char *at = call->token; (at = memchr(at, '.', end - at)) != NULL; at++)
+		dots++;
 	return dots == 2;
 }
 

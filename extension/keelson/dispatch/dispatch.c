@@ -7,10 +7,11 @@
  * settings and the time limit are laid down again on every way out; an error
  * is thrown again after that.
  *
- * The function may change no state of the session: SECURITY_LOCAL_USERID_CHANGE
- * denies it SET ROLE and SET SESSION AUTHORIZATION, SECURITY_RESTRICTED_OPERATION
- * temporary tables, PREPARE, LISTEN, cursors that outlive it; settings it makes
- * are undone. The next request over this connection is another user's.
+ * The next request over this connection is another user's, so the function
+ * leaves nothing behind in the session: SET ROLE and SET SESSION AUTHORIZATION
+ * are denied to it, the settings it makes are undone, in the gateway's sessions
+ * its temporary tables end with the call. (SECURITY_RESTRICTED_OPERATION would
+ * deny more, deferred constraints among them.)
  */
 #include "postgres.h"
 
@@ -21,6 +22,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -63,13 +65,13 @@ static KsCall *current;
 static KsCall *make_call(FunctionCallInfo fcinfo);
 static void begin(KsCall *call, Before *before);
 static bool end(const Before *before);
+static bool take_steps(KsCall *call);
 static bool authenticate(KsCall *call);
 static bool within_body_limit(KsCall *call);
+static bool become_role(KsCall *call);
 static bool bind(KsCall *call);
 static void run(KsCall *call, MemoryContext cxt, KsRows **rows);
-static void call_as_role(KsCall *call, MemoryContext cxt, KsRows **rows);
-static void enter_settings(void);
-static void fire_deferred(KsCall *call);
+static void finish_call(void);
 static void name_request(void *arg);
 static Datum next_chunk(FunctionCallInfo fcinfo, KsCall *call, KsRows *rows);
 static Datum form_reply(FunctionCallInfo fcinfo, const KsReply *reply);
@@ -81,7 +83,8 @@ static bool (*const steps[])(KsCall *call) = {
 	ks_authorise,          /* role, permission, scope */
 	within_body_limit,     /* for callers other than the gateway */
 	ks_idempotency_begin,  /* was it done before */
-	bind,                  /* the arguments */
+	become_role,           /* from here on it is the endpoint's own code that runs */
+	bind,                  /* the arguments: domains' checks, defaults */
 };
 
 void
@@ -131,12 +134,15 @@ ks_dispatch(PG_FUNCTION_ARGS)
 	PG_CATCH();
 	{
 		bool timed_out = end(&before);
+		ErrorData *error;
+		int status;
 
-		MemoryContextSwitchTo(cxt);
 		if (call->route == NULL)
 			PG_RE_THROW();
-		ks_counter_add(call->route->counter, ks_failure_status(), &started);
-		ks_failure_rethrow(call, timed_out);
+		MemoryContextSwitchTo(cxt);
+		error = ks_failure_take(call, timed_out, &status);
+		ks_counter_add(call->route->counter, status, &started);
+		ReThrowError(error);
 	}
 	PG_END_TRY();
 	(void) end(&before);
@@ -214,6 +220,8 @@ end(const Before *before)
 static void
 run(KsCall *call, MemoryContext cxt, KsRows **rows)
 {
+	ErrorContextCallback context = {.previous = error_context_stack, .callback = name_request, .arg = call};
+
 	call->route = ks_route_find(call->route_id);
 	if (call->route == NULL)
 	{
@@ -222,12 +230,24 @@ run(KsCall *call, MemoryContext cxt, KsRows **rows)
 	}
 	/* A wrong keyring serves nobody, rather than failing row by row. */
 	ks_keyring_require();
+	error_context_stack = &context;
+	if (take_steps(call))
+	{
+		ks_invoke(call, cxt, rows);
+		finish_call();
+		if (call->is_keyed)
+			ks_idempotency_keep(call);
+	}
+	error_context_stack = context.previous;
+}
+
+static bool
+take_steps(KsCall *call)
+{
 	for (int i = 0; i < lengthof(steps); i++)
 		if (!steps[i](call))
-			return;
-	call_as_role(call, cxt, rows);
-	if (call->is_keyed)
-		ks_idempotency_keep(call);
+			return false;
+	return true;
 }
 
 static bool
@@ -252,6 +272,20 @@ within_body_limit(KsCall *call)
 	return ks_reply_refuse(&call->reply, 413, "PAYLOAD_TOO_LARGE", "the body is too large");
 }
 
+/* Act as the route's role, within the route's time, until the call ends. */
+static bool
+become_role(KsCall *call)
+{
+	KsRoleSwitch unused;
+
+	/* In the gateway's sessions it is so already. */
+	if (strcmp(namespace_search_path, SEARCH_PATH) != 0)
+		(void) set_config_option("search_path", SEARCH_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	ks_timeout_begin(call->route->timeout_ms);
+	ks_role_enter(&unused, call->route->role, 0);
+	return true;
+}
+
 static bool
 bind(KsCall *call)
 {
@@ -263,51 +297,25 @@ bind(KsCall *call)
 	return is_bound;
 }
 
-/* Call the function as the route's role, within the route's time. */
+/*
+ * Settle what the function has left to the end of the transaction or of the
+ * session. Deferred constraints are checked now, while their violation can
+ * still become the request's own error, and deferred triggers run as who
+ * caused them.
+ */
 static void
-call_as_role(KsCall *call, MemoryContext cxt, KsRows **rows)
+finish_call(void)
 {
-	ErrorContextCallback context = {.previous = error_context_stack, .callback = name_request, .arg = call};
-	KsRoleSwitch save;
-
-	error_context_stack = &context;
-	enter_settings();
-	ks_timeout_begin(call->route->timeout_ms);
-	ks_role_enter(&save, call->route->role, SECURITY_RESTRICTED_OPERATION);
-	ks_invoke(call, cxt, rows);
-	ks_role_leave(&save);
-	fire_deferred(call);
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		AfterTriggerSetState(makeNode(ConstraintsSetStmt));
+	/* The gateway's sessions are shared; a person's own temporary tables stay. */
+	if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) &&
+		is_member_of_role_nosuper(GetSessionUserId(), ks_role_oid(KS_ROLE_GATEWAY)))
+		ResetTempTableNamespace();
 	if (ks_timeout_end())
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("the call took longer than it may")));
-	error_context_stack = context.previous;
-}
-
-/* Pin the search path, unless it is so already, as it is in the gateway's sessions. */
-static void
-enter_settings(void)
-{
-	if (strcmp(namespace_search_path, SEARCH_PATH) != 0)
-		(void) set_config_option("search_path", SEARCH_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
-
-/*
- * Check deferred constraints now, while their violation can still become the
- * request's own error, and deferred triggers run as who caused them.
- */
-static void
-fire_deferred(KsCall *call)
-{
-	ConstraintsSetStmt *all;
-	KsRoleSwitch save;
-
-	if (!TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		return;
-	all = makeNode(ConstraintsSetStmt);
-	ks_role_enter(&save, call->route->role, 0);
-	AfterTriggerSetState(all);
-	ks_role_leave(&save);
 }
 
 /* Name the request in the log of what goes wrong in it. */

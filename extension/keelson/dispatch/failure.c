@@ -26,8 +26,8 @@ static const char *constraint_comment(const ErrorData *error);
 static const char *domain_comment(const ErrorData *error, Oid namespace);
 static void replace(ErrorData *error, int status, const char *code, const char *message);
 
-void
-ks_failure_rethrow(KsCall *call, bool timed_out)
+ErrorData *
+ks_failure_take(KsCall *call, bool timed_out, int *status)
 {
 	ErrorData *error = CopyErrorData();
 	Jsonb *headers;
@@ -38,10 +38,11 @@ ks_failure_rethrow(KsCall *call, bool timed_out)
 	soften(call, error);
 	headers = ks_reply_headers_jsonb(&call->reply);
 	error->datatype_name = headers != NULL ? JsonbToCString(NULL, &headers->root, VARSIZE(headers)) : NULL;
+	*status = ks_is_error(error->sqlerrcode) ? ks_error_status(error->sqlerrcode) : 500;
 	/* A client's fault is the gateway's to log, not the server's. */
-	if (ks_is_error(error->sqlerrcode) && ks_error_status(error->sqlerrcode) < 500)
+	if (*status < 500)
 		error->output_to_server = false;
-	ReThrowError(error);
+	return error;
 }
 
 /* Make what is the client's fault say so. */
@@ -117,12 +118,4 @@ replace(ErrorData *error, int status, const char *code, const char *message)
 	error->table_name = NULL;
 	error->column_name = NULL;
 	error->constraint_name = pstrdup(code);
-}
-
-int
-ks_failure_status(void)
-{
-	int sqlstate = geterrcode();
-
-	return ks_is_error(sqlstate) ? ks_error_status(sqlstate) : 500;
 }

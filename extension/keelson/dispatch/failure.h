@@ -7,17 +7,14 @@
 
 #include "postgres.h"
 
-#include "core/compat.h"
 #include "dispatch/call.h"
 
 /*
- * Throw the error that has just been caught again, as the gateway is to see
- * it. Called inside PG_CATCH, in the call's memory context. `timed_out`: the
- * route's time had passed.
+ * Take the error that has just been caught, as the gateway is to see it; the
+ * caller throws it again with ReThrowError(). Called inside PG_CATCH, in the
+ * call's memory context. `timed_out`: the route's time had passed. *status is
+ * the HTTP status that it comes to.
  */
-KS_NORETURN extern void ks_failure_rethrow(KsCall *call, bool timed_out);
-
-/* The HTTP status of the error that is being handled. */
-extern int ks_failure_status(void);
+extern ErrorData *ks_failure_take(KsCall *call, bool timed_out, int *status);
 
 #endif /* KS_FAILURE_H */

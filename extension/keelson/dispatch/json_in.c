@@ -167,8 +167,16 @@ KsJson
 ks_json_value(const char *text, int len)
 {
 	KsJson value = {KS_JSON_NULL};
+	const char *end = text + len;
+	const char *start = skip_space(text, end);
 
-	read_value(skip_space(text, text + len), text + len, &value);
+	/* Of a container it is known where it ends. */
+	while (end > start && strchr(" \t\r\n", end[-1]) != NULL)
+		end--;
+	if (start < end && (*start == '{' || *start == '['))
+		value = (KsJson){*start == '{' ? KS_JSON_OBJECT : KS_JSON_ARRAY, false, start, end - start};
+	else
+		read_value(start, end, &value);
 	return value;
 }
 

@@ -1,7 +1,7 @@
 /*
  * json_out.c
  *	  Write SQL values as JSON: names in camelCase, times as RFC 3339 in UTC,
- *	  numbers as numbers, bytes as base64, jsonb as it is.
+ *	  durations as ISO 8601, numbers as numbers, bytes as base64, jsonb as it is.
  *
  * A writer of a composite type remembers the type's columns together with the
  * identifier that the type cache gives to that state of the type, and looks
@@ -30,6 +30,7 @@
 #include "utils/uuid.h"
 
 #include "core/compat.h"
+#include "core/uuid.h"
 #include "dispatch/json_out.h"
 
 /* What a writer knows of the rows that it last wrote. */
@@ -71,6 +72,7 @@ static void write_timestamptz(KsWriter *writer, StringInfo out, Datum value);
 static void write_timestamp(KsWriter *writer, StringInfo out, Datum value);
 static void append_timestamp(StringInfo out, Timestamp timestamp, const char *zone);
 static void write_date(KsWriter *writer, StringInfo out, Datum value);
+static void write_interval(KsWriter *writer, StringInfo out, Datum value);
 static void write_json(KsWriter *writer, StringInfo out, Datum value);
 static void write_jsonb(KsWriter *writer, StringInfo out, Datum value);
 static void write_bytes(KsWriter *writer, StringInfo out, Datum value);
@@ -146,6 +148,9 @@ choose(KsWriter *writer, Oid type)
 			return;
 		case DATEOID:
 			writer->write = write_date;
+			return;
+		case INTERVALOID:
+			writer->write = write_interval;
 			return;
 		case JSONOID:
 			writer->write = write_json;
@@ -306,23 +311,11 @@ write_text(KsWriter *writer, StringInfo out, Datum value)
 static void
 write_uuid(KsWriter *writer, StringInfo out, Datum value)
 {
-	static const char digits[] = "0123456789abcdef";
-	const unsigned char *bytes = DatumGetUUIDP(value)->data;
-	char *to;
-
-	enlargeStringInfo(out, 38);
-	to = out->data + out->len;
-	*to++ = '"';
-	for (int i = 0; i < UUID_LEN; i++)
-	{
-		if (i == 4 || i == 6 || i == 8 || i == 10)
-			*to++ = '-';
-		*to++ = digits[bytes[i] >> 4];
-		*to++ = digits[bytes[i] & 0x0F];
-	}
-	*to++ = '"';
-	*to = '\0';
-	out->len += 38;
+	enlargeStringInfo(out, KS_UUID_TEXT_LENGTH + 2);
+	out->data[out->len] = '"';
+	ks_uuid_write(DatumGetUUIDP(value), out->data + out->len + 1);
+	out->data[out->len + KS_UUID_TEXT_LENGTH + 1] = '"';
+	out->len += KS_UUID_TEXT_LENGTH + 2;
 }
 
 static void
@@ -372,6 +365,18 @@ write_date(KsWriter *writer, StringInfo out, Datum value)
 	}
 	j2date(date + POSTGRES_EPOCH_JDATE, &year, &month, &day);
 	appendStringInfo(out, "\"%04d-%02d-%02d\"", year, month, day);
+}
+
+/* ISO 8601, whatever the session's intervalstyle. */
+static void
+write_interval(KsWriter *writer, StringInfo out, Datum value)
+{
+	struct pg_itm itm;
+	char text[MAXDATELEN + 1];
+
+	interval2itm(*DatumGetIntervalP(value), &itm);
+	EncodeInterval(&itm, INTSTYLE_ISO_8601, text);
+	ks_json_write_string(out, text, strlen(text));
 }
 
 static void

@@ -17,13 +17,15 @@ language plpgsql
 stable
 as $$
 begin
-    if keelson.permission_check(permission) is not true then
+    if keelson.current_actor() is null then
+        perform keelson.raise(401, 'UNAUTHENTICATED', 'sign in first');
+    elsif keelson.permission_check(permission) is not true then
         perform keelson.raise(403, 'FORBIDDEN', 'you may not do this');
     end if;
 end
 $$;
 comment on function keelson.permission_require(text) is
-    'Raise 403 unless keelson.permission_check(permission).';
+    'Raise 401 when nobody is known, 403 unless keelson.permission_check(permission).';
 grant execute on function keelson.permission_require(text) to keelson_app, keelson_admin;
 
 create or replace function keelson._user_find(who text)
@@ -39,7 +41,7 @@ begin
         where users.id = who::uuid and users.status <> 'deleted';
     else
         select emails.user_id into id from keelson.user_emails as emails
-        where emails.email = pg_catalog.lower(who);
+        where emails.email = pg_catalog.lower(who collate "C");
     end if;
     if id is null then
         perform keelson.raise(404, 'NOT_FOUND', pg_catalog.format('user "%s" does not exist', who), field => 'who');

@@ -61,7 +61,8 @@ on conflict do nothing;
 select keelson._user_policies('keelson.user_roles');
 select keelson._user_policies('keelson.idempotency_keys');
 
-create or replace view keelson.effective_routes as
+create or replace view keelson.effective_routes
+with (security_barrier = true) as
 select
     routes.id,
     routes.owner,

@@ -8,6 +8,8 @@
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
 #include "utils/typcache.h"
 
 #include "dispatch/json_out.h"
@@ -16,6 +18,11 @@
 static void add_header(KsReply *reply, const char *name, const JsonbValue *value);
 static JsonbValue string_value(const char *string);
 static void push_page(JsonbParseState **state, const KsReply *reply);
+static void take_headers(KsReply *reply, Jsonb *headers);
+static bool is_for_gateway(const KsHeader *header, bool is_unknown);
+static void check_header(const KsHeader *header);
+static void check_header_values(const char *name, const JsonbValue *array);
+static bool is_clean(const JsonbValue *value);
 
 void
 ks_reply_header(KsReply *reply, const char *name, const char *value)
@@ -173,9 +180,106 @@ ks_reply_take(KsReply *reply, Datum row)
 	value = GetAttributeByNum(header, 1, &is_null);
 	if (!is_null)
 		reply->status = DatumGetInt32(value);
+	if (reply->status < 200 || reply->status > 599)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the status of a reply is 200 to 599, not %d", reply->status)));
 	value = GetAttributeByNum(header, 2, &is_null);
 	if (!is_null)
-		ks_reply_headers(reply, DatumGetJsonbP(value));
+		take_headers(reply, DatumGetJsonbP(value));
 	value = GetAttributeByNum(header, 3, &is_null);
 	reply->body = is_null ? NULL : DatumGetByteaPP(value);
+}
+
+/*
+ * Take over the headers that a function has made: only such as may be sent.
+ * With a Content-Type of its own, the body goes out as it is. Names that begin
+ * with a colon are between the gateway and us: a function may say ":raw", and
+ * where nobody was known before, as at log-in, whose request it was.
+ */
+static void
+take_headers(KsReply *reply, Jsonb *headers)
+{
+	int before = reply->header_count;
+	int after = before;
+	bool is_unknown = true;
+
+	for (int i = 0; i < before; i++)
+		is_unknown &= strcmp(reply->headers[i].name, ":user") != 0;
+	ks_reply_headers(reply, headers);
+	for (int i = before; i < reply->header_count; i++)
+	{
+		KsHeader *header = &reply->headers[i];
+
+		if (header->name[0] == ':' && !is_for_gateway(header, is_unknown))
+			continue;
+		if (header->value.type == jbvNumeric)
+			header->value = string_value(DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(header->value.val.numeric))));
+		if (header->name[0] != ':')
+			check_header(header);
+		reply->headers[after++] = *header;
+	}
+	reply->header_count = after;
+	for (int i = before; i < after; i++)
+		if (pg_strcasecmp(reply->headers[i].name, "Content-Type") == 0)
+		{
+			ks_reply_flag(reply, ":raw");
+			break;
+		}
+}
+
+static bool
+is_for_gateway(const KsHeader *header, bool is_unknown)
+{
+	if (strcmp(header->name, ":raw") == 0)
+		return header->value.type == jbvBool;
+	return is_unknown && strcmp(header->name, ":user") == 0 && is_clean(&header->value);
+}
+
+/* Raise an error for a header that would break the reply's head. */
+static void
+check_header(const KsHeader *header)
+{
+	const JsonbValue *value = &header->value;
+
+	if (header->name[0] == '\0' ||
+		strspn(header->name, "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != strlen(header->name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not the name of a header", header->name)));
+	if (value->type == jbvBinary && JsonContainerIsArray(value->val.binary.data))
+		check_header_values(header->name, value);
+	else if (!is_clean(value))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("header \"%s\" is neither a string without control characters nor an array of such", header->name)));
+}
+
+static void
+check_header_values(const char *name, const JsonbValue *array)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(array->val.binary.data);
+	JsonbIteratorToken token;
+	JsonbValue value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+		if (token == WJB_ELEM && !is_clean(&value))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("header \"%s\" is neither a string without control characters nor an array of such", name)));
+}
+
+static bool
+is_clean(const JsonbValue *value)
+{
+	if (value->type != jbvString)
+		return false;
+	for (int i = 0; i < value->val.string.len; i++)
+	{
+		unsigned char c = value->val.string.val[i];
+
+		if ((c < ' ' && c != '\t') || c == 0x7F)
+			return false;
+	}
+	return true;
 }

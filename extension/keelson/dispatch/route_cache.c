@@ -61,7 +61,7 @@ static bool load_row(KsRoute *route, char **function, char **role);
 static char *column_text(KsRoute *route, int column);
 static int32 column_int(int column);
 static bool column_bool(int column);
-static void load_role(KsRoute *route, const char *name);
+static void check_role(KsRoute *route);
 static void load_function(KsRoute *route, const char *name);
 static Oid find_function(const char *name);
 static void load_result(KsRoute *route, Form_pg_proc function);
@@ -164,8 +164,9 @@ load(int32 id)
 		MemoryContextDelete(cxt);
 		return NULL;
 	}
-	load_role(route, role);
+	route->role = get_role_oid(role, false);
 	load_function(route, function);
+	check_role(route);
 	route->counter = ks_counter(id);
 	route->is_stale = invalidations != before;
 	/* From now on it outlives the call. */
@@ -244,25 +245,27 @@ column_bool(int column)
 }
 
 /*
- * Look the role up, and again refuse one that gets past the rules: it may have
- * been given rights since the route was registered.
+ * Refuse a role that gets past the rules once more, and one that may not call
+ * the function: its rights may have changed since the route was registered.
  */
 static void
-load_role(KsRoute *route, const char *name)
+check_role(KsRoute *route)
 {
-	static const KsRole refused[] = {KS_ROLE_OWNER, KS_ROLE_SYSTEM, KS_ROLE_ADMIN, KS_ROLE_JOBS, KS_ROLE_GATEWAY};
-	bool is_refused;
+	static KsPlan plan = {
+		.sql = "select keelson._route_role_check($1, $2, $3)",
+		.nargs = 3,
+		.argtypes = {TEXTOID, NAMEOID, OIDOID}};
+	Datum values[3];
+	KsRoleSwitch save;
 
-	route->role = get_role_oid(name, false);
-	/* Of a superuser, too, it is said that row-level security does not bind it. */
-	is_refused = has_bypassrls_privilege(route->role);
-	for (int i = 0; i < lengthof(refused); i++)
-		is_refused |= is_member_of_role_nosuper(route->role, ks_role_oid(refused[i]));
-	if (is_refused)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("endpoint \"%s\" may not run as role \"%s\"", route->name, name),
-				 errdetail("The role has been given rights that an endpoint must not have.")));
+	values[0] = CStringGetTextDatum(route->name);
+	values[1] = CStringGetDatum(GetUserNameFromId(route->role, false));
+	values[2] = ObjectIdGetDatum(route->function);
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
+	(void) ks_spi_execute(&plan, values, NULL, true, 1);
+	ks_role_leave(&save);
+	ks_spi_finish();
 }
 
 static void
@@ -276,10 +279,6 @@ load_function(KsRoute *route, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("function \"%s\" of endpoint \"%s\" does not exist, or more than once", name, route->name)));
-	if (!ks_may_execute(oid, route->role))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("role \"%s\" may not execute function \"%s\" of endpoint \"%s\"", GetUserNameFromId(route->role, false), name, route->name)));
 	route->function = oid;
 	route->function_hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(oid));
 	fmgr_info_cxt(oid, &route->call, route->cxt);

@@ -29,6 +29,7 @@ create table keelson.role_permissions (
 );
 comment on table keelson.role_permissions is
     'The permissions that each role holds.';
+create index role_permissions_permission_idx on keelson.role_permissions (permission);
 
 create table keelson.user_roles (
     user_id uuid not null,
@@ -99,6 +100,8 @@ comment on column keelson.routes.function is
     'The qualified name of the function, looked up when the route is first called.';
 comment on column keelson.routes.is_stale is
     'Set while an owner''s routes are applied anew: those that are not named again go.';
+
+create index routes_permission_idx on keelson.routes (permission);
 
 create table keelson.route_overrides (
     method text not null,
