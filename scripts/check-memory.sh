@@ -29,19 +29,20 @@ build_asan_first() {
 }
 
 # Put the checker before the server in the private PostgreSQL; not while
-# initdb makes a cluster, which takes none of our code.
+# initdb makes a cluster, which takes none of our code. The name stays, since
+# a restart goes by it.
 wrap_postgres() {
 	local program=$STAGE_BIN/postgres
 	mv "$program" "$program.plain"
 	{
 		# shellcheck disable=SC2016 # expanded by the wrapper
-		printf '#!/bin/sh\ncase "$1" in --boot|--check|--single|-V|-C|--describe-config) exec "$0.plain" "$@" ;; esac\n'
+		printf '#!/bin/bash\ncase "${1:-}" in --boot|--check|-V|--describe-config) exec -a "$0" "$0.plain" "$@" ;; esac\n'
 		if [ "$MODE" = asan ]; then
 			echo "export ASAN_OPTIONS='detect_leaks=0:exitcode=99:log_path=$REPORTS/server'"
 			echo "export UBSAN_OPTIONS='print_stacktrace=1:log_path=$REPORTS/server'"
 			echo "export LD_PRELOAD='$(gcc -print-file-name=libasan.so) $STAGE/tools/asan_first.so'"
 			# shellcheck disable=SC2016 # expanded by the wrapper
-			echo 'exec "$0.plain" "$@"'
+			echo 'exec -a "$0" "$0.plain" "$@"'
 		else
 			echo "exec valgrind -q --trace-children=yes --leak-check=full --show-leak-kinds=definite --log-file='$REPORTS/server.%p' \"\$0.plain\" \"\$@\""
 		fi
