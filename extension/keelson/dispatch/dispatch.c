@@ -78,13 +78,13 @@ static Datum form_reply(FunctionCallInfo fcinfo, const KsReply *reply);
 
 /* The steps before the call, in order; one that returns false has made the reply. */
 static bool (*const steps[])(KsCall *call) = {
-	authenticate,          /* credential, and the session's row: who is calling */
-	ks_csrf_step,          /* did a page of ours send it */
-	ks_authorise,          /* role, permission, scope */
-	within_body_limit,     /* for callers other than the gateway */
-	ks_idempotency_begin,  /* was it done before */
-	become_role,           /* from here on it is the endpoint's own code that runs */
-	bind,                  /* the arguments: domains' checks, defaults */
+	authenticate,         /* credential, and the session's row: who is calling */
+	ks_csrf_step,         /* did a page of ours send it */
+	ks_authorise,         /* role, permission, scope */
+	within_body_limit,    /* for callers other than the gateway */
+	ks_idempotency_begin, /* was it done before */
+	become_role,          /* from here on it is the endpoint's own code that runs */
+	bind,                 /* the arguments: domains' checks, defaults */
 };
 
 void

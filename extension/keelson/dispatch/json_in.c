@@ -39,6 +39,7 @@ static KsJsonActionResult note_name(void *state, char *name, bool isnull);
 static bool has_duplicate(CheckState *state);
 static int compare_names(const void *a, const void *b);
 static const char *read_value(const char *at, const char *end, KsJson *value);
+static KsJsonKind plain_kind(char first);
 static const char *skip_string(const char *at, const char *end, bool *is_escaped);
 static const char *skip_container(const char *at, const char *end);
 static const char *skip_space(const char *at, const char *end);
@@ -270,11 +271,28 @@ read_value(const char *at, const char *end, KsJson *value)
 			behind = at;
 			while (behind < end && strchr(" \t\r\n,:]}", *behind) == NULL)
 				behind++;
-			value->kind = first == 'n' ? KS_JSON_NULL : first == 't' ? KS_JSON_TRUE : first == 'f' ? KS_JSON_FALSE : KS_JSON_NUMBER;
+			value->kind = plain_kind(first);
 			break;
 	}
 	value->len = behind - at;
 	return behind;
+}
+
+/* What a value is that begins with this character and is no string, array or object. */
+static KsJsonKind
+plain_kind(char first)
+{
+	switch (first)
+	{
+		case 'n':
+			return KS_JSON_NULL;
+		case 't':
+			return KS_JSON_TRUE;
+		case 'f':
+			return KS_JSON_FALSE;
+		default:
+			return KS_JSON_NUMBER;
+	}
 }
 
 /* The place of the quote that ends the string, or `end`. */

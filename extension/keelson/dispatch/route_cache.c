@@ -58,6 +58,7 @@ static void forget_all(void);
 static void drop_route(Entry *entry);
 static KsRoute *load(int32 id);
 static bool load_row(KsRoute *route, char **function, char **role);
+static KsRouteKind kind_named(const char *name);
 static char *column_text(KsRoute *route, int column);
 static int32 column_int(int column);
 static bool column_bool(int column);
@@ -209,14 +210,21 @@ load_row(KsRoute *route, char **function, char **role)
 		route->rate_class = column_text(route, 9);
 		route->timeout_ms = column_int(10);
 		route->body_limit = column_int(11);
-		route->kind = strcmp(kind, "rows") == 0 ? KS_ROUTE_ROWS : strcmp(kind, "watch") == 0 ? KS_ROUTE_WATCH
-																							: KS_ROUTE_ONCE;
+		route->kind = kind_named(kind);
 		route->is_raw = column_bool(13);
 		route->status = column_int(14);
 		route->content_type = column_text(route, 15);
 	}
 	ks_spi_finish();
 	return found;
+}
+
+static KsRouteKind
+kind_named(const char *name)
+{
+	if (strcmp(name, "rows") == 0)
+		return KS_ROUTE_ROWS;
+	return strcmp(name, "watch") == 0 ? KS_ROUTE_WATCH : KS_ROUTE_ONCE;
 }
 
 /* A column's text, in the route's context; NULL for null. */
