@@ -115,6 +115,26 @@ truncate keelson.sessions;
 select status from pg_temp.ask(:private_id, :'ada_token');
 rollback;
 select status from pg_temp.ask(:private_id, :'ada_token');
+-- The row may move, and another row take its place.
+vacuum full keelson.sessions;
+select status from pg_temp.ask(:private_id, :'ada_token');
+update keelson.sessions set id = '10000000-0000-7000-8000-0000000000a2' where id = :ada_session;
+select status from pg_temp.ask(:private_id, :'ada_token');
+vacuum keelson.sessions;
+update keelson.sessions set last_seen_at = now() where id = :eve_session;
+update keelson.sessions set id = :ada_session where id = '10000000-0000-7000-8000-0000000000a2';
+select status from pg_temp.ask(:private_id, :'eve_token');
+select status from pg_temp.ask(:private_id, :'ada_token');
+begin;
+delete from keelson.sessions where id = :eve_session;
+select status from pg_temp.ask(:private_id, :'eve_token');
+savepoint before_end;
+update keelson.sessions set ended_at = now(), end_reason = 'logout' where id = :ada_session;
+select status from pg_temp.ask(:private_id, :'ada_token');
+rollback to before_end;
+select status from pg_temp.ask(:private_id, :'ada_token');
+rollback;
+select status from pg_temp.ask(:private_id, :'eve_token');
 
 -- Permissions.
 select status, body from pg_temp.ask(:read_id, :'ada_token');

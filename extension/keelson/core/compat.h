@@ -87,4 +87,18 @@
 #define ks_name_list(name) stringToQualifiedNameList(name)
 #endif
 
+/* Where a relation's files are: named anew in 16. */
+#if PG_VERSION_NUM >= 160000
+#define ks_relation_files(relation) ((relation)->rd_locator)
+#else
+#define ks_relation_files(relation) ((relation)->rd_node)
+#endif
+
+/* Begin a scan of a plain index; 18 asks for a place for statistics. */
+#if PG_VERSION_NUM >= 180000
+#define ks_index_beginscan(heap, index, snapshot, keys) index_beginscan((heap), (index), (snapshot), NULL, (keys), 0)
+#else
+#define ks_index_beginscan(heap, index, snapshot, keys) index_beginscan((heap), (index), (snapshot), (keys), 0)
+#endif
+
 #endif /* KS_COMPAT_H */
