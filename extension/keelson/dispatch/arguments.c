@@ -108,6 +108,8 @@ ks_arguments_bind(KsCall *call)
 	int count = call->route->argument_count;
 	KsFaults faults;
 
+	if (count == 0 && call->path_and_query == NULL && call->body_len == 0)
+		return true;
 	ks_faults_begin(&faults);
 	call->values = palloc0(sizeof(Datum) * Max(count, 1));
 	call->nulls = palloc0(sizeof(bool) * Max(count, 1));

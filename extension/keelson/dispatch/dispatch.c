@@ -350,8 +350,18 @@ next_chunk(FunctionCallInfo fcinfo, KsCall *call, KsRows *rows)
 static Datum
 form_reply(FunctionCallInfo fcinfo, const KsReply *reply)
 {
-	TupleDesc desc = lookup_rowtype_tupdesc(get_func_rettype(fcinfo->flinfo->fn_oid), -1);
-	Datum row = ks_reply_datum(reply, desc);
+	/* The type that keelson.dispatch() returns, once looked up; it can return no other. */
+	static Oid function, type;
+	TupleDesc desc;
+	Datum row;
+
+	if (function != fcinfo->flinfo->fn_oid)
+	{
+		type = get_func_rettype(fcinfo->flinfo->fn_oid);
+		function = fcinfo->flinfo->fn_oid;
+	}
+	desc = lookup_rowtype_tupdesc(type, -1);
+	row = ks_reply_datum(reply, desc);
 
 	ReleaseTupleDesc(desc);
 	return row;

@@ -41,6 +41,7 @@ static int compare_names(const void *a, const void *b);
 static const char *read_value(const char *at, const char *end, KsJson *value);
 static KsJsonKind plain_kind(char first);
 static const char *skip_string(const char *at, const char *end, bool *is_escaped);
+static const char *find(const char *at, const char *end, char c);
 static const char *skip_container(const char *at, const char *end);
 static const char *skip_space(const char *at, const char *end);
 
@@ -299,14 +300,28 @@ plain_kind(char first)
 static const char *
 skip_string(const char *at, const char *end, bool *is_escaped)
 {
+	const char *quote = find(at, end, '"');
+	const char *escape;
+
 	*is_escaped = false;
-	for (; at < end && *at != '"'; at++)
-		if (*at == '\\')
-		{
-			*is_escaped = true;
-			at++;
-		}
-	return Min(at, end);
+	while ((escape = find(at, quote, '\\')) < quote)
+	{
+		*is_escaped = true;
+		at = escape + 2;
+		/* Looked for again only where it was escaped: no byte is passed more than twice. */
+		if (at > quote)
+			quote = find(at, end, '"');
+	}
+	return quote;
+}
+
+/* The place of the character, or `end`. */
+static const char *
+find(const char *at, const char *end, char c)
+{
+	const char *found = at < end ? memchr(at, c, end - at) : NULL;
+
+	return found != NULL ? found : end;
 }
 
 /* The place behind the bracket that closes the one at `at`. */

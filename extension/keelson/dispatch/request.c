@@ -44,16 +44,20 @@ static const Member members[] = {
 	{"accept", offsetof(KsCaller, accept)},
 };
 
+static const char *end_string(char *copy, const KsJson *string);
 static Datum text_or_null(const char *string, bool *is_null);
 
 void
 ks_request_read(KsCaller *caller, const char *json, int len)
 {
-	KsJson whole = ks_json_value(json, len);
+	char *copy = palloc(len + 1);
+	KsJson whole;
 	KsJsonCursor cursor;
 	KsJson name, value;
 	int place = 0;
 
+	memcpy(copy, json, len);
+	whole = ks_json_value(copy, len);
 	if (whole.kind != KS_JSON_OBJECT)
 		return;
 	cursor = ks_json_open(&whole);
@@ -65,11 +69,21 @@ ks_request_read(KsCaller *caller, const char *json, int len)
 
 			if (!ks_json_equals(&name, member->name, strlen(member->name)))
 				continue;
-			*(const char **) ((char *) caller + member->offset) = ks_json_unescape(&value);
+			*(const char **) ((char *) caller + member->offset) = end_string(copy, &value);
 			place += i + 1;
 			break;
 		}
 	}
+}
+
+/* The string, terminated: inside the copy, where its closing quote was, if that will do. */
+static const char *
+end_string(char *copy, const KsJson *string)
+{
+	if (string->is_escaped)
+		return ks_json_unescape(string);
+	copy[string->start + string->len - copy] = '\0';
+	return string->start;
 }
 
 PG_FUNCTION_INFO_V1(ks_current_request);
