@@ -72,7 +72,7 @@ init_counter(KsCounter *counter)
 KsCounter *
 ks_counter(int32 route_id)
 {
-	for (int i = 0; i < COUNTERS; i++)
+	for (int i = 0; route_id > 0 && i < COUNTERS; i++)
 	{
 		KsCounter *counter = &shared->slots[(route_id + i) % COUNTERS];
 		uint32 known = pg_atomic_read_u32(&counter->route_id);

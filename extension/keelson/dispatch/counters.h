@@ -13,7 +13,7 @@ typedef struct KsCounter KsCounter;
 
 extern void ks_counters_init(void);
 
-/* The counter of a route; that of all others when the table is full. */
+/* The counter of a route; that of all others for 0, or when the table is full. */
 extern KsCounter *ks_counter(int32 route_id);
 
 /* Count a call that was answered with the status, 500 and more for errors. */

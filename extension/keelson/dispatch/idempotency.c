@@ -265,20 +265,17 @@ static void
 purge(void)
 {
 	static KsPlan plan = {
-		.sql = "delete from keelson.idempotency_keys as kept using ("
-			   "select expired.user_id, expired.key from keelson.idempotency_keys as expired "
-			   "where expired.expires_at <= pg_catalog.now() "
-			   "order by expired.expires_at limit $1 for update skip locked) as batch "
-			   "where kept.user_id = batch.user_id and kept.key = batch.key",
+		.sql = "select keelson._idempotency_keys_purge($1)",
 		.nargs = 1,
 		.argtypes = {INT4OID}};
 	Datum values[] = {Int32GetDatum(PURGE_BATCH)};
-	bool is_full;
+	bool is_null;
+	int purged;
 
 	ks_spi_connect();
 	(void) ks_spi_execute(&plan, values, NULL, false, 0);
-	is_full = SPI_processed == PURGE_BATCH;
+	purged = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
 	ks_spi_finish();
-	if (is_full)
+	if (purged == PURGE_BATCH)
 		ks_keeper_wake();
 }
