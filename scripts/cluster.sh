@@ -121,6 +121,7 @@ keelson_settings() {
 	done <<-END
 		KEELSON_APP_URL keelson.app_url
 		ALLOWED_ORIGINS keelson.allowed_origins
+		KEELSON_RATE_LIMITS keelson.rate_limits
 	END
 }
 

@@ -249,7 +249,7 @@ select t.name, i.indexrelid::regclass::text
 from tables as t
 join pg_index as i on i.indrelid = t.oid
 join pg_class as c on c.oid = i.indexrelid
-where c.relname !~ ('^' || t.relname || '_.*(pkey|key|idx)$')
+where c.relname !~ ('^' || t.relname || '_.*(pkey|key|idx|excl)$')
 order by 1, 2;
 
 -- Every foreign key of a user's table has an index to look it up by.
@@ -335,6 +335,9 @@ select name, pg_temp.request('PUT user/profile', '{"name": "Somebody"}', token, 
 from people
 order by name;
 select keelson.role_grant(id::text, 'support') from people;
+select keelson.rate_limit_override('api', 1000, who => id::text) from people;
+insert into keelson.rate_limit_violations (user_id, hour_at, ip_address, endpoint, name, is_shadow, refusals, first_at, last_at)
+select id, now(), '192.0.2.1', 'GET matrix', 'api', false, 1, now(), now() from people;
 
 create temporary table matrix (actor text, relation regclass, verb text, outcome text);
 grant select on people, user_tables to public;

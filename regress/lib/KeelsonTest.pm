@@ -83,7 +83,7 @@ sub wait_until
 }
 
 # A started cluster. Options: conf (more postgresql.conf), bare (no keelson in it at all),
-# unmigrated (created, not migrated), database (its name).
+# unmigrated (created, not migrated), database (its name), limits (rate limits hold for the tests' own requests).
 sub new
 {
 	my ($class, $name, %options) = @_;
@@ -104,7 +104,9 @@ sub new
 	return $self if $options{bare};
 	$node->safe_psql('postgres', "create database $self->{database}");
 	$self->install unless $options{uninstalled};
-	$self->migrate unless $options{uninstalled} || $options{unmigrated};
+	return $self if $options{uninstalled} || $options{unmigrated};
+	$self->migrate;
+	$self->sql("select keelson.network_exempt('127.0.0.0/8', 'tests')") unless $options{limits};
 	return $self;
 }
 

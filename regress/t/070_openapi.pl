@@ -52,6 +52,7 @@ sub call
 	for my $parameter (grep { !$_->{'$ref'} } @{ $operation->{parameters} || [] })
 	{
 		my $value = value_for($description, $parameter->{schema}, $parameter->{name}, $known);
+		$value =~ s/([^A-Za-z0-9._~-])/sprintf '%%%02X', ord $1/ge;
 		if ($parameter->{in} eq 'path') { $target =~ s/\{$parameter->{name}\}/$value/; }
 		elsif ($parameter->{required} || exists $known->{ $parameter->{name} }) { push @query, "$parameter->{name}=$value"; }
 	}

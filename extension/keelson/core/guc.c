@@ -22,14 +22,28 @@ char *ks_guc_keyring_file;
 int ks_guc_password_hash_slots;
 int ks_guc_password_min_length;
 char *ks_guc_public_url;
+int ks_guc_rate_limit_entries;
+bool ks_guc_rate_limits;
 int ks_guc_session_idle;
 int ks_guc_session_lifetime;
 int ks_guc_session_max;
+
+static bool check_rate_limits(bool *new_value, void **extra, GucSource source);
 
 static const struct config_enum_entry environments[] = {
 	{"development", KS_DEVELOPMENT, false},
 	{"production", KS_PRODUCTION, false},
 	{NULL, 0, false}};
+
+/* The environment is defined, and so has its value, before this. */
+static bool
+check_rate_limits(bool *new_value, void **extra, GucSource source)
+{
+	if (*new_value || ks_guc_environment != KS_PRODUCTION || source == PGC_S_DEFAULT)
+		return true;
+	GUC_check_errdetail("Rate limits cannot be off in production.");
+	return false;
+}
 
 void
 ks_guc_init(void)
@@ -77,6 +91,14 @@ ks_guc_init(void)
 							   "Where clients reach the gateway: issuer of tokens, base of OpenAPI and problem types.",
 							   "Without a slash at its end.",
 							   &ks_guc_public_url, "http://127.0.0.1:8080", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.rate_limit_entries",
+							"How many counters of rate limits shared memory has room for.",
+							"A quarter is kept for signing in and recovery. A counter in use takes 200 bytes, and 9 more for each request that it counts beyond 15.",
+							&ks_guc_rate_limit_entries, 65536, 4096, 16777216, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("keelson.rate_limits",
+							 "Whether rate limits hold.",
+							 "Off is for benchmarks, and refused in production.",
+							 &ks_guc_rate_limits, true, PGC_SIGHUP, 0, check_rate_limits, NULL, NULL);
 	DefineCustomIntVariable("keelson.session_idle",
 							"How long a session lasts without being refreshed.",
 							"Counted from the last refresh, or from the log-in.",

@@ -24,6 +24,8 @@ extern char *ks_guc_keyring_file;
 extern int ks_guc_password_hash_slots;
 extern int ks_guc_password_min_length;
 extern char *ks_guc_public_url;
+extern int ks_guc_rate_limit_entries;
+extern bool ks_guc_rate_limits;
 extern int ks_guc_session_idle;
 extern int ks_guc_session_lifetime;
 extern int ks_guc_session_max;

@@ -17,6 +17,7 @@
 #include "core/keeper.h"
 #include "core/shmem.h"
 #include "dispatch/dispatch.h"
+#include "limits/limits.h"
 #include "secrets/keyring.h"
 
 KS_MODULE_MAGIC;
@@ -31,6 +32,7 @@ static void (*const capabilities[])(void) = {
 	ks_identity_init,
 	ks_keeper_init,
 	ks_secrets_init,
+	ks_limits_init,
 	ks_dispatch_init,
 };
 

@@ -42,6 +42,7 @@
 #include "dispatch/failure.h"
 #include "dispatch/idempotency.h"
 #include "dispatch/invoke.h"
+#include "dispatch/limit.h"
 #include "dispatch/permission.h"
 #include "dispatch/request.h"
 #include "dispatch/timeout.h"
@@ -78,13 +79,15 @@ static Datum form_reply(FunctionCallInfo fcinfo, const KsReply *reply);
 
 /* The steps before the call, in order; one that returns false has made the reply. */
 static bool (*const steps[])(KsCall *call) = {
-	authenticate,         /* credential, and the session's row: who is calling */
-	ks_csrf_step,         /* did a page of ours send it */
-	ks_authorise,         /* role, permission, scope */
-	within_body_limit,    /* for callers other than the gateway */
-	ks_idempotency_begin, /* was it done before */
-	become_role,          /* from here on it is the endpoint's own code that runs */
-	bind,                 /* the arguments: domains' checks, defaults */
+	ks_limit_address_step, /* is the address blocked, or over its limits */
+	authenticate,          /* credential, and the session's row: who is calling */
+	ks_limit_caller_step,  /* all limits, decided and charged together */
+	ks_csrf_step,          /* did a page of ours send it */
+	ks_authorise,          /* role, permission, scope */
+	within_body_limit,     /* for callers other than the gateway */
+	ks_idempotency_begin,  /* was it done before */
+	become_role,           /* from here on it is the endpoint's own code that runs */
+	bind,                  /* the arguments: domains' checks, defaults */
 };
 
 void
@@ -146,6 +149,7 @@ ks_dispatch(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 	(void) end(&before);
+	ks_limit_headers(call);
 	ks_counter_add(call->route != NULL ? call->route->counter : ks_counter(0), call->reply.status, &started);
 	if (rows != NULL)
 		return next_chunk(fcinfo, call, rows);

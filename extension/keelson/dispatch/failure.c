@@ -20,6 +20,8 @@
 
 #include "core/error.h"
 #include "dispatch/failure.h"
+#include "dispatch/limit.h"
+#include "limits/limits.h"
 
 static void soften(KsCall *call, ErrorData *error);
 static const char *constraint_comment(const ErrorData *error);
@@ -36,6 +38,10 @@ ks_failure_take(KsCall *call, bool timed_out, int *status)
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && timed_out)
 		error->message = psprintf("canceling the call: endpoint \"%s\" may take %d ms", call->route->name, call->route->timeout_ms);
 	soften(call, error);
+	/* The gateway tries again, and one request counts once. */
+	if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE || error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
+		ks_limits_undo();
+	ks_limit_headers(call);
 	headers = ks_reply_headers_jsonb(&call->reply);
 	error->datatype_name = headers != NULL ? JsonbToCString(NULL, &headers->root, VARSIZE(headers)) : NULL;
 	*status = ks_is_error(error->sqlerrcode) ? ks_error_status(error->sqlerrcode) : 500;

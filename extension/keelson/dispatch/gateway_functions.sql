@@ -213,6 +213,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 select * from keelson._dispatch_metrics()
 union all
+select * from keelson._limits_metrics()
+union all
 select * from keelson._database_metrics()
 $$;
 comment on function keelson.gateway_metrics() is

@@ -88,7 +88,9 @@ select
     routes.description,
     coalesce(override.deprecated_at, routes.deprecated_at) as deprecated_at,
     coalesce(override.sunset_at, routes.sunset_at) as sunset_at,
-    routes.successor
+    routes.successor,
+    routes.rate_cost,
+    routes.rate_wait_ms
 from keelson.routes as routes
 left join keelson.route_overrides as override using (method, shape, version)
 where coalesce(override.is_enabled, true);

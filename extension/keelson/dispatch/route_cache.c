@@ -59,6 +59,7 @@ static void drop_route(Entry *entry);
 static KsRoute *load(int32 id);
 static bool load_row(KsRoute *route, char **function, char **role);
 static KsRouteKind kind_named(const char *name);
+static void load_limits(KsRoute *route);
 static char *column_text(KsRoute *route, int column);
 static int32 column_int(int column);
 static bool column_bool(int column);
@@ -181,7 +182,7 @@ load_row(KsRoute *route, char **function, char **role)
 {
 	static KsPlan plan = {
 		.sql = "select method, template, version, function, role, permission, scope, is_public, rate_class, "
-			   "timeout_ms, body_limit, kind, is_raw, status, content_types[1] "
+			   "timeout_ms, body_limit, kind, is_raw, status, content_types[1], rate_cost, rate_wait_ms "
 			   "from keelson.effective_routes where id = $1",
 		.nargs = 1,
 		.argtypes = {INT4OID}};
@@ -207,7 +208,7 @@ load_row(KsRoute *route, char **function, char **role)
 		route->scope = column_text(route, 7);
 		route->is_public = column_bool(8);
 		route->is_unsafe = strcmp(route->method, "GET") != 0;
-		route->rate_class = column_text(route, 9);
+		load_limits(route);
 		route->timeout_ms = column_int(10);
 		route->body_limit = column_int(11);
 		route->kind = kind_named(kind);
@@ -225,6 +226,16 @@ kind_named(const char *name)
 	if (strcmp(name, "rows") == 0)
 		return KS_ROUTE_ROWS;
 	return strcmp(name, "watch") == 0 ? KS_ROUTE_WATCH : KS_ROUTE_ONCE;
+}
+
+/* The class is one of those that the table's constraint names. */
+static void
+load_limits(KsRoute *route)
+{
+	(void) ks_rate_class_find(column_text(route, 9), &route->limits.rate_class);
+	route->limits.id = route->id;
+	route->limits.cost = column_int(16);
+	route->limits.wait_ms = column_int(17);
 }
 
 /* A column's text, in the route's context; NULL for null. */

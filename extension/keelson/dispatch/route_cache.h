@@ -13,6 +13,7 @@
 #include "dispatch/arguments.h"
 #include "dispatch/counters.h"
 #include "dispatch/json_out.h"
+#include "limits/limits.h"
 
 typedef enum KsRouteKind
 {
@@ -45,7 +46,7 @@ typedef struct KsRoute
 	bool is_unsafe; /* changes something, by its method */
 	bool is_raw;
 	const char *content_type; /* what a raw route sends; NULL: what fits the result */
-	const char *rate_class;
+	KsLimitsRoute limits;
 	int timeout_ms;
 	int body_limit;
 	KsRouteKind kind;

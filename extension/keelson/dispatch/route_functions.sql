@@ -16,6 +16,8 @@ create or replace function keelson.route(
     scope text default null,
     is_public boolean default false,
     rate_class text default 'general',
+    rate_cost integer default 1,
+    rate_wait interval default '0',
     timeout interval default '30 seconds',
     body_limit integer default 1048576,
     pool text default 'fast',
@@ -62,7 +64,7 @@ begin
     perform keelson._route_arguments_check(endpoint, wanted.template, target, is_raw);
     perform keelson._route_result_check(endpoint, kind, target);
     perform keelson._route_settings_check(
-        endpoint, wanted.method, permission, scope, is_public, rate_class, timeout, body_limit,
+        endpoint, wanted.method, permission, scope, is_public, rate_class, rate_cost, rate_wait, timeout, body_limit,
         pool, kind, is_raw, content_types, version, status, deprecated_at, sunset_at
     );
     wanted.role := role;
@@ -70,6 +72,8 @@ begin
     wanted.scope := scope;
     wanted.is_public := is_public;
     wanted.rate_class := rate_class;
+    wanted.rate_cost := rate_cost;
+    wanted.rate_wait_ms := extract(epoch from rate_wait) * 1000;
     wanted.timeout_ms := extract(epoch from timeout) * 1000;
     wanted.body_limit := body_limit;
     wanted.pool := pool;
@@ -94,13 +98,13 @@ begin
 end
 $$;
 comment on function keelson.route(
-    text, text, name, text, text, boolean, text, interval, integer, text, text, boolean, text[], text, integer,
-    regtype, text[], jsonb, timestamptz, timestamptz, text, text
+    text, text, name, text, text, boolean, text, integer, interval, interval, integer, text, text, boolean, text[],
+    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text
 ) is
     'Register an endpoint such as ''GET /hello/:name'' for a function, or change it; returns its id. It is served within a second, with the function''s comment as its documentation.';
 grant execute on function keelson.route(
-    text, text, name, text, text, boolean, text, interval, integer, text, text, boolean, text[], text, integer,
-    regtype, text[], jsonb, timestamptz, timestamptz, text, text
+    text, text, name, text, text, boolean, text, integer, interval, interval, integer, text, text, boolean, text[],
+    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text
 ) to keelson_admin;
 
 create or replace function keelson.route_remove(endpoint text, version text default 'v1')
@@ -464,6 +468,8 @@ create or replace function keelson._route_settings_check(
     scope text,
     is_public boolean,
     rate_class text,
+    rate_cost integer,
+    rate_wait interval,
     timeout interval,
     body_limit integer,
     pool text,
@@ -491,16 +497,18 @@ begin
         (3, scope !~ '^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$', 'scope is not one such as usage.write'),
         (4, is_public and coalesce(permission, scope) is not null, 'a public endpoint can demand neither permission nor scope'),
         (5, rate_class not in ('general', 'api', 'auth', 'reset'), 'rate_class is not general, api, auth or reset'),
-        (6, timeout < '1 millisecond' or timeout > '1 hour', 'timeout is not between 1 millisecond and 1 hour'),
-        (7, body_limit not between 0 and 10485760, 'body_limit is not between 0 and 10485760'),
-        (8, pool not in ('fast', 'slow', 'upstream'), 'pool is not fast, slow or upstream'),
-        (9, kind not in ('once', 'rows', 'watch'), 'kind is not once, rows or watch'),
-        (10, kind in ('rows', 'watch') and method <> 'GET', format('an endpoint of kind %s has the method GET', kind)),
-        (11, content_types is not null and not is_raw, 'content_types are for raw endpoints; the others take JSON'),
-        (12, status not between 200 and 299, 'status is not between 200 and 299'),
-        (13, sunset_at is not null and (deprecated_at is null or sunset_at < deprecated_at),
+        (6, rate_cost not between 1 and 1000000, 'rate_cost is not between 1 and 1000000'),
+        (7, rate_wait not between '0' and '30 seconds', 'rate_wait is not between 0 and 30 seconds'),
+        (8, timeout < '1 millisecond' or timeout > '1 hour', 'timeout is not between 1 millisecond and 1 hour'),
+        (9, body_limit not between 0 and 10485760, 'body_limit is not between 0 and 10485760'),
+        (10, pool not in ('fast', 'slow', 'upstream'), 'pool is not fast, slow or upstream'),
+        (11, kind not in ('once', 'rows', 'watch'), 'kind is not once, rows or watch'),
+        (12, kind in ('rows', 'watch') and method <> 'GET', format('an endpoint of kind %s has the method GET', kind)),
+        (13, content_types is not null and not is_raw, 'content_types are for raw endpoints; the others take JSON'),
+        (14, status not between 200 and 299, 'status is not between 200 and 299'),
+        (15, sunset_at is not null and (deprecated_at is null or sunset_at < deprecated_at),
             'sunset_at does not come after deprecated_at'),
-        (14, is_public is null or rate_class is null or timeout is null or body_limit is null or pool is null
+        (16, is_public is null or rate_class is null or rate_cost is null or rate_wait is null or timeout is null or body_limit is null or pool is null
             or kind is null or is_raw is null or version is null or status is null,
             'a setting without which an endpoint cannot be is null')
     ) as faults (place, is_fault, message)
@@ -513,7 +521,8 @@ begin
 end
 $$;
 comment on function keelson._route_settings_check(
-    text, text, text, text, boolean, text, interval, integer, text, text, boolean, text[], text, integer, timestamptz, timestamptz
+    text, text, text, text, boolean, text, integer, interval, interval, integer, text, text, boolean, text[], text, integer,
+    timestamptz, timestamptz
 ) is
     'Refuse settings of an endpoint that are out of range or contradict each other.';
 
@@ -529,12 +538,13 @@ begin
     if existing.id is null then
         insert into keelson.routes (
             owner, method, template, shape, version, function, role, permission, scope, is_public, rate_class,
-            timeout_ms, body_limit, pool, kind, is_raw, content_types, status, returns, errors, examples,
+            rate_cost, rate_wait_ms, timeout_ms, body_limit, pool, kind, is_raw, content_types, status, returns, errors, examples,
             description, deprecated_at, sunset_at, successor
         )
         values (
             wanted.owner, wanted.method, wanted.template, wanted.shape, wanted.version, wanted.function, wanted.role, wanted.permission,
-            wanted.scope, wanted.is_public, wanted.rate_class, wanted.timeout_ms, wanted.body_limit, wanted.pool, wanted.kind,
+            wanted.scope, wanted.is_public, wanted.rate_class, wanted.rate_cost, wanted.rate_wait_ms, wanted.timeout_ms,
+            wanted.body_limit, wanted.pool, wanted.kind,
             wanted.is_raw, wanted.content_types, wanted.status, wanted.returns, wanted.errors, wanted.examples,
             wanted.description, wanted.deprecated_at, wanted.sunset_at, wanted.successor
         )
@@ -557,6 +567,8 @@ begin
             scope = wanted.scope,
             is_public = wanted.is_public,
             rate_class = wanted.rate_class,
+            rate_cost = wanted.rate_cost,
+            rate_wait_ms = wanted.rate_wait_ms,
             timeout_ms = wanted.timeout_ms,
             body_limit = wanted.body_limit,
             pool = wanted.pool,

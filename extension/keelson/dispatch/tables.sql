@@ -141,3 +141,14 @@ comment on column keelson.idempotency_keys.fingerprint is
 comment on column keelson.idempotency_keys.reply is
     'The reply, sealed under the user''s key since it may hold secrets.';
 create index idempotency_keys_expires_at_idx on keelson.idempotency_keys (expires_at);
+
+-- migration 2: what a request costs, and how long it may wait
+alter table keelson.routes
+    add column rate_cost integer not null default 1,
+    add column rate_wait_ms integer not null default 0,
+    add constraint routes_rate_cost_check check (rate_cost between 1 and 1000000),
+    add constraint routes_rate_wait_ms_check check (rate_wait_ms between 0 and 30000);
+comment on column keelson.routes.rate_cost is
+    'As how many requests rate limits count one of this endpoint.';
+comment on column keelson.routes.rate_wait_ms is
+    'How long the gateway may hold a request that is over a rate limit, instead of refusing it.';

@@ -461,6 +461,8 @@ begin
     if not keelson._user_lock(credential.user_id, credential.changed_at) then
         return keelson._login_refusal();
     end if;
+    -- Who knows the password has not been guessing.
+    perform keelson._rate_limit_refund('auth');
     return keelson._session_reply(
         keelson._session_open(
             credential.user_id,
