@@ -71,6 +71,7 @@ static void write_uuid(KsWriter *writer, StringInfo out, Datum value);
 static void write_timestamptz(KsWriter *writer, StringInfo out, Datum value);
 static void write_timestamp(KsWriter *writer, StringInfo out, Datum value);
 static void append_timestamp(StringInfo out, Timestamp timestamp, const char *zone);
+static void append_padded(StringInfo out, char before, int number, int digits);
 static void write_date(KsWriter *writer, StringInfo out, Datum value);
 static void write_interval(KsWriter *writer, StringInfo out, Datum value);
 static void write_json(KsWriter *writer, StringInfo out, Datum value);
@@ -342,14 +343,31 @@ append_timestamp(StringInfo out, Timestamp timestamp, const char *zone)
 		appendStringInfoString(out, "null");
 		return;
 	}
-	appendStringInfo(out, "\"%04d-%02d-%02dT%02d:%02d:%02d", tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	append_padded(out, '"', tm.tm_year, 4);
+	append_padded(out, '-', tm.tm_mon, 2);
+	append_padded(out, '-', tm.tm_mday, 2);
+	append_padded(out, 'T', tm.tm_hour, 2);
+	append_padded(out, ':', tm.tm_min, 2);
+	append_padded(out, ':', tm.tm_sec, 2);
 	if (fraction != 0)
 	{
-		appendStringInfo(out, ".%06d", (int) fraction);
+		append_padded(out, '.', fraction, 6);
 		while (out->data[out->len - 1] == '0')
-			out->data[--out->len] = '\0';
+			out->len--;
 	}
-	appendStringInfo(out, "%s\"", zone);
+	appendStringInfoString(out, zone);
+	appendStringInfoCharMacro(out, '"');
+}
+
+/* Append a number of at least so many digits behind the character, without printf's machine. */
+static void
+append_padded(StringInfo out, char before, int number, int digits)
+{
+	enlargeStringInfo(out, MAXINT8LEN);
+	out->data[out->len++] = before;
+	if (number < 0)
+		out->data[out->len++] = '-';
+	out->len = pg_ultostr_zeropad(out->data + out->len, abs(number), digits) - out->data;
 }
 
 static void
@@ -364,7 +382,10 @@ write_date(KsWriter *writer, StringInfo out, Datum value)
 		return;
 	}
 	j2date(date + POSTGRES_EPOCH_JDATE, &year, &month, &day);
-	appendStringInfo(out, "\"%04d-%02d-%02d\"", year, month, day);
+	append_padded(out, '"', year, 4);
+	append_padded(out, '-', month, 2);
+	append_padded(out, '-', day, 2);
+	appendStringInfoCharMacro(out, '"');
 }
 
 /* ISO 8601, whatever the session's intervalstyle. */

@@ -110,68 +110,27 @@ comment on column keelson.profile.member_since is 'When the user came.';
 
 create or replace function keelson.user_get(id uuid)
 returns keelson.user_object
-language plpgsql
+language c
 stable
-as $$
-declare
-    found_user keelson.user_object;
-begin
-    select
-        u.id,
-        u.email,
-        u.email_verified_at is not null,
-        u.name,
-        null::pg_catalog.text,
-        u.preferences,
-        'user'::pg_catalog.text operator(pg_catalog.||) array(
-            select r.role::pg_catalog.text
-            from keelson.user_roles as r
-            where r.user_id operator(pg_catalog.=) u.id and r.role operator(pg_catalog.<>) 'user'
-            order by r.role
-        ),
-        u.created_at
-    into found_user
-    from keelson.users as u
-    where u.id operator(pg_catalog.=) user_get.id and u.status operator(pg_catalog.<>) 'deleted';
-    if user_get.id is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    elsif found_user.id is null then
-        perform keelson.raise(404, 'NOT_FOUND', 'there is no such user');
-    end if;
-    return found_user;
-end
-$$;
+as 'MODULE_PATHNAME', 'ks_user_get';
 comment on function keelson.user_get(uuid) is
     'The user with this id, as far as the caller may see it.';
 grant execute on function keelson.user_get(uuid) to keelson_app, keelson_admin;
 
 create or replace function keelson.auth_me()
 returns keelson.user_object
-language plpgsql
+language c
 stable
-as $$
-begin
-    return keelson.user_get(keelson.current_user_id());
-end
-$$;
+as 'MODULE_PATHNAME', 'ks_auth_me';
 comment on function keelson.auth_me() is
     'The user who is signed in.';
 grant execute on function keelson.auth_me() to keelson_app;
 
 create or replace function keelson.user_profile()
 returns keelson.profile
-language plpgsql
+language c
 stable
-as $$
-declare
-    profile keelson.profile;
-begin
-    profile."user" := keelson.user_get(keelson.current_user_id());
-    profile.member_since := (profile."user").created_at;
-    return profile;
-end
-$$;
+as 'MODULE_PATHNAME', 'ks_user_profile';
 comment on function keelson.user_profile() is
     'The profile of the user who is signed in.';
 grant execute on function keelson.user_profile() to keelson_app;
