@@ -120,8 +120,8 @@ select pg_temp.sleep(:unset_id, 30);
 -- The limit ends with the call.
 select pg_temp.sleep(:sleep_id, 0), pg_sleep(0.3);
 -- The server's own limit stays in force beside it.
-set statement_timeout = 50;
 select keelson.route('POST regress-sleep', 'regress_errors.sleep', is_public => true, timeout => '1 hour') = :sleep_id as same;
+set statement_timeout = 50;
 select pg_temp.sleep(:sleep_id, 30);
 reset statement_timeout;
 
