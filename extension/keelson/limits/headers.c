@@ -9,14 +9,18 @@
  */
 #include "postgres.h"
 
-#include "common/base64.h"
-#include "lib/stringinfo.h"
+#include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "limits/request.h"
+#include "secrets/crypto.h"
 
 #define US_PER_SECOND INT64CONST(1000000)
+#define UNIX_EPOCH_US ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
+
+/* Room for what a header says of one limit: its name, two numbers, its partition key. */
+#define ITEM_SIZE (KS_LIMIT_NAME_LENGTH + 2 * MAXINT8LEN + 64)
 
 /* Above this window a reply does not offer all that is left at once, */
 #define LONG_WINDOW_US (3600 * US_PER_SECOND)
@@ -31,11 +35,12 @@ static bool is_shown(const KsLimitsState *state, int i);
 static int most_pressing(const KsLimitsState *state);
 static int64 reset_us(const KsLimitsState *state, int i);
 static int64 seconds(int64 us);
-static void append_number(StringInfo out, int64 number);
-static char *number_text(int64 number);
-static char *limits_text(const KsLimitsState *state);
-static char *policies_text(const KsLimitsState *state);
-static void append_partition_key(StringInfo out, const uint8 *key);
+static const char *number_text(int64 number);
+static char *put(char *at, const char *text);
+static char *put_number(char *at, int64 number);
+static char *put_partition_key(char *at, const uint8 *key);
+static const char *limits_text(const KsLimitsState *state);
+static const char *policies_text(const KsLimitsState *state);
 static int64 offered(const KsLimitRequest *request, const KsLimitDecision *decision, int64 until);
 static int64 hold_ms(const KsLimitsState *state);
 
@@ -48,7 +53,8 @@ ks_limits_headers(KsLimitsHeader headers[KS_LIMITS_HEADERS])
 
 	if (pressing >= 0)
 	{
-		int64 now = (GetCurrentTimestamp() + ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY));
+		/* The decision was made as the statement began, and its times count from there. */
+		int64 now = GetCurrentStatementStartTimestamp() + UNIX_EPOCH_US;
 
 		headers[count++] = (KsLimitsHeader){"X-RateLimit-Limit", number_text(state->requests[pressing].most)};
 		headers[count++] = (KsLimitsHeader){"X-RateLimit-Remaining", number_text(state->decisions[pressing].remaining)};
@@ -107,15 +113,7 @@ seconds(int64 us)
 	return (us + US_PER_SECOND - 1) / US_PER_SECOND;
 }
 
-static void
-append_number(StringInfo out, int64 number)
-{
-	char text[MAXINT8LEN + 1];
-
-	appendBinaryStringInfo(out, text, pg_lltoa(number, text));
-}
-
-static char *
+static const char *
 number_text(int64 number)
 {
 	char *text = palloc(MAXINT8LEN + 1);
@@ -124,60 +122,82 @@ number_text(int64 number)
 	return text;
 }
 
+/* Write at a place that has room; return the place behind. */
 static char *
+put(char *at, const char *text)
+{
+	size_t len = strlen(text);
+
+	memcpy(at, text, len);
+	return at + len;
+}
+
+static char *
+put_number(char *at, int64 number)
+{
+	return at + pg_lltoa(number, at);
+}
+
+/* In base64 with its two other signs; a length divisible by three needs no padding. */
+static char *
+put_partition_key(char *at, const uint8 *key)
+{
+	char *end;
+
+	at = put(at, ";pk=:");
+	end = at + ks_base64url_encode(key, KS_PARTITION_KEY_LENGTH, at);
+	for (; at < end; at++)
+		*at = *at == '-' ? '+' : *at == '_' ? '/'
+											: *at;
+	*at++ = ':';
+	return at;
+}
+
+static const char *
 limits_text(const KsLimitsState *state)
 {
-	StringInfoData out;
+	char *text = palloc(state->count * ITEM_SIZE + 1);
+	char *at = text;
 
-	initStringInfo(&out);
 	for (int i = 0; i < state->count; i++)
 	{
 		int64 until = seconds(reset_us(state, i));
 
 		if (!is_shown(state, i))
 			continue;
-		appendStringInfoString(&out, out.len > 0 ? ", \"" : "\"");
-		appendStringInfoString(&out, state->items[i].name);
-		appendStringInfoString(&out, "\";r=");
-		append_number(&out, offered(&state->requests[i], &state->decisions[i], until));
-		appendStringInfoString(&out, ";t=");
-		append_number(&out, until);
-		append_partition_key(&out, state->items[i].partition_key);
+		at = put(at, at > text ? ", \"" : "\"");
+		at = put(at, state->items[i].name);
+		at = put(at, "\";r=");
+		at = put_number(at, offered(&state->requests[i], &state->decisions[i], until));
+		at = put(at, ";t=");
+		at = put_number(at, until);
+		at = put_partition_key(at, state->items[i].partition_key);
 	}
-	return out.data;
+	*at = '\0';
+	return text;
 }
 
-static char *
+static const char *
 policies_text(const KsLimitsState *state)
 {
-	StringInfoData out;
+	char *text = palloc(state->count * ITEM_SIZE + 1);
+	char *at = text;
 
-	initStringInfo(&out);
 	for (int i = 0; i < state->count; i++)
 	{
 		if (!is_shown(state, i))
 			continue;
-		appendStringInfoString(&out, out.len > 0 ? ", \"" : "\"");
-		appendStringInfoString(&out, state->items[i].name);
-		appendStringInfoString(&out, "\";q=");
-		append_number(&out, state->requests[i].most);
-		appendStringInfoString(&out, ";w=");
-		append_number(&out, seconds(state->requests[i].window_us));
-		appendStringInfoString(&out, ";qu=\"requests\"");
-		append_partition_key(&out, state->items[i].partition_key);
+		at = put(at, at > text ? ", \"" : "\"");
+		at = put(at, state->items[i].name);
+		at = put(at, "\";q=");
+		at = put_number(at, state->requests[i].most);
+		at = put(at, ";w=");
+		at = put_number(at, seconds(state->requests[i].window_us));
+		at = put(at, ";qu=\"requests\"");
+		at = put_partition_key(at, state->items[i].partition_key);
 	}
-	return out.data;
-}
-
-static void
-append_partition_key(StringInfo out, const uint8 *key)
-{
-	char text[(KS_PARTITION_KEY_LENGTH + 2) / 3 * 4];
-
-	pg_b64_encode((const char *) key, KS_PARTITION_KEY_LENGTH, text, sizeof(text));
-	appendStringInfoString(out, ";pk=:");
-	appendBinaryStringInfo(out, text, sizeof(text));
-	appendStringInfoChar(out, ':');
+	*at = '\0';
+	return text;
 }
 
 /*
