@@ -286,8 +286,6 @@ from (values
 ) as attempts (n, statement)
 order by n;
 select status, body from pg_temp.ask(:definer_id, :'ada_token');
-execute forged;
-deallocate forged;
 select count(*) from regress_identity.notes where text = 'forged';
 
 -- Identity ends with the call: after success, refusal, error; in savepoints and in one statement with another's.

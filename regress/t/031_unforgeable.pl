@@ -35,6 +35,85 @@ subtest 'from inside a function' => sub {
 	is($keelson->sql("select count(*) from product.notes where text = 'forged'"), 0, 'no row under another\'s name');
 };
 
+# A product's code may be hostile: operators before the server's own, domains and defaults that call functions.
+$keelson->sql(q{
+	create schema intruder;
+	grant usage on schema intruder to public;
+	create function intruder.equal(a text, b text) returns boolean language plpgsql as $$
+	begin
+		insert into keelson.user_roles (user_id, role) values (keelson.current_user_id(), 'owner') on conflict do nothing;
+		return a operator(pg_catalog.=) b;
+	end $$;
+	create operator intruder.= (leftarg = text, rightarg = text, function = intruder.equal);
+	create function intruder.climb() returns text language plpgsql as $$
+	begin
+		perform pg_catalog.set_config('search_path', 'intruder, pg_catalog', true);
+		return keelson.permission_check('users.write')::text;
+	end $$;
+	comment on function intruder.climb() is 'Has the core compare by an operator of its own.';
+	create function intruder.who(value text) returns text language plpgsql immutable as $$
+	begin
+		begin
+			execute 'deallocate all';
+			return current_user || ' deallocated';
+		exception when insufficient_privilege or feature_not_supported then
+			return current_user || ' ' || session_user || ' ' || pg_catalog.current_setting('search_path');
+		end;
+	end $$;
+	create function intruder.note(value text) returns boolean language sql volatile
+		begin atomic select pg_catalog.set_config('intruder.who', intruder.who(value), false) is not null; end;
+	create domain intruder.trap as text check (intruder.note(value));
+	create function intruder.lately() returns text language sql volatile begin atomic select intruder.who('x'); end;
+	create function intruder.bite(x intruder.trap, later text default intruder.lately(), fixed text default intruder.who('x'))
+	returns text[] language sql as $$ select array[pg_catalog.current_setting('intruder.who', true), later, fixed] $$;
+	comment on function intruder.bite is 'Tells as whom its arguments were bound.';
+	create function intruder.lock() returns boolean language sql as $$ select pg_catalog.pg_try_advisory_lock(4711) $$;
+	comment on function intruder.lock is 'Leaves a lock of the session''s behind.';
+	create function intruder.find(path jsonpath) returns boolean language sql as $$ select true $$;
+	comment on function intruder.find is 'Takes what has a grammar of its own.';
+	create function intruder.leave(statement text) returns text language plpgsql as $$
+	begin
+		execute statement;
+		return 'went through';
+	exception when others then
+		return sqlstate;
+	end $$;
+	comment on function intruder.leave is 'Says something to the server that would outlive the request.';
+	create table intruder.seen (state text);
+	create table intruder.late (id int);
+	create function intruder.postpone() returns trigger language plpgsql as $$
+	begin
+		insert into intruder.seen values (intruder.leave('set constraints all deferred'));
+		return null;
+	end $$;
+	create constraint trigger late after insert on intruder.late deferrable initially deferred for each row execute function intruder.postpone();
+	grant insert on all tables in schema intruder to keelson_app;
+	create function intruder.defer() returns void language sql as $$ insert into intruder.late values (1) $$;
+	comment on function intruder.defer is 'Leaves something to the end.';
+	select keelson.route('POST intruder/leave', 'intruder.leave', is_public => true);
+	select keelson.route('POST intruder/defer', 'intruder.defer', is_public => true);
+	select keelson.route('POST intruder/find', 'intruder.find', is_public => true);
+	select keelson.route('POST intruder/climb', 'intruder.climb');
+	select keelson.route('POST intruder/bite', 'intruder.bite', is_public => true);
+	select keelson.route('POST intruder/lock', 'intruder.lock', is_public => true);
+});
+
+subtest 'around a function' => sub {
+	ok(wait_until(sub { return $gateway->post('/api/intruder/climb', {}, token => $ada->{token})->{status} == 200; }), 'the endpoint is there');
+	is_deeply($gateway->get('/api/auth/me', token => $ada->{token})->{json}{data}{roles}, ['user'], 'the core compares by the server\'s operators');
+	my $bound = $gateway->post('/api/intruder/bite', { x => 'y' })->{json}{data};
+	is_deeply($bound, [ ('keelson_app keelson_gateway pg_catalog, pg_temp') x 3 ], 'checks and defaults run as the route\'s role') or diag explain $bound;
+	is($gateway->post('/api/intruder/leave', { statement => $_ })->{json}{data}, '42501', $_)
+		for 'deallocate dispatch', 'prepare dispatch as select 1', 'discard plans', 'listen keelson_routes', 'unlisten *', "load 'keelson'",
+		'declare later cursor with hold for select 1';
+	is($gateway->post('/api/intruder/leave', { statement => 'declare now cursor for select 1' })->{json}{data}, 'went through', 'a cursor that ends with the request');
+	is($gateway->post('/api/intruder/defer', {})->{status}, 204, 'a deferred trigger');
+	is($keelson->sql('select state from intruder.seen'), '42501', 'defers nothing again');
+	is($gateway->post('/api/intruder/find', { path => $_ })->{status}, 400, "$_: the client's fault") for '$ ? (', '$ ? (@ like_regex "a" flag "x")';
+	is($gateway->post('/api/intruder/lock', {})->{json}{data}, JSON::PP::true, 'a lock of the session\'s');
+	is($keelson->sql('select count(*) from pg_locks where locktype = \'advisory\' and objid = 4711'), 0, 'ends with the request');
+};
+
 subtest 'rows' => sub {
 	$gateway->post('/api/product/notes', { text => 'of ada' }, token => $ada->{token});
 	$gateway->post('/api/product/notes', { text => 'of eve' }, token => $eve->{token});

@@ -4,7 +4,12 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
+#include "utils/guc.h"
+
 #include "core/spi.h"
+
+static bool is_path_pinned(void);
 
 void
 ks_spi_connect(void)
@@ -27,9 +32,16 @@ ks_spi_finish(void)
 int
 ks_spi_execute(KsPlan *plan, Datum *values, const char *nulls, bool read_only, long limit)
 {
+	int settings = 0;
 	int code;
 
 	Assert(plan->nargs <= KS_PLAN_MAX_ARGS);
+	/* An error takes the setting back with its transaction or subtransaction. */
+	if (!is_path_pinned())
+	{
+		settings = NewGUCNestLevel();
+		ks_search_path_pin();
+	}
 	if (plan->plan == NULL)
 	{
 		SPIPlanPtr prepared = SPI_prepare(plan->sql, plan->nargs, plan->argtypes);
@@ -42,5 +54,20 @@ ks_spi_execute(KsPlan *plan, Datum *values, const char *nulls, bool read_only, l
 	code = SPI_execute_plan(plan->plan, values, nulls, read_only, limit);
 	if (code < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
+	if (settings != 0)
+		AtEOXact_GUC(true, settings);
 	return code;
+}
+
+void
+ks_search_path_pin(void)
+{
+	if (!is_path_pinned())
+		(void) set_config_option("search_path", KS_SEARCH_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+static bool
+is_path_pinned(void)
+{
+	return strcmp(namespace_search_path, KS_SEARCH_PATH) == 0;
 }

@@ -11,6 +11,9 @@
 
 #define KS_PLAN_MAX_ARGS 24
 
+/* What functions find who qualify nothing: they are meant to. */
+#define KS_SEARCH_PATH "pg_catalog, pg_temp"
+
 /*
  * A statement, planned on first use and kept for the life of the backend.
  * Declare it static, with the text and the types filled in; `plan` is written
@@ -28,11 +31,16 @@ extern void ks_spi_connect(void);
 extern void ks_spi_finish(void);
 
 /*
- * Execute the plan between ks_spi_connect() and ks_spi_finish(). `nulls` is
+ * Execute the plan between ks_spi_connect() and ks_spi_finish(), with the
+ * search path pinned: it may run as one of the owner roles, and neither its
+ * operators nor what it calls are the caller's to choose. `nulls` is
  * NULL or a string of ' ' and 'n'; `limit` 0 means all rows. Returns SPI's
  * code, which is never an error code: those are raised. Rows stand in
  * SPI_tuptable, their number in SPI_processed.
  */
 extern int ks_spi_execute(KsPlan *plan, Datum *values, const char *nulls, bool read_only, long limit);
+
+/* Pin the search path until the level of settings ends, unless it is so already. */
+extern void ks_search_path_pin(void);
 
 #endif /* KS_SPI_H */

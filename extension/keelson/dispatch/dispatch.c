@@ -9,9 +9,11 @@
  *
  * The next request over this connection is another user's, so the function
  * leaves nothing behind in the session: SET ROLE and SET SESSION AUTHORIZATION
- * are denied to it, the settings it makes are undone, in the gateway's sessions
- * its temporary tables end with the call. (SECURITY_RESTRICTED_OPERATION would
- * deny more, deferred constraints among them.)
+ * are denied to it, and what statement.c lists (PREPARE, LISTEN, cursors with
+ * hold); the settings it makes are undone, in the gateway's sessions its
+ * temporary tables and advisory locks end with the call.
+ * (SECURITY_RESTRICTED_OPERATION would deny more, deferred constraints among
+ * them.)
  */
 #include "postgres.h"
 
@@ -22,6 +24,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -33,6 +36,7 @@
 #include "core/error.h"
 #include "core/roles.h"
 #include "core/shmem.h"
+#include "core/spi.h"
 #include "core/uuid.h"
 #include "dispatch/call.h"
 #include "dispatch/counters.h"
@@ -45,11 +49,9 @@
 #include "dispatch/limit.h"
 #include "dispatch/permission.h"
 #include "dispatch/request.h"
+#include "dispatch/statement.h"
 #include "dispatch/timeout.h"
 #include "secrets/keyring.h"
-
-/* What functions find who qualify nothing: they are meant to. */
-#define SEARCH_PATH "pg_catalog, pg_temp"
 
 /* What has to be laid down again when the call ends. */
 typedef struct Before
@@ -58,6 +60,7 @@ typedef struct Before
 	KsCaller caller;
 	KsRoleSwitch role;
 	int guc_level;
+	bool is_gateway; /* the session's: requests follow each other over it */
 } Before;
 
 /* The running call; written by begin() and end() alone. */
@@ -72,7 +75,7 @@ static bool within_body_limit(KsCall *call);
 static bool become_role(KsCall *call);
 static bool bind(KsCall *call);
 static void run(KsCall *call, MemoryContext cxt, KsRows **rows);
-static void finish_call(void);
+static void finish_call(KsCall *call);
 static void name_request(void *arg);
 static Datum next_chunk(FunctionCallInfo fcinfo, KsCall *call, KsRows *rows);
 static Datum form_reply(FunctionCallInfo fcinfo, const KsReply *reply);
@@ -95,6 +98,7 @@ ks_dispatch_init(void)
 {
 	ks_counters_init();
 	ks_idempotency_init();
+	ks_statement_init();
 }
 
 KsCall *
@@ -199,6 +203,7 @@ begin(KsCall *call, Before *before)
 	before->caller = *ks_caller();
 	GetUserIdAndSecContext(&before->role.user, &before->role.sec_context);
 	before->guc_level = NewGUCNestLevel();
+	before->is_gateway = GetSessionUserId() == ks_role_oid(KS_ROLE_GATEWAY);
 	ks_identity_clear();
 	ks_caller_set(&call->caller);
 	current = call;
@@ -214,6 +219,9 @@ end(const Before *before)
 	ks_role_leave(&before->role);
 	/* As if all settings that were made had been made in what is rolled back. */
 	AtEOXact_GUC(false, before->guc_level);
+	/* The session's advisory locks, where it can have none but what a request left. */
+	if (before->is_gateway)
+		LockReleaseSession(USER_LOCKMETHOD);
 	ks_identity_clear();
 	if (before->identity.actor != KS_ACTOR_NONE)
 		ks_identity_set(&before->identity);
@@ -238,7 +246,7 @@ run(KsCall *call, MemoryContext cxt, KsRows **rows)
 	if (take_steps(call))
 	{
 		ks_invoke(call, cxt, rows);
-		finish_call();
+		finish_call(call);
 		if (call->is_keyed)
 			ks_idempotency_keep(call);
 	}
@@ -282,9 +290,7 @@ become_role(KsCall *call)
 {
 	KsRoleSwitch unused;
 
-	/* In the gateway's sessions it is so already. */
-	if (strcmp(namespace_search_path, SEARCH_PATH) != 0)
-		(void) set_config_option("search_path", SEARCH_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	ks_search_path_pin();
 	ks_timeout_begin(call->route->timeout_ms);
 	ks_role_enter(&unused, call->route->role, 0);
 	return true;
@@ -308,8 +314,9 @@ bind(KsCall *call)
  * caused them.
  */
 static void
-finish_call(void)
+finish_call(KsCall *call)
 {
+	call->is_settling = true;
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		AfterTriggerSetState(makeNode(ConstraintsSetStmt));
 	/* The gateway's sessions are shared; a person's own temporary tables stay. */

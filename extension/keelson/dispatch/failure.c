@@ -59,7 +59,9 @@ soften(KsCall *call, ErrorData *error)
 	bool is_conflict = error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION || error->sqlerrcode == ERRCODE_FOREIGN_KEY_VIOLATION;
 	const char *comment;
 
-	if (call->is_binding && category == ERRCODE_DATA_EXCEPTION)
+	/* Input functions that read a language of their own (jsonpath, tsquery) raise the last two. */
+	if (call->is_binding && (category == ERRCODE_DATA_EXCEPTION || error->sqlerrcode == ERRCODE_SYNTAX_ERROR ||
+							 error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED))
 	{
 		replace(error, 400, "VALIDATION_FAILED", "an argument is not valid");
 		return;

@@ -168,7 +168,6 @@ load(int32 id)
 	}
 	route->role = get_role_oid(role, false);
 	load_function(route, function);
-	check_role(route);
 	route->counter = ks_counter(id);
 	route->is_stale = invalidations != before;
 	/* From now on it outlives the call. */
@@ -293,12 +292,16 @@ load_function(KsRoute *route, const char *name)
 	Oid oid = find_function(name);
 	HeapTuple tuple;
 	Form_pg_proc function;
+	KsRoleSwitch save;
 
 	if (!OidIsValid(oid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("function \"%s\" of endpoint \"%s\" does not exist, or more than once", name, route->name)));
 	route->function = oid;
+	check_role(route);
+	/* Constant defaults and checks of domains are computed now, by whatever they call. */
+	ks_role_enter(&save, route->role, SECURITY_RESTRICTED_OPERATION);
 	route->function_hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(oid));
 	fmgr_info_cxt(oid, &route->call, route->cxt);
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(oid));
@@ -309,6 +312,7 @@ load_function(KsRoute *route, const char *name)
 	route->arguments = ks_arguments_load(route->cxt, tuple, route->is_raw, &route->argument_count);
 	load_result(route, function);
 	ReleaseSysCache(tuple);
+	ks_role_leave(&save);
 }
 
 /* The one function of this qualified name, or InvalidOid. */
