@@ -28,7 +28,7 @@ sub all_objects
 			union all select 'relation ' || c.oid::regclass || ' ' || c.relowner::regrole || ' ' || coalesce(c.relacl::text, '') || c.relrowsecurity || c.relforcerowsecurity
 				from pg_class as c where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p', 'v')
 			union all select 'default ' || d.adrelid::regclass || ' ' || d.adnum || ' ' || pg_get_expr(d.adbin, d.adrelid) from pg_attrdef as d join pg_class as c on c.oid = d.adrelid where c.relnamespace = 'keelson'::regnamespace
-			union all select 'constraint ' || c.conname || ' ' || pg_get_constraintdef(c.oid) from pg_constraint as c where c.connamespace = 'keelson'::regnamespace
+			union all select 'constraint ' || c.conname || ' ' || pg_get_constraintdef(c.oid, true) from pg_constraint as c where c.connamespace = 'keelson'::regnamespace
 			union all select 'index ' || pg_get_indexdef(i.indexrelid) from pg_index as i join pg_class as c on c.oid = i.indrelid where c.relnamespace = 'keelson'::regnamespace
 			union all select 'policy ' || p.polrelid::regclass || ' ' || p.polname || p.polcmd::text || coalesce(pg_get_expr(p.polqual, p.polrelid), '') || coalesce(pg_get_expr(p.polwithcheck, p.polrelid), '') from pg_policy as p
 				join pg_class as c on c.oid = p.polrelid where c.relnamespace = 'keelson'::regnamespace

@@ -79,8 +79,8 @@ END
 				local $ENV{PGHOST} = $keelson->node->host;
 				local $ENV{PGPORT} = $keelson->node->port;
 				local $ENV{PGDATABASE} = 'keelson';
-				$said = `bash '$script' 2>&1`;
-				$status = $?;
+				# A route that a block before has registered is served within a second.
+				wait_until(sub { $said = `bash '$script' 2>&1`; ($status = $?) == 0 }, 1.5);
 			}
 			is($status, 0, "$language at line $line") or diag "$text\n$said";
 			wait_until(sub { $gateway->get('/ready')->{status} == 200 }, 2);

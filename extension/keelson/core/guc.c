@@ -94,7 +94,7 @@ ks_guc_init(void)
 	DefineCustomIntVariable("keelson.rate_limit_entries",
 							"How many counters of rate limits shared memory has room for.",
 							"A quarter is kept for signing in and recovery. A counter in use takes 200 bytes, and 9 more for each request that it counts beyond 15.",
-							&ks_guc_rate_limit_entries, 65536, 4096, 16777216, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+							&ks_guc_rate_limit_entries, 65536, 4096, 16777216, at_start, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("keelson.rate_limits",
 							 "Whether rate limits hold.",
 							 "Off is for benchmarks, and refused in production.",
