@@ -5,4 +5,4 @@
 #define PG_VERSION_NUM 150000
 #define foreach(cell, list) for (cell = list_head(list); cell != NULL; cell = lnext(list, cell))
 #define dlist_foreach(iter, list) for (iter.cur = (list)->head.next; iter.cur != &(list)->head; iter.cur = iter.cur->next)
-#define dlist_foreach_modify(iter, list) dlist_foreach(iter, list)
+#define dlist_foreach_modify(iter, list) dlist_foreach (iter, list)
