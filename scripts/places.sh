@@ -87,6 +87,7 @@ make_var() {
 			folder=/var/lib/keelson/$(basename "$parent" | tr -c 'A-Za-z0-9\n' - | cut -c 1-40)
 			folder=$folder-$(printf %s "$VAR" | checksum | cut -c 1-12)
 			say "the user $SERVER_USER cannot enter $parent: $VAR is a link to $folder"
+			[ ! -e "$folder/data" ] || say "a cluster is there already, from a clone that was here before: it is used"
 			mkdir -p "$folder"
 			ln -s "$folder" "$VAR"
 		fi
