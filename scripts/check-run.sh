@@ -88,7 +88,7 @@ start_sql_server() {
 		echo "unix_socket_directories = '$STAGE/sql'"
 		echo "cron.host = '$STAGE/sql'"
 		echo "keelson.keyring_file = '$keyring'"
-	} | as_tester_writes "$data/postgresql.auto.conf"
+	} | as_tester_writes "$data/postgresql.conf"
 	server_up=yes
 	as_tester pg_ctl start -D "$data" -w -s -l "$STAGE/sql/server.log" >/dev/null || return
 	sql_as_tester postgres -c 'create database keelson' || return
@@ -110,7 +110,7 @@ sql_as_tester() {
 
 as_tester_writes() {
 	# shellcheck disable=SC2016 # expanded by the inner shell
-	as_user "$CHECK_USER" sh -c 'umask 077 && cat >"$1"' sh "$1"
+	as_user "$CHECK_USER" sh -c 'umask 077 && cat >>"$1"' sh "$1"
 }
 
 # Run pg_regress or its isolation sister, and count its lines.
