@@ -338,6 +338,7 @@ select keelson.role_grant(id::text, 'support') from people;
 select keelson.rate_limit_override('api', 1000, who => id::text) from people;
 insert into keelson.rate_limit_violations (user_id, hour_at, ip_address, endpoint, name, is_shadow, refusals, first_at, last_at)
 select id, now(), '192.0.2.1', 'GET matrix', 'api', false, 1, now(), now() from people;
+insert into keelson.legal_holds (user_id, reason, placed_by) select id, 'matrix', 'regress' from people;
 
 create temporary table matrix (actor text, relation regclass, verb text, outcome text);
 grant select on people, user_tables to public;
@@ -420,6 +421,9 @@ from matrix
 where verb <> 'select own'
     and case
         when verb = 'select' then outcome not in ('denied', '0')
+        -- A partitioned table finds no place for a row without the rest of its key before it asks the policy.
+        when verb = 'insert' and actor = 'keelson_owner' and exists (select from pg_partitioned_table where partrelid = relation)
+            then outcome not in ('policy', '23514')
         when actor in ('keelson_owner', 'keelson_admin') then outcome not in ('denied', 'policy', '0')
         else outcome <> 'denied'
     end

@@ -148,6 +148,14 @@ as 'MODULE_PATHNAME', 'ks_require_loaded';
 comment on function keelson._require_loaded() is
     'An error that says what to set, unless the server has loaded keelson and this is its database.';
 
+create or replace function keelson._current_era()
+returns integer
+language c
+volatile
+as 'MODULE_PATHNAME', 'ks_current_era';
+comment on function keelson._current_era() is
+    'The number in keelson.eras of the cluster that this database lives in, opened if there is none: stored transaction ids stand beside it.';
+
 create or replace function keelson._user_policies(target regclass, user_column name default 'user_id')
 returns void
 language plpgsql

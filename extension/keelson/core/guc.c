@@ -15,6 +15,7 @@
 int ks_guc_access_token_lifetime;
 char *ks_guc_allowed_origins;
 char *ks_guc_app_url;
+int ks_guc_audit_ring_size;
 char *ks_guc_database;
 int ks_guc_environment;
 char *ks_guc_keyring_command;
@@ -63,6 +64,10 @@ ks_guc_init(void)
 							   "Where the product's pages are; links in mails start with it.",
 							   "Empty: the same as keelson.public_url.",
 							   &ks_guc_app_url, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.audit_ring_size",
+							"Shared memory for audit events of requests that were refused.",
+							"They wait there, for a moment, for the keeper to write them; what finds no room is counted.",
+							&ks_guc_audit_ring_size, 1024, 64, 1024 * 1024, PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomStringVariable("keelson.database",
 							   "The one database of the cluster that Keelson lives in.",
 							   "The background workers connect to it; elsewhere Keelson's functions refuse.",

@@ -17,6 +17,7 @@ typedef enum KsEnvironment
 extern int ks_guc_access_token_lifetime;
 extern char *ks_guc_allowed_origins;
 extern char *ks_guc_app_url;
+extern int ks_guc_audit_ring_size;
 extern char *ks_guc_database;
 extern int ks_guc_environment;
 extern char *ks_guc_keyring_command;

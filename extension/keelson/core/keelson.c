@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "audit/audit.h"
 #include "core/compat.h"
 #include "core/guc.h"
 #include "core/identity.h"
@@ -32,6 +33,7 @@ static void (*const capabilities[])(void) = {
 	ks_identity_init,
 	ks_keeper_init,
 	ks_secrets_init,
+	ks_audit_init,
 	ks_limits_init,
 	ks_dispatch_init,
 };

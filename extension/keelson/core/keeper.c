@@ -38,7 +38,7 @@ static int reload_count;
 
 typedef struct KeeperShared
 {
-	pg_atomic_uint32 wake;          /* set: all duties are due */
+	pg_atomic_uint32 wake;          /* a bit for each duty that is due at once */
 	TimestampTz due_at[MAX_DUTIES]; /* the keeper alone reads and writes it */
 } KeeperShared;
 
@@ -69,14 +69,15 @@ init_shared(void *area, bool found)
 	pg_atomic_init_u32(&keeper->wake, 0);
 }
 
-void
+int
 ks_keeper_register(const char *name, int interval_ms, bool needs_database, void (*run)(void))
 {
 	if (!process_shared_preload_libraries_in_progress)
-		return;
+		return 0;
 	if (duty_count == MAX_DUTIES)
 		elog(ERROR, "too many duties of the keeper");
-	duties[duty_count++] = (Duty){name, interval_ms, needs_database, run};
+	duties[duty_count] = (Duty){name, interval_ms, needs_database, run};
+	return duty_count++;
 }
 
 void
@@ -94,8 +95,17 @@ ks_keeper_wake(void)
 {
 	if (shared == NULL)
 		return;
-	pg_atomic_write_u32(&shared->wake, 1);
+	pg_atomic_write_u32(&shared->wake, PG_UINT32_MAX);
 	ks_worker_wake(KS_KEEPER_SLOT);
+}
+
+void
+ks_keeper_wake_duty(int duty)
+{
+	if (shared == NULL)
+		return;
+	if ((pg_atomic_fetch_or_u32(&shared->wake, UINT32_C(1) << duty) & (UINT32_C(1) << duty)) == 0)
+		ks_worker_wake(KS_KEEPER_SLOT);
 }
 
 void
@@ -116,12 +126,12 @@ ks_keeper_main(Datum arg)
 	}
 }
 
-/* Do each duty whose time has come, or all of them after a wake-up. */
+/* Do each duty whose time has come, or that was woken. */
 static void
 run_due_duties(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool woken = pg_atomic_exchange_u32(&shared->wake, 0) != 0;
+	uint32 woken = pg_atomic_exchange_u32(&shared->wake, 0);
 
 	for (int i = 0; i < duty_count; i++)
 	{
@@ -129,7 +139,7 @@ run_due_duties(void)
 		bool is_due = shared->due_at[i] <= now ||
 					  shared->due_at[i] > TimestampTzPlusMilliseconds(now, duties[i].interval_ms);
 
-		if (!woken && !is_due)
+		if (!is_due && (woken & (UINT32_C(1) << i)) == 0)
 			continue;
 		shared->due_at[i] = TimestampTzPlusMilliseconds(now, duties[i].interval_ms);
 		run_duty(&duties[i]);

@@ -15,15 +15,18 @@
  * interval, at start and at once after ks_keeper_wake(); with needs_database,
  * inside a transaction of its own as keelson_system, and only where the
  * extension is installed and migrated. An error ends the worker; the next one
- * does the other duties first.
+ * does the other duties first. Returns the duty's number.
  */
-extern void ks_keeper_register(const char *name, int interval_ms, bool needs_database, void (*run)(void));
+extern int ks_keeper_register(const char *name, int interval_ms, bool needs_database, void (*run)(void));
 
 /* Register a function that is called in the keeper after each reload of the configuration. */
 extern void ks_keeper_on_reload(void (*run)(void));
 
 /* Make the keeper do all its duties now. */
 extern void ks_keeper_wake(void);
+
+/* Make it do this one now; cheap when it has been told so already. */
+extern void ks_keeper_wake_duty(int duty);
 
 extern void ks_keeper_init(void);
 extern PGDLLEXPORT void ks_keeper_main(Datum arg);

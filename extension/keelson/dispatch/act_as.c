@@ -15,8 +15,11 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
 #include "utils/uuid.h"
 
+#include "audit/audit.h"
 #include "core/identity.h"
 #include "core/roles.h"
 #include "core/spi.h"
@@ -29,6 +32,7 @@ static KsRoleSwitch before;
 
 static void check_occasion(void);
 static void find_user(text *who, pg_uuid_t *user_id);
+static void record(const pg_uuid_t *user_id);
 static void stop_acting(XactEvent event, void *arg);
 
 PG_FUNCTION_INFO_V1(ks_act_as);
@@ -51,6 +55,7 @@ ks_act_as(PG_FUNCTION_ARGS)
 	identity.user_id = *user_id;
 	ereport(LOG,
 			(errmsg("\"%s\" acts as user %s", GetUserNameFromId(GetSessionUserId(), false), ks_uuid_string(user_id))));
+	record(user_id);
 	ks_role_enter(&before, ks_role_oid(KS_ROLE_APP), 0);
 	is_acting = true;
 	ks_identity_set(&identity);
@@ -97,6 +102,20 @@ find_user(text *who, pg_uuid_t *user_id)
 	ks_role_leave(&save);
 	*user_id = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
 	ks_spi_finish();
+}
+
+static void
+record(const pg_uuid_t *user_id)
+{
+	KsAuditEvent event = {.type = "admin.act_as", .has_user = true, .user_id = *user_id};
+	StringInfoData data;
+
+	initStringInfo(&data);
+	appendStringInfoString(&data, "{\"databaseRole\": ");
+	escape_json(&data, GetUserNameFromId(GetSessionUserId(), false));
+	appendStringInfoChar(&data, '}');
+	event.data = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(data.data)));
+	(void) ks_audit(&event);
 }
 
 static void

@@ -32,6 +32,7 @@
 #include "utils/memutils.h"
 #include "utils/typcache.h"
 
+#include "audit/audit.h"
 #include "core/compat.h"
 #include "core/error.h"
 #include "core/roles.h"
@@ -70,6 +71,7 @@ static KsCall *make_call(FunctionCallInfo fcinfo);
 static void begin(KsCall *call, Before *before);
 static bool end(const Before *before);
 static bool take_steps(KsCall *call);
+static void audit_refusal(const KsCall *call, int status, const char *code, bool is_committed);
 static bool authenticate(KsCall *call);
 static bool within_body_limit(KsCall *call);
 static bool become_role(KsCall *call);
@@ -149,12 +151,17 @@ ks_dispatch(PG_FUNCTION_ARGS)
 		MemoryContextSwitchTo(cxt);
 		error = ks_failure_take(call, timed_out, &status);
 		ks_counter_add(call->route->counter, status, &started);
+		/* What is to be tried again has not failed yet. */
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_TRANSACTION_ROLLBACK)
+			audit_refusal(call, status, ks_is_error(error->sqlerrcode) ? error->constraint_name : NULL, false);
 		ReThrowError(error);
 	}
 	PG_END_TRY();
 	(void) end(&before);
 	ks_limit_headers(call);
 	ks_counter_add(call->route != NULL ? call->route->counter : ks_counter(0), call->reply.status, &started);
+	if (call->reply.status >= 400 && call->route != NULL)
+		audit_refusal(call, call->reply.status, ks_reply_code(&call->reply), true);
 	if (rows != NULL)
 		return next_chunk(fcinfo, call, rows);
 	result->isDone = ExprSingleResult;
@@ -206,6 +213,7 @@ begin(KsCall *call, Before *before)
 	before->is_gateway = GetSessionUserId() == ks_role_oid(KS_ROLE_GATEWAY);
 	ks_identity_clear();
 	ks_caller_set(&call->caller);
+	ks_audit_request_begin();
 	current = call;
 }
 
@@ -227,6 +235,22 @@ end(const Before *before)
 		ks_identity_set(&before->identity);
 	ks_caller_set(&before->caller);
 	return timed_out;
+}
+
+/* What was refused, or has failed, goes into the audit trail though it may roll back. */
+static void
+audit_refusal(const KsCall *call, int status, const char *code, bool is_committed)
+{
+	KsAuditRefusal refusal = {
+		.status = status,
+		.code = code,
+		.endpoint = call->route->name,
+		.is_security = call->route->is_security,
+		.is_committed = is_committed,
+		.identity = &call->credential.identity,
+		.caller = &call->caller};
+
+	ks_audit_request_refused(&refusal);
 }
 
 static void

@@ -73,7 +73,11 @@ begin
     insert into keelson.user_roles (user_id, role, granted_by)
     values (target_id, role_grant.role, keelson.current_user_id())
     on conflict on constraint user_roles_pkey do nothing;
-    return found;
+    if not found then
+        return false;
+    end if;
+    perform keelson.audit('admin.role_grant', jsonb_build_object('role', role, 'databaseRole', session_user), user_id => target_id);
+    return true;
 end
 $$;
 comment on function keelson.role_grant(text, text) is
@@ -88,10 +92,16 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    target_id uuid := keelson._user_find(who);
 begin
     delete from keelson.user_roles
-    where user_roles.user_id = keelson._user_find(who) and user_roles.role = role_revoke.role;
-    return found;
+    where user_roles.user_id = target_id and user_roles.role = role_revoke.role;
+    if not found then
+        return false;
+    end if;
+    perform keelson.audit('admin.role_revoke', jsonb_build_object('role', role, 'databaseRole', session_user), user_id => target_id);
+    return true;
 end
 $$;
 comment on function keelson.role_revoke(text, text) is

@@ -12,6 +12,7 @@
 #include "utils/numeric.h"
 #include "utils/typcache.h"
 
+#include "dispatch/json_in.h"
 #include "dispatch/json_out.h"
 #include "dispatch/reply.h"
 
@@ -158,6 +159,24 @@ ks_refusal_begin(StringInfo out, const char *code, const char *message)
 	ks_json_write_string(out, shown, strlen(shown));
 	appendStringInfoString(out, ",\"code\":");
 	ks_json_write_string(out, code, strlen(code));
+}
+
+const char *
+ks_reply_code(const KsReply *reply)
+{
+	KsJson whole, name, value;
+	KsJsonCursor cursor;
+
+	if (reply->body == NULL || ks_json_check(VARDATA_ANY(reply->body), VARSIZE_ANY_EXHDR(reply->body)) != NULL)
+		return NULL;
+	whole = ks_json_value(VARDATA_ANY(reply->body), VARSIZE_ANY_EXHDR(reply->body));
+	if (whole.kind != KS_JSON_OBJECT)
+		return NULL;
+	cursor = ks_json_open(&whole);
+	while (ks_json_next_member(&cursor, &name, &value))
+		if (value.kind == KS_JSON_STRING && ks_json_equals(&name, "code", strlen("code")))
+			return ks_json_unescape(&value);
+	return NULL;
 }
 
 Datum

@@ -53,6 +53,9 @@ extern bool ks_reply_refuse_details(KsReply *reply, int status, const char *code
 /* Begin a refusal's body: an object that lacks its closing brace. */
 extern void ks_refusal_begin(StringInfo out, const char *code, const char *message);
 
+/* The code that a refusal's body names, NULL when it names none. */
+extern const char *ks_reply_code(const KsReply *reply);
+
 /* The reply as a row of type keelson.reply, and back. */
 extern Datum ks_reply_datum(const KsReply *reply, TupleDesc desc);
 extern void ks_reply_take(KsReply *reply, Datum row);

@@ -60,6 +60,7 @@ static KsRoute *load(int32 id);
 static bool load_row(KsRoute *route, char **function, char **role);
 static KsRouteKind kind_named(const char *name);
 static void load_limits(KsRoute *route);
+static bool is_security(const KsRoute *route);
 static char *column_text(KsRoute *route, int column);
 static int32 column_int(int column);
 static bool column_bool(int column);
@@ -208,6 +209,7 @@ load_row(KsRoute *route, char **function, char **role)
 		route->is_public = column_bool(8);
 		route->is_unsafe = strcmp(route->method, "GET") != 0;
 		load_limits(route);
+		route->is_security = is_security(route);
 		route->timeout_ms = column_int(10);
 		route->body_limit = column_int(11);
 		route->kind = kind_named(kind);
@@ -235,6 +237,14 @@ load_limits(KsRoute *route)
 	route->limits.id = route->id;
 	route->limits.cost = column_int(16);
 	route->limits.wait_ms = column_int(17);
+}
+
+/* Does the endpoint deal with accounts, or with others' affairs? */
+static bool
+is_security(const KsRoute *route)
+{
+	return route->permission != NULL || strncmp(route->template, "auth/", 5) == 0 ||
+		   strncmp(route->template, "admin/", 6) == 0 || (route->is_unsafe && strncmp(route->template, "user", 4) == 0);
 }
 
 /* A column's text, in the route's context; NULL for null. */

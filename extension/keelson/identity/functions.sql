@@ -193,6 +193,9 @@ begin
             end,
             updated_at = now()
         where u.id = keelson.current_user_id();
+        perform keelson.audit('user.update', jsonb_build_object('changed', array_remove(array[
+            case when changes_name then 'name' end, case when changes_preferences then 'preferences' end
+        ], null)));
     end if;
     return keelson.reply_with(keelson.user_profile());
 end

@@ -181,6 +181,9 @@ begin
     update keelson.secrets
     set value = stored, changed_at = case when stored is not null then now() end
     where secrets.name = secret_set.name;
+    perform keelson.audit('config.change', jsonb_build_object(
+        'what', 'secret', 'which', name, 'isSet', stored is not null, 'databaseRole', session_user
+    ));
 end
 $$;
 comment on function keelson.secret_set(text, text) is
@@ -396,6 +399,7 @@ begin
     if exists (select from keelson.signing_keys where revoked_at is null and active_from > now()) then
         perform keelson.raise(409, 'CONFLICT', 'there is a next key already, and it has not begun to sign');
     end if;
+    perform keelson.audit('key.rotate', jsonb_build_object('what', 'signing key', 'databaseRole', session_user));
     return keelson._signing_key_make(now() + active_in);
 end
 $$;
@@ -419,6 +423,7 @@ begin
     end if;
     perform keelson._signing_keys_changed();
     perform keelson._signing_key_ensure();
+    perform keelson.audit('key.revoke', jsonb_build_object('what', 'signing key', 'kid', kid, 'databaseRole', session_user));
 end
 $$;
 comment on function keelson.signing_key_revoke(text) is

@@ -79,7 +79,7 @@ typedef struct DerivedCache
  * never changed, and never given to something else.
  */
 static const char *const purposes[] = {
-	"access-key", "challenge", "check", "csrf", "cursor", "device", "idempotency", "oauth", "pepper",
+	"access-key", "audit-address", "challenge", "check", "csrf", "cursor", "device", "idempotency", "oauth", "pepper",
 	"principal", "recovery", "refresh", "signing", "undo", "unsubscribe", "verify"};
 
 /* Set by the postmaster when shared memory is made, inherited by all. */

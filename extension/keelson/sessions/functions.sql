@@ -419,6 +419,7 @@ begin
     digest := keelson._password_store(password);
     perform keelson._user_add(id, email, name);
     perform keelson._password_set(id, digest.hash, digest.pepper_key_id);
+    perform keelson.audit('auth.register', user_id => id);
     return keelson._session_reply(
         keelson._session_open(id, coalesce(cookie, false)), coalesce(cookie, false), 201, with_device => false
     );
@@ -444,14 +445,16 @@ declare
     credential keelson._credential;
     checked record;
     digest record;
+    opened keelson._open_session;
 begin
     perform keelson._require(email, 'email'), keelson._require(password, 'password');
     credential := keelson._credential_find(email);
     checked := keelson._password_check(password, credential.hash, credential.pepper_key_id);
     if not checked.is_match then
-        return keelson._login_refusal();
+        return keelson._login_refusal(credential.user_id, email);
     end if;
     if credential.status = 'blocked' then
+        perform keelson.audit('auth.login', '{"reason": "blocked"}', 'denied', credential.user_id);
         return keelson.refuse(403, 'FORBIDDEN', 'this account is blocked');
     end if;
     if checked.needs_rehash then
@@ -459,18 +462,17 @@ begin
         perform keelson._password_rehash(credential.user_id, credential.hash, digest.hash, digest.pepper_key_id);
     end if;
     if not keelson._user_lock(credential.user_id, credential.changed_at) then
-        return keelson._login_refusal();
+        return keelson._login_refusal(credential.user_id, email);
     end if;
     -- Who knows the password has not been guessing.
     perform keelson._rate_limit_refund('auth');
-    return keelson._session_reply(
-        keelson._session_open(
-            credential.user_id,
-            coalesce(cookie, false),
-            coalesce(device_token, (keelson.current_request()).device_cookie)
-        ),
-        coalesce(cookie, false), 200, with_device => true
+    opened := keelson._session_open(
+        credential.user_id,
+        coalesce(cookie, false),
+        coalesce(device_token, (keelson.current_request()).device_cookie)
     );
+    perform keelson.audit('auth.login', jsonb_build_object('sessionId', opened.session_id), user_id => credential.user_id);
+    return keelson._session_reply(opened, coalesce(cookie, false), 200, with_device => true);
 end
 $$;
 comment on function keelson.session_create(keelson.email_address, keelson.password, boolean, text) is
@@ -500,9 +502,13 @@ begin
     end if;
     rotation := keelson._session_rotate(opened.user_id, opened.session_id, opened.generation);
     if rotation.outcome = 'reused' then
+        perform keelson.audit('auth.token_reused', jsonb_build_object('sessionId', opened.session_id), 'denied', opened.user_id);
         return keelson.refuse(401, 'TOKEN_REUSED', 'the refresh token had been used before, so its session has ended');
     elsif rotation.outcome = 'ended' then
         return keelson.refuse(401, 'TOKEN_EXPIRED', 'the session has ended');
+    end if;
+    if rotation.outcome = 'rotated' then
+        perform keelson.audit('auth.refresh', jsonb_build_object('sessionId', opened.session_id), user_id => opened.user_id);
     end if;
     -- A tenth less at most, by chance, so that clients do not all come at once.
     pair.expires_in := extract(epoch from current_setting('keelson.access_token_lifetime')::interval) * (1 - random() / 10);
@@ -524,18 +530,19 @@ comment on function keelson.session_refresh(text) is
     'The next pair of tokens for a refresh token, which is spent with it, or for the refresh cookie. A lost reply may be asked for again for ten seconds; a spent token that comes back later ends its session.';
 grant execute on function keelson.session_refresh(text) to keelson_app;
 
-create or replace function keelson._login_refusal()
+create or replace function keelson._login_refusal(user_id uuid, email text)
 returns keelson.reply
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform keelson.audit('auth.login', jsonb_build_object('email', email), 'failure', user_id);
     return keelson.refuse(401, 'INVALID_CREDENTIALS', 'the e-mail address or the password is wrong');
 end
 $$;
-comment on function keelson._login_refusal() is
-    'The one refusal of a login, whatever was wrong.';
+comment on function keelson._login_refusal(uuid, text) is
+    'The one refusal of a login, whatever was wrong, recorded with the address that was tried.';
 
 create or replace function keelson.auth_status()
 returns keelson.auth_state
@@ -587,6 +594,9 @@ begin
         ended := keelson._sessions_end(target.user_id, null, null, 'logout_everywhere');
     elsif not everywhere then
         ended := keelson._sessions_end(target.user_id, target.session_id, null, 'logout');
+    end if;
+    if ended > 0 then
+        perform keelson.audit('auth.logout', jsonb_build_object('endedSessions', ended), user_id => target.user_id);
     end if;
     return keelson.reply_with(row(ended)::keelson.logout, 200, headers);
 end
@@ -679,6 +689,7 @@ begin
             id, digest.hash, digest.pepper_key_id, case when password_hash is null then 'nfc' else 'none' end
         );
     end if;
+    perform keelson.audit('user.create', jsonb_build_object('databaseRole', session_user), user_id => id);
     return id;
 end
 $$;

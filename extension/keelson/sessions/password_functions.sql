@@ -148,6 +148,7 @@ begin
             'the new password must differ from the current one', field => 'new_password');
     end if;
     if not (keelson._password_check(current_password, credential.hash, credential.pepper_key_id)).is_match then
+        perform keelson.audit('password.change', outcome => 'failure');
         return keelson.refuse(401, 'INVALID_CREDENTIALS', 'the current password is wrong', field => 'current_password');
     end if;
     digest := keelson._password_store(new_password);
@@ -157,6 +158,7 @@ begin
     end if;
     perform keelson._password_set(acting, digest.hash, digest.pepper_key_id);
     perform keelson._sessions_end(acting, null, keelson.current_session_id(), 'password_changed');
+    perform keelson.audit('password.change');
     return null;
 end
 $$;

@@ -1,0 +1,381 @@
+/*
+ * audit.c
+ *	  keelson.audit() and its like in C: from an event to a record.
+ *
+ * The record is inserted in a subtransaction of the action's own transaction.
+ * If that fails, the record waits in `pending` for the transaction to commit
+ * and then goes into the ring; if the transaction, or the subtransaction in
+ * which the event was recorded, rolls back, it goes with it.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "lib/ilist.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+#include "utils/resowner.h"
+
+#include "audit/audit.h"
+#include "audit/event_types.h"
+#include "audit/partitions.h"
+#include "audit/ring.h"
+#include "audit/sanitise.h"
+#include "core/error.h"
+#include "core/roles.h"
+#include "core/shmem.h"
+#include "core/uuid.h"
+
+typedef struct Pending
+{
+	slist_node node;
+	SubTransactionId recorded_in;
+	KsFlatRecord *flat; /* NULL: too large, to be counted */
+} Pending;
+
+/* Records whose insert failed; in TopTransactionContext, emptied when the transaction ends. */
+static slist_head pending = SLIST_STATIC_INIT(pending);
+
+/* Has the running request recorded what was no success? Cleared when one begins. */
+static bool has_recorded_fault;
+
+static void make_record(const KsAuditEvent *event, KsAuditRecord *record);
+static void name_actor(const KsAuditEvent *event, KsAuditRecord *record, const KsIdentity *identity, bool in_request);
+static void take_caller(KsAuditRecord *record, const KsCaller *caller);
+static void write_or_hold(const KsAuditRecord *record);
+static bool ends_transaction(int sqlstate);
+static void hold(const KsAuditRecord *record, const char *reason);
+static void at_end(XactEvent event, void *arg);
+static void at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg);
+static const char *refusal_type(int status, bool is_security);
+static Jsonb *refusal_data(int status, const char *code, const char *endpoint);
+static void push_string(JsonbParseState **state, JsonbIteratorToken token, const char *string);
+static KsOutcome read_outcome(text *given);
+static void require_core(const char *what);
+
+void
+ks_audit_init(void)
+{
+	ks_ring_init();
+	ks_audit_partitions_init();
+	RegisterXactCallback(at_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}
+
+pg_uuid_t
+ks_audit(const KsAuditEvent *event)
+{
+	KsAuditRecord record;
+
+	ks_require_shmem();
+	make_record(event, &record);
+	if (event->outcome != KS_SUCCESS)
+		has_recorded_fault = true;
+	write_or_hold(&record);
+	return record.id;
+}
+
+/* Check the event and bring together all that is to be said of it. */
+static void
+make_record(const KsAuditEvent *event, KsAuditRecord *record)
+{
+	const KsCaller *caller = ks_caller();
+
+	if (!ks_audit_type_find(event->type, NULL))
+		ks_raise_field(400, "VALIDATION_FAILED", "event_type", "Register it with keelson.audit_event_type().",
+					   "event type \"%s\" is not registered", event->type);
+	memset(record, 0, sizeof(*record));
+	record->type = event->type;
+	record->outcome = event->outcome;
+	if (event->data != NULL)
+	{
+		if (!JB_ROOT_IS_OBJECT(event->data))
+			ks_raise_field(400, "VALIDATION_FAILED", "data", NULL, "the data of an audit event must be an object");
+		if (VARSIZE(event->data) > KS_AUDIT_MAX_DATA)
+			ks_raise_field(400, "VALIDATION_FAILED", "data", NULL, "the data of an audit event may have %d bytes", KS_AUDIT_MAX_DATA);
+		if (JB_ROOT_COUNT(event->data) > 0)
+			ks_audit_sanitise(event->data, &record->data, &record->personal);
+	}
+	name_actor(event, record, ks_identity(), caller->request_id != NULL || caller->ip != NULL);
+	take_caller(record, caller);
+	ks_uuid7(&record->id);
+}
+
+static void
+name_actor(const KsAuditEvent *event, KsAuditRecord *record, const KsIdentity *identity, bool in_request)
+{
+	static const KsAuditActor actors[] = {
+		[KS_ACTOR_USER] = KS_BY_USER,
+		[KS_ACTOR_ACCESS_KEY] = KS_BY_ACCESS_KEY,
+		[KS_ACTOR_ADMIN] = KS_BY_ADMIN,
+		[KS_ACTOR_SYSTEM] = KS_BY_SYSTEM};
+
+	if (event->has_user)
+		record->user_id = event->user_id;
+	else if (identity->has_user)
+		record->user_id = identity->user_id;
+	record->has_actor_id = identity->has_user;
+	record->actor_id = identity->user_id;
+	if (identity->actor != KS_ACTOR_NONE)
+		record->actor = actors[identity->actor];
+	else if (!in_request)
+		record->actor = IsBackgroundWorker ? KS_BY_SYSTEM : KS_BY_ADMIN;
+	else if (event->has_user && event->outcome == KS_SUCCESS)
+	{
+		/* Who registers or logs in has shown who they are when it succeeds. */
+		record->actor = KS_BY_USER;
+		record->has_actor_id = true;
+		record->actor_id = event->user_id;
+	}
+	else
+		record->actor = KS_BY_ANONYMOUS;
+}
+
+static void
+take_caller(KsAuditRecord *record, const KsCaller *caller)
+{
+	if (caller->ip != NULL && strlen(caller->ip) <= KS_AUDIT_MAX_ADDRESS)
+		record->ip = caller->ip;
+	if (caller->user_agent != NULL)
+	{
+		record->user_agent = caller->user_agent;
+		record->user_agent_len = pg_mbcliplen(caller->user_agent, strlen(caller->user_agent), KS_AUDIT_MAX_USER_AGENT);
+	}
+	if (caller->request_id != NULL && strlen(caller->request_id) == 36)
+	{
+		record->has_request_id = true;
+		record->request_id = *DatumGetUUIDP(DirectFunctionCall1(uuid_in, CStringGetDatum(caller->request_id)));
+	}
+}
+
+/* Insert the record; where that fails, hold it for the ring. */
+static void
+write_or_hold(const KsAuditRecord *record)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	if (XactReadOnly || IsInParallelMode())
+	{
+		hold(record, "the transaction is read-only");
+		return;
+	}
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cxt);
+	PG_TRY();
+	{
+		ks_audit_insert(record, false);
+		ReleaseCurrentSubTransaction();
+		ks_audit_count(KS_COUNT_WRITTEN, 1);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(cxt);
+		if (ends_transaction(geterrcode()))
+			PG_RE_THROW();
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		hold(record, error->message);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(cxt);
+	CurrentResourceOwner = owner;
+}
+
+/* Errors that are not the insert's own: the transaction is to end, or to be tried again. */
+static bool
+ends_transaction(int sqlstate)
+{
+	int category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return category == ERRCODE_OPERATOR_INTERVENTION || category == ERRCODE_TRANSACTION_ROLLBACK;
+}
+
+static void
+hold(const KsAuditRecord *record, const char *reason)
+{
+	MemoryContext cxt = MemoryContextSwitchTo(TopTransactionContext);
+	Pending *held = palloc(sizeof(Pending));
+
+	held->recorded_in = GetCurrentSubTransactionId();
+	held->flat = ks_flat_record(record);
+	slist_push_head(&pending, &held->node);
+	MemoryContextSwitchTo(cxt);
+	ks_audit_count(KS_COUNT_FALLBACKS, 1);
+	ereport(LOG,
+			(errmsg("an audit event of type \"%s\" goes by shared memory: %s", record->type, reason)));
+}
+
+/* Put what was held into the ring, once it is certain that it happened. */
+static void
+at_end(XactEvent event, void *arg)
+{
+	slist_iter iter;
+
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	if (slist_is_empty(&pending))
+		return;
+	slist_foreach(iter, &pending)
+	{
+		if (event == XACT_EVENT_COMMIT)
+			ks_ring_push(slist_container(Pending, node, iter.cur)->flat, false);
+		else if (event == XACT_EVENT_PREPARE)
+			ks_audit_count(KS_COUNT_DROPPED, 1);
+	}
+	slist_init(&pending);
+}
+
+/* What a rolled-back subtransaction has recorded did not happen; a committed one's is its parent's. */
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	slist_mutable_iter iter;
+
+	if (slist_is_empty(&pending) || (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB))
+		return;
+	slist_foreach_modify(iter, &pending)
+	{
+		Pending *held = slist_container(Pending, node, iter.cur);
+
+		if (held->recorded_in != mine)
+			continue;
+		if (event == SUBXACT_EVENT_ABORT_SUB)
+			slist_delete_current(&iter);
+		else
+			held->recorded_in = parent;
+	}
+}
+
+void
+ks_audit_request_begin(void)
+{
+	has_recorded_fault = false;
+}
+
+void
+ks_audit_request_refused(const KsAuditRefusal *refusal)
+{
+	KsAuditEvent event = {.type = refusal_type(refusal->status, refusal->is_security)};
+	KsAuditRecord record = {0};
+
+	if (event.type == NULL || (refusal->is_committed && has_recorded_fault))
+		return;
+	event.outcome = refusal->status >= 500 ? KS_FAILURE : KS_DENIED;
+	record.type = event.type;
+	record.outcome = event.outcome;
+	record.data = refusal_data(refusal->status, refusal->code, refusal->endpoint);
+	name_actor(&event, &record, refusal->identity, true);
+	take_caller(&record, refusal->caller);
+	ks_uuid7(&record.id);
+	ks_ring_push(ks_flat_record(&record), true);
+}
+
+/* The type of event that a request with this status is, NULL for none. */
+static const char *
+refusal_type(int status, bool is_security)
+{
+	switch (status)
+	{
+		case 401:
+			return "security.unauthenticated";
+		case 403:
+			return "security.forbidden";
+		case 423:
+			return "security.locked";
+		case 429:
+			return "security.rate_limited";
+		default:
+			return status >= 500 && is_security ? "security.failed" : NULL;
+	}
+}
+
+static Jsonb *
+refusal_data(int status, const char *code, const char *endpoint)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue number = {.type = jbvNumeric, .val.numeric = int64_to_numeric(status)};
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_string(&state, WJB_KEY, "endpoint");
+	push_string(&state, WJB_VALUE, endpoint);
+	push_string(&state, WJB_KEY, "status");
+	pushJsonbValue(&state, WJB_VALUE, &number);
+	if (code != NULL)
+	{
+		push_string(&state, WJB_KEY, "code");
+		push_string(&state, WJB_VALUE, code);
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+static void
+push_string(JsonbParseState **state, JsonbIteratorToken token, const char *string)
+{
+	JsonbValue value = {.type = jbvString};
+
+	value.val.string.val = unconstify(char *, string);
+	value.val.string.len = strlen(string);
+	pushJsonbValue(state, token, &value);
+}
+
+PG_FUNCTION_INFO_V1(ks_audit_sql);
+
+/* keelson.audit(event_type text, data jsonb, outcome text, user_id uuid) */
+Datum
+ks_audit_sql(PG_FUNCTION_ARGS)
+{
+	KsAuditEvent event = {0};
+	bool is_reserved;
+	pg_uuid_t *id;
+
+	ks_require_shmem();
+	if (PG_ARGISNULL(0))
+		ks_raise_field(400, "VALIDATION_FAILED", "event_type", NULL, "an audit event needs a type");
+	event.type = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	event.data = PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1);
+	event.outcome = PG_ARGISNULL(2) ? KS_SUCCESS : read_outcome(PG_GETARG_TEXT_PP(2));
+	event.has_user = !PG_ARGISNULL(3);
+	if (event.has_user)
+		event.user_id = *PG_GETARG_UUID_P(3);
+	if (ks_audit_type_find(event.type, &is_reserved) && is_reserved)
+		require_core("this type of event is recorded by the core alone");
+	if (event.has_user && (!ks_identity()->has_user || memcmp(&ks_identity()->user_id, &event.user_id, UUID_LEN) != 0))
+		require_core("events of another user are recorded by the core alone");
+	id = palloc(sizeof(pg_uuid_t));
+	*id = ks_audit(&event);
+	PG_RETURN_UUID_P(id);
+}
+
+static KsOutcome
+read_outcome(text *given)
+{
+	char *outcome = text_to_cstring(given);
+
+	if (strcmp(outcome, "success") == 0)
+		return KS_SUCCESS;
+	if (strcmp(outcome, "failure") == 0)
+		return KS_FAILURE;
+	if (strcmp(outcome, "denied") != 0)
+		ks_raise_field(400, "VALIDATION_FAILED", "outcome", NULL, "the outcome of an audit event is success, failure or denied");
+	return KS_DENIED;
+}
+
+/* Refuse what an endpoint's own function must not claim. */
+static void
+require_core(const char *what)
+{
+	Oid role = GetUserId();
+
+	if (!has_privs_of_role(role, ks_role_oid(KS_ROLE_OWNER)) && !has_privs_of_role(role, ks_role_oid(KS_ROLE_SYSTEM)) &&
+		!has_privs_of_role(role, ks_role_oid(KS_ROLE_ADMIN)))
+		ks_raise(403, "FORBIDDEN", NULL, "%s", what);
+}

@@ -1,0 +1,148 @@
+-- The audit trail: recording, reading, partitions.
+
+do $types$
+begin
+    if pg_catalog.to_regtype('keelson.audit_event') is null then
+        create type keelson.audit_event as (
+            id uuid,
+            type text,
+            outcome text,
+            user_id uuid,
+            actor text,
+            actor_id uuid,
+            data jsonb,
+            ip_address inet,
+            user_agent text,
+            request_id uuid,
+            created_at timestamptz
+        );
+    end if;
+end
+$types$;
+comment on type keelson.audit_event is
+    'What happened, as clients see it.';
+comment on column keelson.audit_event.type is 'One of the registered types, such as auth.login.';
+comment on column keelson.audit_event.outcome is 'success, failure or denied.';
+comment on column keelson.audit_event.user_id is 'Whom it concerns; null where that is nobody known.';
+comment on column keelson.audit_event.actor is 'Who did it: user, access_key, admin, system or anonymous.';
+comment on column keelson.audit_event.actor_id is 'The user who did it, when that is known.';
+comment on column keelson.audit_event.ip_address is 'Whence; null when unknown, or erased.';
+
+create or replace function keelson.audit(
+    event_type text,
+    data jsonb default '{}',
+    outcome text default 'success',
+    user_id uuid default null
+)
+returns uuid
+language c
+volatile
+as 'MODULE_PATHNAME', 'ks_audit_sql';
+comment on function keelson.audit(text, jsonb, text, uuid) is
+    'Record an event of a registered type in the running transaction; returns its id. It concerns the acting user unless another is given. Who, whence and in which request is known; secrets in data are taken out, what tells of a person is sealed.';
+grant execute on function keelson.audit(text, jsonb, text, uuid) to keelson_app, keelson_admin;
+
+create or replace function keelson.audit_event_type(name text, description text, category text default 'product')
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if name is null or name !~ '^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$' or char_length(name) > 63 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'the name of an event type has two words or more with dots between them, such as report.export', field => 'name');
+    end if;
+    if coalesce(description, '') = '' then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'an event type needs a description', field => 'description');
+    end if;
+    if exists (select from keelson.audit_event_types as t where t.name = audit_event_type.name and t.is_reserved) then
+        perform keelson.raise(409, 'CONFLICT', 'this event type is the core''s', field => 'name');
+    end if;
+    insert into keelson.audit_event_types as t (name, category, description)
+    values (audit_event_type.name, audit_event_type.category, audit_event_type.description)
+    on conflict on constraint audit_event_types_pkey do update
+    set category = excluded.category, description = excluded.description;
+end
+$$;
+comment on function keelson.audit_event_type(text, text, text) is
+    'Register a type of event, or describe it anew. Registered once, it stays.';
+grant execute on function keelson.audit_event_type(text, text, text) to keelson_admin;
+
+-- Time and ids.
+
+create or replace function keelson._uuid7_time(id uuid)
+returns timestamptz
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'ks_uuid7_time';
+comment on function keelson._uuid7_time(uuid) is
+    'The time that a UUIDv7 was made at.';
+
+create or replace function keelson._uuid7_floor(moment timestamptz)
+returns uuid
+language c
+immutable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'ks_uuid7_floor';
+comment on function keelson._uuid7_floor(timestamptz) is
+    'The lowest UUID of the millisecond: ids made from that time on are not below it.';
+
+create or replace function keelson._audit_address_hash(key_id integer, address text)
+returns bytea
+language c
+stable
+strict
+as 'MODULE_PATHNAME', 'ks_audit_address_hash';
+comment on function keelson._audit_address_hash(integer, text) is
+    'The keyed hash of an address, by which events are found that came from it.';
+
+-- Partitions.
+
+create or replace function keelson.audit_partitions_make(days_ahead integer default 7, moment timestamptz default pg_catalog.now())
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    day timestamptz;
+    partition text;
+    made integer := 0;
+begin
+    if days_ahead is null or days_ahead not between 0 and 366 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'partitions are made for 0 to 366 days ahead', field => 'days_ahead');
+    end if;
+    for day in
+        select generate_series(
+            date_trunc('day', moment, 'UTC') - interval '1 day', date_trunc('day', moment, 'UTC') + make_interval(days => days_ahead),
+            interval '1 day'
+        )
+    loop
+        partition := 'audit_events_' || to_char(day at time zone 'UTC', 'YYYYMMDD');
+        continue when to_regclass('keelson.' || partition) is not null;
+        -- One after the other, and not for a day that retention has taken.
+        perform pg_advisory_xact_lock(hashtextextended('keelson.audit_partitions', 0));
+        continue when to_regclass('keelson.' || partition) is not null
+            or exists (select from keelson.audit_partitions as p where p.name = partition);
+        execute format('create table keelson.%I (like keelson.audit_events including defaults including constraints including storage)', partition);
+        execute format('alter table keelson.%I enable row level security', partition);
+        execute format('alter table keelson.%I force row level security', partition);
+        execute format(
+            'alter table keelson.audit_events attach partition keelson.%I for values from (%L) to (%L)',
+            partition, keelson._uuid7_floor(day), keelson._uuid7_floor(day + interval '1 day')
+        );
+        insert into keelson.audit_partitions (name, from_id, until_id, from_at, until_at)
+        values (partition, keelson._uuid7_floor(day), keelson._uuid7_floor(day + interval '1 day'), day, day + interval '1 day');
+        made := made + 1;
+    end loop;
+    return made;
+end
+$$;
+comment on function keelson.audit_partitions_make(integer, timestamptz) is
+    'Make the missing partitions of audit events from yesterday''s to so many days ahead; returns how many. The keeper does it every hour.';
+grant execute on function keelson.audit_partitions_make(integer, timestamptz) to keelson_admin, keelson_jobs;

@@ -1,0 +1,147 @@
+/*
+ * record.c
+ *	  Write one record into keelson.audit_events.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/xid8.h"
+
+#include "audit/record.h"
+#include "core/era.h"
+#include "core/roles.h"
+#include "core/spi.h"
+#include "secrets/keyring.h"
+#include "secrets/seal.h"
+
+#define ADDRESS_HASH_LENGTH 16
+
+static const char *const outcomes[] = {[KS_SUCCESS] = "success", [KS_FAILURE] = "failure", [KS_DENIED] = "denied"};
+static const char *const actors[] = {
+	[KS_BY_USER] = "user",
+	[KS_BY_ACCESS_KEY] = "access_key",
+	[KS_BY_ADMIN] = "admin",
+	[KS_BY_SYSTEM] = "system",
+	[KS_BY_ANONYMOUS] = "anonymous"};
+
+#define INSERT \
+	"insert into keelson.audit_events" \
+	" (user_id, id, era, xid, event_type, outcome, actor, actor_id, request_id, data, personal, address_hash)" \
+	" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+#define TYPES {UUIDOID, UUIDOID, INT4OID, XID8OID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, UUIDOID, JSONBOID, BYTEAOID, BYTEAOID}
+
+/* The second looks before it inserts, which costs. */
+static KsPlan insert_plan = {INSERT, 12, TYPES};
+static KsPlan insert_new_plan = {INSERT " on conflict do nothing", 12, TYPES};
+
+static bytea *seal_personal(const KsAuditRecord *record);
+static bytea *hash_address(const char *ip);
+
+void
+ks_audit_insert(const KsAuditRecord *record, bool may_exist)
+{
+	KsRoleSwitch save;
+	Datum values[12];
+	char nulls[13];
+	bytea *personal = seal_personal(record);
+	bytea *address_hash = record->ip != NULL ? hash_address(record->ip) : NULL;
+	int32 era = ks_era();
+
+	memset(nulls, ' ', 12);
+	nulls[12] = '\0';
+	values[0] = UUIDPGetDatum(&record->user_id);
+	values[1] = UUIDPGetDatum(&record->id);
+	values[2] = Int32GetDatum(era);
+	values[3] = FullTransactionIdGetDatum(GetTopFullTransactionId());
+	values[4] = CStringGetTextDatum(record->type);
+	values[5] = CStringGetTextDatum(outcomes[record->outcome]);
+	values[6] = CStringGetTextDatum(actors[record->actor]);
+	values[7] = UUIDPGetDatum(&record->actor_id);
+	nulls[7] = record->has_actor_id ? ' ' : 'n';
+	values[8] = UUIDPGetDatum(&record->request_id);
+	nulls[8] = record->has_request_id ? ' ' : 'n';
+	values[9] = PointerGetDatum(record->data);
+	nulls[9] = record->data != NULL ? ' ' : 'n';
+	values[10] = PointerGetDatum(personal);
+	nulls[10] = personal != NULL ? ' ' : 'n';
+	values[11] = PointerGetDatum(address_hash);
+	nulls[11] = address_hash != NULL ? ' ' : 'n';
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	(void) ks_spi_execute(may_exist ? &insert_new_plan : &insert_plan, values, nulls, false, 0);
+	ks_role_leave(&save);
+	ks_spi_finish();
+}
+
+bool
+ks_is_nil(const pg_uuid_t *uuid)
+{
+	static const pg_uuid_t nil = {{0}};
+
+	return memcmp(uuid, &nil, sizeof(nil)) == 0;
+}
+
+/* {"ip": …, "userAgent": …, "data": {…}} as far as known, sealed; NULL for nothing. */
+static bytea *
+seal_personal(const KsAuditRecord *record)
+{
+	KsSealContext context = {.row_id = record->id};
+	StringInfoData json;
+
+	if (record->ip == NULL && record->user_agent == NULL && record->personal == NULL)
+		return NULL;
+	initStringInfo(&json);
+	appendStringInfoChar(&json, '{');
+	if (record->ip != NULL)
+	{
+		appendStringInfoString(&json, "\"ip\":");
+		escape_json(&json, record->ip);
+	}
+	if (record->user_agent != NULL)
+	{
+		appendStringInfoString(&json, json.len > 1 ? ",\"userAgent\":" : "\"userAgent\":");
+		escape_json(&json, pnstrdup(record->user_agent, record->user_agent_len));
+	}
+	if (record->personal != NULL)
+	{
+		appendStringInfoString(&json, json.len > 1 ? ",\"data\":" : "\"data\":");
+		(void) JsonbToCString(&json, &record->personal->root, VARSIZE(record->personal));
+	}
+	appendStringInfoChar(&json, '}');
+	context.has_user = !ks_is_nil(&record->user_id);
+	context.purpose = context.has_user ? "audit" : "audit-nobody";
+	context.user_id = record->user_id;
+	return ks_seal(&context, json.data, json.len);
+}
+
+static bytea *
+hash_address(const char *ip)
+{
+	uint8 mac[KS_SHA256_LENGTH];
+	bytea *hash = palloc(VARHDRSZ + ADDRESS_HASH_LENGTH);
+
+	ks_keyring_mac(0, "audit-address", ip, strlen(ip), mac);
+	SET_VARSIZE(hash, VARHDRSZ + ADDRESS_HASH_LENGTH);
+	memcpy(VARDATA(hash), mac, ADDRESS_HASH_LENGTH);
+	return hash;
+}
+
+PG_FUNCTION_INFO_V1(ks_audit_address_hash);
+
+/* keelson._audit_address_hash(key_id integer, address text) */
+Datum
+ks_audit_address_hash(PG_FUNCTION_ARGS)
+{
+	uint8 mac[KS_SHA256_LENGTH];
+	text *address = PG_GETARG_TEXT_PP(1);
+	bytea *hash = palloc(VARHDRSZ + ADDRESS_HASH_LENGTH);
+
+	ks_keyring_mac((uint32) PG_GETARG_INT32(0), "audit-address", VARDATA_ANY(address), VARSIZE_ANY_EXHDR(address), mac);
+	SET_VARSIZE(hash, VARHDRSZ + ADDRESS_HASH_LENGTH);
+	memcpy(VARDATA(hash), mac, ADDRESS_HASH_LENGTH);
+	PG_RETURN_BYTEA_P(hash);
+}

@@ -1,0 +1,161 @@
+-- The audit trail: recording, what is taken out, who may do what, the ring.
+\set VERBOSITY terse
+\set SHOW_CONTEXT never
+set client_min_messages = warning;
+select keelson.user_create('ada@audit.example.com') as ada, keelson.user_create('ben@audit.example.com') as ben \gset
+select keelson.audit_event_type('regress.thing', 'Something happened in a test.');
+reset client_min_messages;
+
+-- One event, and what is known of it without being told.
+select keelson.audit('regress.thing', '{"size": 3, "nested": {"list": [1, "two", null, true]}}') as id \gset
+select user_id, event_type, outcome, actor, actor_id, request_id, data, personal, address_hash,
+    keelson._uuid7_time(id) between now() - interval '1 minute' and clock_timestamp() as is_of_now, era = keelson._current_era() as is_of_this_era
+from keelson.audit_events where id = :'id';
+select keelson.audit('regress.thing', null, 'failure', :'ada') as id \gset
+select data, outcome, user_id = :'ada' as is_adas from keelson.audit_events where id = :'id';
+
+-- It is in the action's transaction, and goes with it.
+begin;
+select keelson.audit('regress.thing', '{"gone": true}') is not null as recorded;
+rollback;
+begin;
+savepoint before;
+select keelson.audit('regress.thing', '{"gone": true}') is not null as recorded;
+rollback to before;
+commit;
+select count(*) from keelson.audit_events where event_type = 'regress.thing' and data @> '{"gone": true}';
+
+-- What cannot be an event.
+select keelson.audit(null);
+select keelson.audit('regress.unheard_of');
+select keelson.audit(repeat('x', 100));
+select keelson.audit('regress.thing', '[1]');
+select keelson.audit('regress.thing', '"text"');
+select keelson.audit('regress.thing', jsonb_build_object('text', repeat('x', 9000)));
+select keelson.audit('regress.thing', outcome => 'perhaps');
+select keelson.audit_event_type('Thing', 'x');
+select keelson.audit_event_type('regress.thing', '');
+select keelson.audit_event_type('regress.thing', 'x', 'nonsense');
+select keelson.audit_event_type('auth.login', 'Not yours.');
+
+-- Secrets are taken out by name, however it is written, and by shape, wherever it stands.
+create function pg_temp.kept(given jsonb)
+returns jsonb
+language plpgsql
+as $$
+declare
+    made uuid := keelson.audit('regress.thing', given);
+begin
+    return (select data from keelson.audit_events where id = made);
+end
+$$;
+select name, pg_temp.kept(jsonb_build_object(name, 'the value')) ->> name as kept
+from unnest(array['password', 'newPassword', 'pass_word', 'API-Key', 'apiKey', 'access_token', 'refreshToken', 'client_secret', 'Authorization',
+    'Set-Cookie', 'cvv', 'PIN', 'card_number', 'recoveryCodes', 'privateKey', 'key', 'jwt', 'tier', 'feature', 'keyName', 'monkey', 'spinner']) as name;
+select pg_temp.kept('{"password": null, "hasPassword": true, "tokens": 1200, "token": "x", "secret": {"deep": [1]}, "list": [{"otp": 123456}]}');
+select shape, pg_temp.kept(jsonb_build_object('text', shape)) ->> 'text' as kept
+from unnest(array[
+    'ks_0123456789abcdef', 'used ks_0123456789abcdef today', 'ksr_0123456789abcdef.', '(ksd_0123456789abcdef)', 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw',
+    'sk-proj-abcdefgh12345678', 'sk_live_0123456789', 'key=AKIAIOSFODNN7EXAMPLE', 'eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl',
+    'Bearer eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl!', 'postgres://ada:hunter2@db/x', 'https://example.com/a?b=c',
+    '$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaA', 'ghp_0123456789abcdef0123', '4111 1111 1111 1111', '4111-1111-1111-1111', 'card 4111111111111111.',
+    '4111111111111112', '1737000000000', '378282246310005', 'order 5555555555554444 paid', '00004111111111111111', 'ks_short', 'task-force-of-twelve',
+    'risk_assessment_of_2024', '-----BEGIN PRIVATE KEY----- abc', 'nothing here']) as shape;
+select pg_temp.kept('{"number": 4111111111111111, "other": 4111111111111112, "time": 1737000000000, "amount": 12.50}');
+select pg_temp.kept('{"ks_0123456789abcdef": 1, "deep": {"list": ["ok", ["sk-abcdefghijklmnop"]]}}');
+
+-- What tells of a person is sealed, by name and by shape, and is not in what is open.
+select keelson.audit('regress.thing', '{"email": "ada@example.com", "tier": "pro", "who": {"phone": "1"}, "note": "ask bob@example.com", "at": "a@b"}', user_id => :'ada') as id \gset
+select data, personal is not null as is_sealed, position('example.com' in encode(personal, 'escape')) as in_clear from keelson.audit_events where id = :'id';
+
+-- Of others, and of the core's types, the core alone may record.
+begin;
+select keelson.act_as('ada@audit.example.com') = :'ada' as acts;
+select keelson.audit('regress.thing', '{"mine": 1}') is not null as recorded;
+select keelson.audit('regress.thing', '{"mine": 2}', user_id => :'ada') is not null as recorded;
+commit;
+begin;
+select keelson.act_as('ada@audit.example.com') = :'ada' as acts;
+select keelson.audit('regress.thing', user_id => :'ben');
+rollback;
+begin;
+select keelson.act_as('ada@audit.example.com') = :'ada' as acts;
+select keelson.audit('auth.login');
+rollback;
+select event_type, actor, actor_id = :'ada' as by_ada, data from keelson.audit_events where user_id = :'ada' and (actor_id is not null or event_type = 'admin.act_as')
+order by id;
+
+-- Nobody changes or removes an event: not the application, the gateway, the administrators, the jobs.
+create temporary table tries (who name, statement text, outcome text);
+grant insert on tries to public;
+create function pg_temp.try(statement text)
+returns void
+language plpgsql
+as $$
+begin
+    execute statement;
+    insert into tries values (current_user, statement, 'done');
+exception when others then
+    insert into tries values (current_user, statement, sqlstate);
+end
+$$;
+\o /dev/null
+select format('set role %I; select pg_temp.try(%L); reset role;', role, statement)
+from unnest(array['keelson_app', 'keelson_gateway', 'keelson_admin', 'keelson_jobs', 'keelson_key_user']) as role,
+    unnest(array[
+        'update keelson.audit_events set outcome = ''success''', 'delete from keelson.audit_events', 'truncate keelson.audit_events',
+        'insert into keelson.audit_events (user_id, id) values (gen_random_uuid(), keelson.uuid7())',
+        'delete from keelson.audit_tiles', 'delete from keelson.audit_checkpoints', 'update keelson.audit_tombstones set reason = ''''']) as statement
+\gexec
+\o
+select who, outcome, count(*) from tries group by who, outcome order by who, outcome;
+drop table tries;
+
+-- When the insert fails the action goes on, and the event comes by the ring once the action has committed, and only then.
+create table regress_audit_actions (n integer);
+create function regress_audit_fail() returns trigger language plpgsql as $$ begin raise exception 'the disk is on fire'; end $$;
+create trigger regress_audit_fail before insert on keelson.audit_events for each row when (new.data @> '{"fails": true}') execute function regress_audit_fail();
+create function pg_temp.arrived(what jsonb, wanted integer)
+returns integer
+language plpgsql
+as $$
+declare
+    found integer;
+begin
+    for i in 1..200 loop
+        select count(*) into found from keelson.audit_events where event_type = 'regress.thing' and data @> what;
+        exit when found >= wanted;
+        perform pg_sleep(0.05);
+    end loop;
+    return found;
+end
+$$;
+begin;
+insert into regress_audit_actions values (1);
+select keelson.audit('regress.thing', '{"fails": true, "n": 1}') is not null as went_on;
+savepoint within;
+select keelson.audit('regress.thing', '{"fails": true, "n": 2}') is not null as went_on;
+rollback to within;
+savepoint within;
+select keelson.audit('regress.thing', '{"fails": true, "n": 3}', user_id => :'ada') is not null as went_on;
+release within;
+select count(*) as not_yet from keelson.audit_events where data @> '{"fails": true}';
+alter table keelson.audit_events disable trigger regress_audit_fail;
+commit;
+begin;
+alter table keelson.audit_events enable trigger regress_audit_fail;
+insert into regress_audit_actions values (2);
+select keelson.audit('regress.thing', '{"fails": true, "n": 4}') is not null as went_on;
+rollback;
+select pg_temp.arrived('{"fails": true}', 2) as arrived;
+select data, user_id = :'ada' as is_adas from keelson.audit_events where data @> '{"fails": true}' order by data -> 'n';
+select * from regress_audit_actions;
+drop trigger regress_audit_fail on keelson.audit_events;
+drop function regress_audit_fail();
+drop table regress_audit_actions;
+
+-- In a read-only transaction too.
+begin read only;
+select keelson.audit('regress.thing', '{"readOnly": true}') is not null as went_on;
+commit;
+select pg_temp.arrived('{"readOnly": true}', 1) as arrived;
