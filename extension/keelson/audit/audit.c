@@ -26,6 +26,7 @@
 #include "audit/partitions.h"
 #include "audit/ring.h"
 #include "audit/sanitise.h"
+#include "audit/seal.h"
 #include "core/error.h"
 #include "core/roles.h"
 #include "core/shmem.h"
@@ -40,6 +41,9 @@ typedef struct Pending
 
 /* Records whose insert failed; in TopTransactionContext, emptied when the transaction ends. */
 static slist_head pending = SLIST_STATIC_INIT(pending);
+
+/* How many records the transaction has inserted; counted for all when it commits. */
+static uint64 inserted;
 
 /* Has the running request recorded what was no success? Cleared when one begins. */
 static bool has_recorded_fault;
@@ -63,6 +67,7 @@ ks_audit_init(void)
 {
 	ks_ring_init();
 	ks_audit_partitions_init();
+	ks_seal_init();
 	RegisterXactCallback(at_end, NULL);
 	RegisterSubXactCallback(at_subtransaction_end, NULL);
 }
@@ -171,7 +176,7 @@ write_or_hold(const KsAuditRecord *record)
 	{
 		ks_audit_insert(record, false);
 		ReleaseCurrentSubTransaction();
-		ks_audit_count(KS_COUNT_WRITTEN, 1);
+		inserted++;
 	}
 	PG_CATCH();
 	{
@@ -222,6 +227,10 @@ at_end(XactEvent event, void *arg)
 
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
+	/* Its events are visible to all by now, which the sealing counts on. */
+	if (inserted > 0 && event != XACT_EVENT_ABORT)
+		ks_audit_count(KS_COUNT_WRITTEN, inserted);
+	inserted = 0;
 	if (slist_is_empty(&pending))
 		return;
 	slist_foreach(iter, &pending)

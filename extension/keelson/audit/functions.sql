@@ -146,3 +146,82 @@ $$;
 comment on function keelson.audit_partitions_make(integer, timestamptz) is
     'Make the missing partitions of audit events from yesterday''s to so many days ahead; returns how many. The keeper does it every hour.';
 grant execute on function keelson.audit_partitions_make(integer, timestamptz) to keelson_admin, keelson_jobs;
+
+-- Sealing. What the tree is, and how it grows, stands in audit/README.md.
+
+create or replace function keelson.audit_seal(batch integer default 4096)
+returns bigint
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks_audit_seal';
+comment on function keelson.audit_seal(integer) is
+    'Seal up to so many events whose transactions have ended; returns how many. The keeper does it every five seconds.';
+grant execute on function keelson.audit_seal(integer) to keelson_admin, keelson_jobs;
+
+create or replace function keelson._audit_sign(typ text, claims jsonb)
+returns text
+language sql
+volatile
+as $$
+-- Signed for good: the year 9999.
+select keelson.jwt_sign(
+    claims || pg_catalog.jsonb_build_object(
+        'iss', pg_catalog.current_setting('keelson.public_url'),
+        'iat', pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp()))::bigint,
+        'exp', 253402300799
+    ),
+    typ
+)
+$$;
+comment on function keelson._audit_sign(text, jsonb) is
+    'A JWT of the claims that does not expire, for checkpoints and tombstones.';
+
+create or replace function keelson._audit_signed(token text, typ text)
+returns jsonb
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    keys jsonb;
+begin
+    -- By the keys of all times: what a key signed while it signed stands.
+    select jsonb_build_object('keys', jsonb_agg(
+        s.public_key || jsonb_build_object('kid', s.kid, 'alg', s.algorithm, 'use', 'sig')
+    )) into keys
+    from keelson.signing_keys as s
+    where s.kid = convert_from(decode(rpad(
+        translate(split_part(token, '.', 1), '-_', '+/'), (length(split_part(token, '.', 1)) + 3) / 4 * 4, '='
+    ), 'base64'), 'UTF8')::jsonb ->> 'kid';
+    if keys -> 'keys' is null or jsonb_typeof(keys -> 'keys') <> 'array' then
+        return null;
+    end if;
+    return keelson.jwt_verify(token, keys, typ => typ);
+exception when sqlstate 'KS401' or data_exception then
+    return null;
+end
+$$;
+alter function keelson._audit_signed(text, text) owner to keelson_system;
+comment on function keelson._audit_signed(text, text) is
+    'The claims of what one of our keys has signed for this purpose, whenever that was; null when none has.';
+
+create or replace function keelson._audit_checkpoint_add(size bigint, root bytea, era integer, xid xid8, event_id uuid)
+returns void
+language plpgsql
+volatile
+as $$
+declare
+    signed text := keelson._audit_sign(
+        'audit-checkpoint', pg_catalog.jsonb_build_object('size', size, 'root', pg_catalog.encode(root, 'hex'))
+    );
+begin
+    insert into keelson.audit_checkpoints (size, root, era, xid, event_id, signature)
+    values (size, root, era, xid, event_id, signed);
+    -- A copy that does not lie in the database.
+    raise log 'audit checkpoint: %', signed;
+end
+$$;
+comment on function keelson._audit_checkpoint_add(bigint, bytea, integer, xid8, uuid) is
+    'Sign the root of the tree of this size, keep it, and write it to the server''s log.';

@@ -28,11 +28,14 @@ static const char *const actors[] = {
 	[KS_BY_SYSTEM] = "system",
 	[KS_BY_ANONYMOUS] = "anonymous"};
 
-#define INSERT \
-	"insert into keelson.audit_events" \
+#define INSERT                                                                                                 \
+	"insert into keelson.audit_events"                                                                         \
 	" (user_id, id, era, xid, event_type, outcome, actor, actor_id, request_id, data, personal, address_hash)" \
 	" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-#define TYPES {UUIDOID, UUIDOID, INT4OID, XID8OID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, UUIDOID, JSONBOID, BYTEAOID, BYTEAOID}
+#define TYPES                                                                                                         \
+	{                                                                                                                 \
+		UUIDOID, UUIDOID, INT4OID, XID8OID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, UUIDOID, JSONBOID, BYTEAOID, BYTEAOID \
+	}
 
 /* The second looks before it inserts, which costs. */
 static KsPlan insert_plan = {INSERT, 12, TYPES};

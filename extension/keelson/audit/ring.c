@@ -32,9 +32,10 @@
 #include "core/keeper.h"
 #include "core/shmem.h"
 #include "core/worker.h"
+#include "secrets/keyring.h"
 
 #define RECENT 512
-#define DRAIN_INTERVAL_MS 60000
+#define DRAIN_INTERVAL_MS 5000
 #define BATCH_BYTES (256 * 1024)
 
 struct KsFlatRecord
@@ -184,7 +185,9 @@ ks_ring_push(const KsFlatRecord *flat, bool may_repeat)
 		}
 		LWLockRelease(&ring->lock);
 	}
-	ks_audit_count(is_repetition ? KS_COUNT_REPEATED : is_pushed ? KS_COUNT_PUSHED : KS_COUNT_DROPPED, 1);
+	ks_audit_count(is_repetition ? KS_COUNT_REPEATED : is_pushed ? KS_COUNT_PUSHED
+																 : KS_COUNT_DROPPED,
+				   1);
 	if (is_first && is_pushed)
 		ks_keeper_wake_duty(duty);
 }
@@ -253,10 +256,16 @@ drain(void)
 
 		MemoryContextSwitchTo(cxt);
 		MemoryContextReset(cxt);
-		batch = copy_batch(&len, &until);
-		if (len == 0 || !ks_worker_transaction_begin("audit ring"))
+		if (ks_ring_used() == 0 || !ks_worker_transaction_begin("audit ring"))
 			break;
+		/* Without the right keyring nothing can be sealed, so it stays where it is. */
+		if (!ks_keyring_ready(NULL))
+		{
+			ks_worker_transaction_end();
+			break;
+		}
 		MemoryContextSwitchTo(cxt);
+		batch = copy_batch(&len, &until);
 		insert_batch(batch, len);
 		ks_worker_transaction_end();
 		move_tail(until);

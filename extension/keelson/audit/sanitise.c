@@ -46,10 +46,7 @@ typedef struct Shape
 } Shape;
 
 static const Shape shapes[] = {
-	{"ks_", 12}, {"ksr_", 12}, {"ksd_", 12}, {"whsec_", 12}, {"sk-", 12}, {"sk_", 12}, {"rk_", 12}, {"pk_live_", 12},
-	{"gsk_", 12}, {"AIza", 20}, {"AKIA", 16}, {"ASIA", 16}, {"ghp_", 12}, {"gho_", 12}, {"ghs_", 12}, {"ghu_", 12},
-	{"github_pat_", 16}, {"glpat-", 12}, {"xoxb-", 12}, {"xoxp-", 12}, {"xoxa-", 12}, {"SG.", 20}, {"eyJ", 20},
-	{"$argon2", 12}, {"$2a$", 12}, {"$2b$", 12}, {"$2y$", 12}, {"-----BEGIN", 10}};
+	{"ks_", 12}, {"ksr_", 12}, {"ksd_", 12}, {"whsec_", 12}, {"sk-", 12}, {"sk_", 12}, {"rk_", 12}, {"pk_live_", 12}, {"gsk_", 12}, {"AIza", 20}, {"AKIA", 16}, {"ASIA", 16}, {"ghp_", 12}, {"gho_", 12}, {"ghs_", 12}, {"ghu_", 12}, {"github_pat_", 16}, {"glpat-", 12}, {"xoxb-", 12}, {"xoxp-", 12}, {"xoxa-", 12}, {"SG.", 20}, {"eyJ", 20}, {"$argon2", 12}, {"$2a$", 12}, {"$2b$", 12}, {"$2y$", 12}, {"-----BEGIN", 10}};
 
 typedef struct Walk
 {

@@ -65,7 +65,7 @@ create table keelson.retention_policies (
     keep_for interval not null,
     changed_at timestamptz not null default pg_catalog.now(),
     constraint retention_policies_pkey primary key (event_type),
-    constraint retention_policies_keep_for_check check (keep_for between interval '1 day' and interval '100 years')
+    constraint retention_policies_keep_for_check check (keep_for >= interval '1 day' and keep_for <= interval '100 years')
 );
 comment on table keelson.retention_policies is
     'How long audit events are kept, by event type; the row * is for all others. Written by keelson.retention_set().';
@@ -112,7 +112,7 @@ create table keelson.audit_tiles (
     event_times int8range,
     constraint audit_tiles_pkey primary key (level, number),
     constraint audit_tiles_hashes_check check (
-        pg_catalog.octet_length(hashes) between 32 and 8192 and pg_catalog.octet_length(hashes) % 32 = 0
+        pg_catalog.octet_length(hashes) >= 32 and pg_catalog.octet_length(hashes) <= 8192 and pg_catalog.octet_length(hashes) % 32 = 0
     ),
     constraint audit_tiles_event_ids_check check (
         (event_ids is null) = (level > 0) and (event_times is null) = (level > 0)

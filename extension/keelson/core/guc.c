@@ -67,7 +67,7 @@ ks_guc_init(void)
 	DefineCustomIntVariable("keelson.audit_ring_size",
 							"Shared memory for audit events of requests that were refused.",
 							"They wait there, for a moment, for the keeper to write them; what finds no room is counted.",
-							&ks_guc_audit_ring_size, 1024, 64, 1024 * 1024, PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
+							&ks_guc_audit_ring_size, 1024, 64, 1024 * 1024, at_start, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomStringVariable("keelson.database",
 							   "The one database of the cluster that Keelson lives in.",
 							   "The background workers connect to it; elsewhere Keelson's functions refuse.",

@@ -43,7 +43,7 @@ typedef struct KsRoute
 	const char *permission; /* NULL: none demanded */
 	const char *scope;
 	bool is_public;
-	bool is_unsafe; /* changes something, by its method */
+	bool is_unsafe;   /* changes something, by its method */
 	bool is_security; /* its failures go into the audit trail */
 	bool is_raw;
 	const char *content_type; /* what a raw route sends; NULL: what fits the result */
