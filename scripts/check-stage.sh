@@ -13,6 +13,8 @@ make_stage() {
 	local vectors=$1 folder
 	make_check_user
 	folder=$(scratch_folder)
+	# What failed checks have left is kept for a day.
+	find "$folder" -maxdepth 1 -name 'keelson-check.*' -user "$CHECK_USER" -mmin +1440 -exec rm -rf {} +
 	STAGE=$(mktemp -d "$folder/keelson-check.XXXXXX")
 	chmod 0755 "$STAGE"
 	SOURCE=$STAGE/src
