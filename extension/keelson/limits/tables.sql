@@ -18,7 +18,7 @@ create table keelson.rate_limits (
     constraint rate_limits_counted_by_check check (counted_by in ('caller', 'ip', 'email', 'key')),
     constraint rate_limits_custom_check check ((rate_class = 'custom') = (counted_by = 'key')),
     constraint rate_limits_max_requests_check check (max_requests between 1 and 1000000000),
-    constraint rate_limits_time_window_check check (time_window between '1 second' and '31 days' and time_window = pg_catalog.date_trunc('second', time_window))
+    constraint rate_limits_time_window_check check (time_window >= '1 second' and time_window <= '31 days' and time_window = pg_catalog.date_trunc('second', time_window))
 );
 comment on table keelson.rate_limits is
     'The rate limits. Written by keelson.rate_limit_set(); every server process takes a change up with its next request.';
@@ -57,7 +57,7 @@ create table keelson.tier_rate_limits (
     constraint tier_rate_limits_name_fkey foreign key (name)
         references keelson.rate_limits (name) on update cascade on delete cascade,
     constraint tier_rate_limits_max_requests_check check (max_requests between 1 and 1000000000),
-    constraint tier_rate_limits_time_window_check check (time_window between '1 second' and '31 days' and time_window = pg_catalog.date_trunc('second', time_window))
+    constraint tier_rate_limits_time_window_check check (time_window >= '1 second' and time_window <= '31 days' and time_window = pg_catalog.date_trunc('second', time_window))
 );
 comment on table keelson.tier_rate_limits is
     'What a rate limit says for the users of a tier instead.';
@@ -82,7 +82,7 @@ create table keelson.user_rate_limits (
     expires_at timestamptz,
     constraint user_rate_limits_pkey primary key (user_id, access_key_id, name),
     constraint user_rate_limits_max_requests_check check (max_requests between 1 and 1000000000),
-    constraint user_rate_limits_time_window_check check (time_window between '1 second' and '31 days' and time_window = pg_catalog.date_trunc('second', time_window))
+    constraint user_rate_limits_time_window_check check (time_window >= '1 second' and time_window <= '31 days' and time_window = pg_catalog.date_trunc('second', time_window))
 );
 comment on table keelson.user_rate_limits is
     'What a rate limit says for one user, or one of the user''s access keys, instead.';
@@ -137,7 +137,7 @@ create table keelson.block_rules (
     constraint block_rules_pkey primary key (signal),
     constraint block_rules_signal_check check (signal in ('refusals', 'accounts')),
     constraint block_rules_max_count_check check (max_count between 1 and 1000000),
-    constraint block_rules_time_window_check check (time_window between '1 second' and '31 days' and time_window = pg_catalog.date_trunc('second', time_window)),
+    constraint block_rules_time_window_check check (time_window >= '1 second' and time_window <= '31 days' and time_window = pg_catalog.date_trunc('second', time_window)),
     constraint block_rules_block_for_check check (block_for between '1 second' and '31 days')
 );
 comment on table keelson.block_rules is
