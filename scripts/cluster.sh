@@ -175,8 +175,11 @@ start_server() {
 	forget_stale_pid
 	as_user "$SERVER_USER" rm -f "$log"
 	touch "$RUN/starting"
-	if ! as_user "$SERVER_USER" "$PG_BIN/pg_ctl" start -D "$DATA" -w -t 600 -s -l "$log" \
-		</dev/null >/dev/null 2>&1 9>&-; then
+	# What is handed in to be sealed has no place in the server's environment.
+	if ! (
+		unset CRON_SECRET STRIPE_WEBHOOK_SECRET KEELSON_SMTP_URL KEELSON_CAPTCHA_SECRET
+		as_user "$SERVER_USER" "$PG_BIN/pg_ctl" start -D "$DATA" -w -t 600 -s -l "$log"
+	) </dev/null >/dev/null 2>&1 9>&-; then
 		show_server_logs
 		fail "the server did not start: above are the last lines of its log (in $SERVER_LOGS)"
 	fi

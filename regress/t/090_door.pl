@@ -102,7 +102,7 @@ sub ready { return HTTP::Tiny->new(timeout => 5)->get("http://127.0.0.1:$_[0]{po
 sub test_up
 {
 	my ($place, $name) = @_;
-	is(make($place, 'up'), 0, "$name: up") or diag $place->{said};
+	is(make($place, 'up', STRIPE_WEBHOOK_SECRET => 'whsec_canary'), 0, "$name: up") or diag $place->{said};
 	like($place->{said}, qr{running at http://127\.0\.0\.1:$place->{port}\b}, "$name: the URL is told");
 	is(() = $place->{said} =~ /^  (?:curl|make) /mg, 3, "$name: with three commands to try");
 	ok(ready($place), "$name: it is ready");
@@ -128,6 +128,7 @@ sub test_up
 	is(mode(var($place) . '/gateway/pgpass'), '0600', "$name: the gateway's password is for one user");
 	unlike(join(' ', map { first_line("/proc/$pids[1]/$_") } qw(cmdline environ)),
 		qr/keelson_gateway:[^@]|CRON_SECRET|SMTP/, "$name: no secret in the gateway's arguments and environment");
+	unlike(first_line("/proc/$pids[0]/environ"), qr/canary|CRON_SECRET|SMTP/, "$name: nor in the server's environment");
 	return;
 }
 
