@@ -96,6 +96,10 @@ select keelson.route('GET things', 'regress_routes.thing', role => 'regress_rout
 select keelson.route('GET things', 'regress_routes.thing', role => 'regress_routes_member');
 select keelson.route('GET things', 'regress_routes.thing', role => 'regress_routes_far');
 select keelson.route('GET things', 'regress_routes.thing', role => 'regress_routes_admin');
+select keelson.route('GET things', 'regress_routes.thing', role => 'pg_execute_server_program');
+set session authorization regress_routes_admin;
+select keelson.route('GET things', 'regress_routes.thing', role => 'regress_routes_app');
+reset session authorization;
 
 -- The settings.
 select keelson.route('GET things', 'regress_routes.thing', permission => 'no.such');
