@@ -134,7 +134,7 @@ subtest 'kind watch' => sub {
 		return wait_until(sub { $select->can_read(0) && sysread($socket, $all, 65536, length $all); $all =~ $pattern }, 8);
 	};
 	ok($see->(qr/tick 0/), 'the state at once') or diag $all;
-	like($all, qr{^HTTP/1\.1 200}, '200');
+	like($all, qr{^HTTP/1\.1 200}, 'with success');
 	like($all, qr{Content-Type: text/event-stream}i, 'as an event stream');
 	$keelson->sql('update product.clock set now = 1');
 	ok($see->(qr/tick 1/), 'a change within a few seconds') or diag $all;

@@ -197,6 +197,28 @@ end;
 $$;
 comment on function keelson._openapi_body(int) is 'The body that a route takes, null where it takes none.';
 
+create or replace function keelson._openapi_headers(status text)
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select '{
+            "X-Request-ID": {"$ref": "#/components/headers/RequestId"},
+            "RateLimit": {"$ref": "#/components/headers/RateLimit"},
+            "RateLimit-Policy": {"$ref": "#/components/headers/RateLimitPolicy"},
+            "X-RateLimit-Limit": {"$ref": "#/components/headers/RateLimitLimit"},
+            "X-RateLimit-Remaining": {"$ref": "#/components/headers/RateLimitRemaining"},
+            "X-RateLimit-Reset": {"$ref": "#/components/headers/RateLimitReset"}
+        }'::jsonb
+        || case
+            when _openapi_headers.status in ('423', '429', '503')
+                then '{"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}'::jsonb
+            else '{}'
+        end;
+$$;
+comment on function keelson._openapi_headers(text) is 'The headers that come with a reply of this status.';
+
 create or replace function keelson._openapi_success(route_id int)
 returns jsonb
 language plpgsql
@@ -206,7 +228,7 @@ begin
     return (
         select jsonb_build_object(route.status, jsonb_build_object(
                 'description', keelson._openapi_status_name(route.status),
-                'headers', '{"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}'::jsonb)
+                'headers', keelson._openapi_headers(route.status))
             || case
                 when route.status = '204' then '{}'
                 when r.kind = 'watch' then '{"content": {"text/event-stream": {"schema": {"type": "string"}}}}'
@@ -303,12 +325,7 @@ begin
     return (
         select coalesce(jsonb_object_agg(failure.status, jsonb_build_object(
             'description', keelson._openapi_status_name(failure.status) || ': ' || array_to_string(failure.codes, ', ') || '.',
-            'headers', '{"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}'::jsonb
-                || case
-                    when failure.status in ('423', '429', '503')
-                        then '{"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}'::jsonb
-                    else '{}'
-                end,
+            'headers', keelson._openapi_headers(failure.status),
             'content', jsonb_build_object(
                 'application/json', jsonb_build_object('schema', jsonb_build_object('allOf', jsonb_build_array(
                     '{"$ref": "#/components/schemas/Error"}'::jsonb,
@@ -418,6 +435,12 @@ as $$
         "headers": {
             "RequestId": {"description": "The request''s id: the client''s own if it sent a UUID, else a new one.",
                 "schema": {"type": "string", "format": "uuid"}},
+            "RateLimit": {"description": "What is left of each limit, and for how many seconds (RateLimit header fields of the IETF).",
+                "schema": {"type": "string"}},
+            "RateLimitPolicy": {"description": "The limits that count this request.", "schema": {"type": "string"}},
+            "RateLimitLimit": {"description": "How many requests the tightest limit allows.", "schema": {"type": "integer"}},
+            "RateLimitRemaining": {"description": "How many of them are left.", "schema": {"type": "integer"}},
+            "RateLimitReset": {"description": "When they are all there again, in Unix seconds.", "schema": {"type": "integer"}},
             "RetryAfter": {"description": "After how many seconds to try again.", "schema": {"type": "integer"}}
         },
         "parameters": {
