@@ -9,6 +9,7 @@
 #include "answer.h"
 
 #include "gateway.h"
+#include "hold.h"
 #include "pool.h"
 #include "rows.h"
 #include "watch.h"
@@ -25,10 +26,14 @@
 
 #define SAMPLES_MAX 4096
 
+/* Requests of a loop that wait for room under a rate limit. */
+#define WAITING_MAX 256
+
 static void prepare_call(struct GwRequest *request);
 static void submit(struct GwRequest *request);
 static void try_again(struct GwTimer *timer);
 static void dispatch_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result);
+static void settle(struct GwRequest *request, struct MHD_Response *response);
 static void builtin_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result);
 static void read_facts(struct GwBuiltinFacts *facts, const PGresult *result, enum GwCallKind kind, char *reason);
 static struct GwSample *read_samples(const PGresult *result, size_t *count);
@@ -156,7 +161,10 @@ submit(struct GwRequest *request)
 static void
 try_again(struct GwTimer *timer)
 {
-	submit(gw_container_of(timer, struct GwRequest, retry));
+	struct GwRequest *request = gw_container_of(timer, struct GwRequest, retry);
+
+	gw_answer_end_wait(request);
+	submit(request);
 }
 
 /* For the request's timer. */
@@ -173,7 +181,58 @@ dispatch_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 
 	request->database_us += request->loop->now - request->called_at;
 	if (!gw_answer_is_retried(request, end, result))
-		gw_request_answer(request, gw_answer_reply(request, end, result));
+		settle(request, gw_answer_reply(request, end, result));
+}
+
+/* Answers, or waits for room under a rate limit and asks again. */
+static void
+settle(struct GwRequest *request, struct MHD_Response *response)
+{
+	struct GwLoop *loop = request->loop;
+	int64_t wait = GW_MS(request->note.wait_ms);
+
+	if (response == NULL || wait == 0 || loop->state != GW_LOOP_RUNNING || loop->nwaiting >= WAITING_MAX ||
+		request->waited_us + wait > GW_MS(request->note.wait_most_ms))
+	{
+		gw_request_answer(request, response);
+		return;
+	}
+	MHD_destroy_response(response);
+	request->note = (struct GwNote){0};
+	request->waited_us += wait;
+	request->is_waiting = true;
+	loop->nwaiting++;
+	gw_metrics_add(&loop->metrics, GW_COUNT_WAITING, 1);
+	gw_metrics_add(&loop->metrics, GW_COUNT_WAITED, 1);
+	request->state = GW_REQUEST_WAITING;
+	gw_request_expect(request, loop->now + wait + GW_MS(GRACE_MS));
+	gw_timer_set(&loop->timers, &request->retry, loop->now + wait);
+}
+
+void
+gw_answer_end_wait(struct GwRequest *request)
+{
+	if (!request->is_waiting)
+		return;
+	request->is_waiting = false;
+	request->loop->nwaiting--;
+	gw_metrics_add(&request->loop->metrics, GW_COUNT_WAITING, -1);
+}
+
+void
+gw_answer_mark_repeat(struct GwRequest *request)
+{
+	struct GwText *params = &request->params;
+
+	if (params->failed || !gw_text_reserve(params, 64))
+		return;
+	/* The caller stands last: its closing brace and the NUL are written anew. */
+	params->len -= 2;
+	gw_text_lit(params, ",\"repeat\":\"1\"}");
+	gw_text_add(params, "", 1);
+	request->call.credential = request->credential_at < 0 ? NULL : params->data + request->credential_at;
+	request->call.path_and_query = request->query_at < 0 ? NULL : params->data + request->query_at;
+	request->call.caller = params->data + request->caller_at;
 }
 
 static void
@@ -267,5 +326,8 @@ row_reply(struct GwRequest *request, const PGresult *result)
 		request->response = NULL;
 		return response;
 	}
-	return gw_reply_row(&request->ask, row.status, row.headers.data, row.headers.len, row.body.data, row.body.len, &request->note);
+	response = gw_reply_row(&request->ask, row.status, row.headers.data, row.headers.len, row.body.data, row.body.len, &request->note);
+	if (response != NULL && request->note.hold_ms > 0)
+		gw_hold_remember(request, &row);
+	return response;
 }

@@ -23,4 +23,10 @@ struct MHD_Response *gw_answer_reply(struct GwRequest *request, enum GwCallEnd e
 /* Notes why a call failed, for the log. */
 void gw_answer_note_error(struct GwRequest *request, const PGresult *result);
 
+/* The request does not wait any more, if it did. */
+void gw_answer_end_wait(struct GwRequest *request);
+
+/* From now on the call is a repetition that no rate limit counts. */
+void gw_answer_mark_repeat(struct GwRequest *request);
+
 #endif

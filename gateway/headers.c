@@ -5,6 +5,7 @@
  * only those that say something are added.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <strings.h>
 
 #include "headers.h"
@@ -15,6 +16,7 @@
 	"X-RateLimit-Reset, Idempotency-Replayed, Deprecation, Sunset, Link"
 
 static void note_item(struct GwHeaders *headers, const struct GwJsonMember *item, struct GwNote *note);
+static void note_wait(struct GwSlice value, struct GwNote *note);
 static bool add_given(struct MHD_Response *response, const struct GwHeaders *given);
 static bool add_item(struct MHD_Response *response, const struct GwJsonMember *item);
 static bool add_value(struct MHD_Response *response, const char *name, const struct GwJsonMember *item);
@@ -60,6 +62,13 @@ note_item(struct GwHeaders *headers, const struct GwJsonMember *item, struct GwN
 			headers->is_raw = item->type == GW_JSON_TRUE;
 		else if (gw_slice_is(name, ":pagination") && item->type == GW_JSON_OBJECT)
 			headers->pagination = item->raw;
+		else if (gw_slice_is(name, ":hold") || gw_slice_is(name, ":holdAddress"))
+		{
+			note->hold_ms = atoi(item->raw.data);
+			note->holds_address = gw_slice_is(name, ":holdAddress");
+		}
+		else if (gw_slice_is(name, ":wait"))
+			note_wait(item->raw, note);
 		else if (gw_slice_is(name, ":user") && item->type == GW_JSON_STRING && item->raw.len == GW_UUID_SIZE - 1)
 		{
 			memcpy(note->user_id, item->raw.data, item->raw.len);
@@ -80,6 +89,18 @@ note_item(struct GwHeaders *headers, const struct GwJsonMember *item, struct GwN
 	headers->has_retry_after |= name_is(name, "Retry-After");
 	headers->has_authenticate |= name_is(name, "WWW-Authenticate");
 	headers->items[headers->n++] = *item;
+}
+
+/* "1500/20000": milliseconds until there may be room, and how many it may take altogether. */
+static void
+note_wait(struct GwSlice value, struct GwNote *note)
+{
+	const char *most = memchr(value.data, '/', value.len);
+
+	if (most == NULL)
+		return;
+	note->wait_ms = atoi(value.data);
+	note->wait_most_ms = atoi(most + 1);
 }
 
 static bool

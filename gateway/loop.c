@@ -10,6 +10,7 @@
 #include "loop.h"
 
 #include "gateway.h"
+#include "hold.h"
 #include "guard.h"
 #include "gzip.h"
 #include "http.h"
@@ -108,6 +109,7 @@ gw_loop_close(struct GwLoop *loop)
 	for (int i = 0; i < GW_LANES; i++)
 		gw_pool_close(loop->pools[i]);
 	gw_request_free_spare(loop);
+	gw_holds_free(loop);
 	gw_routes_unref(loop->routes);
 	if (loop->wake.fd >= 0)
 		close(loop->wake.fd);

@@ -79,6 +79,8 @@ struct GwLoop
 	size_t nwatchers;  /* open event streams */
 	size_t body_bytes; /* held by requests */
 	struct GwLinger *lingers;
+	struct GwHolds *holds; /* refusals that are repeated; NULL until the first */
+	size_t nwaiting;       /* requests over a rate limit that wait for room */
 
 	pthread_mutex_t mail_lock;
 	struct GwMail *mail_first, **mail_last; /* under mail_lock */

@@ -38,11 +38,14 @@ enum GwCount
 	GW_COUNT_FAST_QUEUED, /* gauges: calls waiting for a connection */
 	GW_COUNT_SLOW_QUEUED,
 	GW_COUNT_UPSTREAM_QUEUED,
-	GW_COUNT_QUEUE_FULL,      /* calls refused because the queue was full */
-	GW_COUNT_CALLS,           /* database calls */
-	GW_COUNT_RETRIES,         /* calls tried again after 40001, 40P01 */
-	GW_COUNT_DATABASE_ERRORS, /* calls ended by an error that is not the client's */
-	GW_COUNT_DATABASE_US,     /* time of calls, microseconds; shown as seconds */
+	GW_COUNT_QUEUE_FULL,        /* calls refused because the queue was full */
+	GW_COUNT_CALLS,             /* database calls */
+	GW_COUNT_RETRIES,           /* calls tried again after 40001, 40P01 */
+	GW_COUNT_WAITING,           /* gauge: requests over a rate limit that wait for room */
+	GW_COUNT_WAITED,            /* requests that had to */
+	GW_COUNT_REPEATED_REFUSALS, /* refusals repeated without asking the database */
+	GW_COUNT_DATABASE_ERRORS,   /* calls ended by an error that is not the client's */
+	GW_COUNT_DATABASE_US,       /* time of calls, microseconds; shown as seconds */
 	GW_COUNT_RECONNECTS,
 	GW_COUNT_ROUTE_LOADS,
 	GW_COUNT_LOG_DROPPED,

@@ -219,6 +219,8 @@ close_problem(struct GwText *body, const struct GwAsk *ask, int status, const ch
 	gw_text_lit(body, "{\"type\":\"");
 	if (status == 429)
 		gw_text_lit(body, "https://iana.org/assignments/http-problem-types#quota-exceeded");
+	else if (status == 503 && gw_json_find(members, len, "violated-policies", &member))
+		gw_text_lit(body, "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity");
 	else
 	{
 		gw_text_puts(body, ask->config->public_url);

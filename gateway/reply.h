@@ -38,6 +38,9 @@ struct GwNote
 	size_t bytes;               /* of the body */
 	char code[48];              /* error code, empty for none */
 	char user_id[GW_UUID_SIZE]; /* ":user" of the reply's headers, else empty */
+	int hold_ms;                /* ":hold": so long the same caller would be refused the same, 0 = unknown */
+	bool holds_address;         /* ":holdAddress": whatever is asked, from this address */
+	int wait_ms, wait_most_ms;  /* ":wait": there may be room then; so long it may take altogether */
 };
 
 /* Reads Accept-Encoding (NULL allowed): gzip with a q above 0. */

@@ -459,6 +459,7 @@ release(struct GwRequest *request)
 	if (request->response != NULL)
 		MHD_destroy_response(request->response);
 	gw_timer_close(&loop->timers, &request->retry);
+	gw_answer_end_wait(request);
 	gw_routes_unref(request->routes);
 	gw_head_free(&request->head);
 	if (request->is_active)

@@ -70,6 +70,9 @@ struct GwRequest
 	int attempts;
 	int64_t called_at;
 	int64_t database_us; /* -1: not asked */
+	uint64_t held;       /* refusals that were repeated to this caller and are over */
+	bool is_waiting;     /* for room under a rate limit; counted */
+	int64_t waited_us;
 
 	struct GwAsk ask;
 	struct GwNote note;

@@ -8,6 +8,7 @@
 #include "screen.h"
 
 #include "gateway.h"
+#include "hold.h"
 #include "watch.h"
 
 #define ALL_METHODS "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -20,6 +21,7 @@ static bool has_route(struct GwRequest *request, const struct GwTarget *target, 
 static bool is_over_tls(struct GwRequest *request);
 static bool has_fitting_body(struct GwRequest *request);
 static bool has_arguments(struct GwRequest *request, const struct GwTarget *target, const struct GwMatch *match);
+static void write_load(const struct GwRequest *request, struct GwText *out);
 static void write_members(struct GwText *out, const char *name, const struct GwParam *params, size_t n);
 static void refuse_with_allow(struct GwRequest *request, enum GwCode code, const char *allow);
 static void options(struct GwRequest *request, const char *allow);
@@ -52,7 +54,7 @@ gw_screen(struct GwRequest *request)
 		options(request, ALL_METHODS);
 	else
 		(void) (has_sound_head(request) && !is_builtin(request, &target) && is_served(request) &&
-				has_route(request, &target, &match) && is_over_tls(request) && has_fitting_body(request) &&
+				has_route(request, &target, &match) && is_over_tls(request) && !gw_hold_answers(request) && has_fitting_body(request) &&
 				has_arguments(request, &target, &match));
 }
 
@@ -225,12 +227,31 @@ has_arguments(struct GwRequest *request, const struct GwTarget *target, const st
 	}
 	request->caller_at = (long) out->len;
 	gw_head_caller(&request->head, &request->client, request->request_id, request->traceparent, out);
+	write_load(request, out);
 	gw_text_add(out, "", 1);
 	if (out->failed)
 		gw_request_refuse(request, GW_INTERNAL, NULL);
 	else
 		request->ask.closes = request->loop->state != GW_LOOP_RUNNING;
 	return !out->failed;
+}
+
+/* Appends to the caller what the database cannot know: refusals that were repeated, calls that wait. */
+static void
+write_load(const struct GwRequest *request, struct GwText *out)
+{
+	uint64_t queued = atomic_load_explicit(&request->loop->metrics.counts[GW_COUNT_FAST_QUEUED], memory_order_relaxed);
+
+	if (request->held == 0 && queued == 0)
+		return;
+	if (out->failed)
+		return;
+	out->len--;
+	if (request->held > 0)
+		gw_text_printf(out, ",\"held\":\"%llu\"", (unsigned long long) request->held);
+	if (queued > 0)
+		gw_text_printf(out, ",\"queue\":\"%llu\"", (unsigned long long) queued);
+	gw_text_lit(out, "}");
 }
 
 /* Appends "name":{…} of the parameters, if there are any. */

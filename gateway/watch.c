@@ -63,6 +63,7 @@ gw_watch_begin(struct GwRequest *request, const struct GwRow *row)
 	if (gw_stream_begin(request, 200, "text/event-stream; charset=utf-8", row->headers) == NULL || !is_news(watcher, row->body))
 		return false;
 	request->call.done = call_ended;
+	gw_answer_mark_repeat(request);
 	write_event(watcher, NULL, row->body);
 	gw_timer_set(&loop->timers, &watcher->timer, loop->now + INTERVAL);
 	return true;

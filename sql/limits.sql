@@ -75,7 +75,7 @@ from keelson.rate_limits order by rate_class, name;
 -- refused, and another address is not.
 select m.* from pg_temp.request('GET auth/status') as r, pg_temp.masked(r.headers) as m;
 select r.status, r.headers ->> 'X-RateLimit-Remaining' as remaining from pg_temp.request('GET auth/status', repeat => 99) as r;
-select r.status, r.answer - 'error' as body, r.answer ->> 'error' ~ '^Too many requests: try again in (59|60) seconds$' as says_when
+select r.status, r.answer - 'error' as body, r.answer ->> 'error' as error
 from pg_temp.request('GET auth/status') as r;
 select m.name, regexp_replace(m.value, '^(59|60)$', '…') as value
 from pg_temp.request('GET auth/status') as r, pg_temp.masked(r.headers) as m where m.name <> ':hold';
@@ -209,8 +209,12 @@ select keelson.rate_limit_override('general', 5, who => 'limits-cleo@example.com
 select r.status, r.headers ->> 'X-RateLimit-Limit' as of from people, pg_temp.request('GET auth/me', null, token) as r where name = 'cleo';
 select keelson.rate_limit_override('general', who => id::text, is_exempt => true, reason => 'monitoring') from people where name = 'cleo';
 select r.status, r.headers - ':user' as headers from people, pg_temp.request('GET auth/me', null, token, repeat => 200) as r where name = 'cleo';
-select keelson.rate_limit_override('general', 7, who => id::text, expires_at => clock_timestamp() + interval '100 milliseconds') from people where name = 'cleo';
-select r.headers ->> 'X-RateLimit-Limit' as of from pg_sleep(0.2), people, pg_temp.request('GET auth/me', null, token) as r where name = 'cleo';
+select keelson.rate_limit_override('general', 7000, who => id::text, expires_at => now() + interval '1 hour') from people where name = 'cleo';
+select r.headers ->> 'X-RateLimit-Limit' as of from people, pg_temp.request('GET auth/me', null, token) as r where name = 'cleo';
+update keelson.user_rate_limits set expires_at = now() - interval '1 second' where user_id = (select id from people where name = 'cleo');
+select keelson._user_rate_limits_changed();
+select r.headers ->> 'X-RateLimit-Limit' as of from people, pg_temp.request('GET auth/me', null, token) as r where name = 'cleo';
+select keelson.rate_limit_override('general', 9, who => 'limits-cleo@example.com');
 select keelson.rate_limit_override_remove('general', who => 'limits-cleo@example.com');
 select keelson.rate_limit_override_remove('general', who => 'limits-cleo@example.com');
 select keelson.rate_limit_override('api', 300, tier => 'regress_pro');
@@ -221,8 +225,10 @@ select keelson.rate_limit_override_remove('auth', tier => 'regress_pro');
 -- An exempt network, for good and for a while.
 select keelson.network_exempt('198.51.100.64/28', 'an office');
 select r.status, r.headers from pg_temp.request('GET auth/status', ip => '198.51.100.65', repeat => 150) as r;
-select keelson.network_exempt('198.51.100.64/28', 'an office', now() + interval '100 milliseconds');
-select r.headers ->> 'X-RateLimit-Remaining' as remaining from pg_sleep(0.2), pg_temp.request('GET auth/status', ip => '198.51.100.65') as r;
+select keelson.network_exempt('198.51.100.64/28', 'an office', now() + interval '1 hour');
+update keelson.exempt_networks set expires_at = now() - interval '1 second' where network = '198.51.100.64/28';
+select r.headers ->> 'X-RateLimit-Remaining' as remaining from pg_temp.request('GET auth/status', ip => '198.51.100.65') as r;
+select keelson.network_exempt('198.51.100.64/28', 'an office again');
 select keelson.network_exempt_remove('198.51.100.64/28');
 select keelson.network_exempt_remove('198.51.100.64/28');
 
@@ -235,9 +241,10 @@ select network from keelson.block_add('2001:db8:bad::/48', 'scrapers', now() + i
 select r.status, r.headers - 'Retry-After' as headers, (r.headers ->> 'Retry-After')::int between 3590 and 3600 as retry
 from pg_temp.request('GET auth/status', ip => '2001:db8:bad:1::1') as r;
 select r.status from pg_temp.request('GET auth/status', ip => '2001:db8:bae::1') as r;
-select network from keelson.block_add('198.51.100.90', 'for a moment', now() + interval '100 milliseconds');
+select network from keelson.block_add('198.51.100.90', 'for a moment', now() + interval '1 hour');
 select r.status from pg_temp.request('GET auth/status', ip => '198.51.100.90') as r;
-select r.status from pg_sleep(0.2), pg_temp.request('GET auth/status', ip => '198.51.100.90') as r;
+update keelson.blocks set created_at = now() - interval '2 hours', expires_at = now() - interval '1 second' where network = '198.51.100.90';
+select r.status from pg_temp.request('GET auth/status', ip => '198.51.100.90') as r;
 -- An expired block is no obstacle to a new one; one that holds is.
 select network from keelson.block_add('198.51.100.90/31', 'again');
 select keelson.block_add('198.51.100.91', 'overlaps');
@@ -440,6 +447,8 @@ end
 $$;
 select pressure > 0.5 as is_pressed from keelson._limits_status();
 select (r.headers ->> 'X-RateLimit-Limit')::int between 10 and 60 as shrunk from pg_temp.request('GET auth/status', ip => '198.51.100.150') as r;
+-- Who is refused for that alone is told that the service is busy.
+select r.status, r.answer, (r.headers ->> ':hold')::int <= 1000 as is_brief from pg_temp.request('GET auth/status', ip => '198.51.100.150', repeat => 80) as r;
 select keelson.load_signal_set('latency', 50, 500, false);
 do $$
 begin

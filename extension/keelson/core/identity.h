@@ -54,6 +54,9 @@ typedef struct KsCaller
 	const char *idempotency_key;
 	const char *content_type;
 	const char *accept;
+	const char *repeat; /* not NULL: an event stream looks again, which no limit counts */
+	const char *held;   /* how many refusals the gateway has repeated in our name */
+	const char *queue;  /* how many calls wait in the gateway */
 } KsCaller;
 
 /* Never NULL; all zero when nobody is known. */

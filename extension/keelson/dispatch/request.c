@@ -42,6 +42,9 @@ static const Member members[] = {
 	{"idempotencyKey", offsetof(KsCaller, idempotency_key)},
 	{"contentType", offsetof(KsCaller, content_type)},
 	{"accept", offsetof(KsCaller, accept)},
+	{"repeat", offsetof(KsCaller, repeat)},
+	{"held", offsetof(KsCaller, held)},
+	{"queue", offsetof(KsCaller, queue)},
 };
 
 static const char *end_string(char *copy, const KsJson *string);

@@ -184,6 +184,7 @@ look(Candidate *candidate, int64 now_us)
 		used = entry->used;
 	}
 	decision->fits = used + request->cost <= request->most;
+	decision->used = used;
 	decision->remaining = Max(request->most - used, 0);
 	decision->more_us = used > 0 ? time_until(candidate, 1, now_us) : 0;
 	decision->retry_us = 0;

@@ -46,6 +46,7 @@ typedef struct KsLimitRequest
 typedef struct KsLimitDecision
 {
 	bool fits;       /* within this limit, whatever the others say */
+	int64 used;      /* before the charge */
 	int32 remaining; /* what is left, after the charge if there was one */
 	int64 more_us;   /* until something is given back; 0 when nothing is used */
 	int64 retry_us;  /* until the cost fits; 0 when it does */

@@ -155,6 +155,7 @@ comment on function keelson._limits_cleanup() is
 create or replace function keelson._load_measure(
     previous_calls bigint,
     previous_microseconds bigint,
+    queue integer,
     out pressure double precision,
     out calls bigint,
     out microseconds bigint
@@ -176,6 +177,7 @@ begin
                 select 100.0 * pg_catalog.count(*) filter (where a.state = 'active') / nullif(pg_catalog.count(*), 0)
                 from pg_catalog.pg_stat_activity as a where a.usename = 'keelson_gateway'
             )
+            when 'queue' then queue
             when 'latency' then (microseconds - previous_microseconds) / 1000.0 / nullif(calls - previous_calls, 0)
         end;
         pressure := greatest(pressure, (value - signal.calm_at) / (signal.full_at - signal.calm_at));
@@ -183,7 +185,7 @@ begin
     pressure := least(pressure, 1);
 end
 $$;
-comment on function keelson._load_measure(bigint, bigint) is
+comment on function keelson._load_measure(bigint, bigint, integer) is
     'The pressure that the enabled signals show, 0 to 1, and the dispatcher''s counters for the next measurement.';
 
 create or replace function keelson._limits_write_down()

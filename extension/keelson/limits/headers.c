@@ -27,9 +27,11 @@
 /* but what fits into the time until more comes, at so many times the mean rate. */
 #define BURST 10
 
-/* An administrator who removes a block is not to wait longer than this. */
+/* How long a gateway may repeat a refusal: an administrator who removes a block is not to wait long, */
 #define HOLD_BLOCK_MS 5000
 #define HOLD_MOST_MS 60000
+/* nor who shares an address with somebody whose login gives its charge back, nor who is refused for a peak of load. */
+#define HOLD_BRIEF_MS 1000
 
 static bool is_shown(const KsLimitsState *state, int i);
 static int most_pressing(const KsLimitsState *state);
@@ -221,10 +223,16 @@ offered(const KsLimitRequest *request, const KsLimitDecision *decision, int64 un
 static int64
 hold_ms(const KsLimitsState *state)
 {
+	int64 most_ms = state->is_shed ? HOLD_BRIEF_MS : HOLD_MOST_MS;
 	int64 us = 0;
 
 	for (int i = 0; i < state->count; i++)
-		if (is_shown(state, i) && (state->items[i].counted_by == KS_BY_CALLER || state->items[i].counted_by == KS_BY_IP))
-			us = Max(us, state->decisions[i].retry_us);
-	return Min(us / 1000, HOLD_MOST_MS);
+	{
+		if (!is_shown(state, i) || (state->items[i].counted_by != KS_BY_CALLER && state->items[i].counted_by != KS_BY_IP))
+			continue;
+		us = Max(us, state->decisions[i].retry_us);
+		if (state->items[i].rate_class == KS_RATE_AUTH)
+			most_ms = HOLD_BRIEF_MS;
+	}
+	return Min(us / 1000, most_ms);
 }

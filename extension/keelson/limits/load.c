@@ -37,6 +37,9 @@ typedef struct Shared
 	/* The dispatcher's counters at the latest measurement; who measures writes them. */
 	pg_atomic_uint64 calls;
 	pg_atomic_uint64 microseconds;
+
+	/* The longest queue that a gateway has told of since then. */
+	pg_atomic_uint32 queue;
 } Shared;
 
 /* Set when shared memory is made. */
@@ -65,6 +68,7 @@ init_shared(void *area, bool found)
 	pg_atomic_init_u32(&load->pressure, 0);
 	pg_atomic_init_u64(&load->calls, 0);
 	pg_atomic_init_u64(&load->microseconds, 0);
+	pg_atomic_init_u32(&load->queue, 0);
 }
 
 int32
@@ -80,6 +84,13 @@ ks_load_limit(int32 most, int rank, int top_rank)
 	lost = Min(Max(lost, 0), PARTS);
 	lost = (int32) ((int64) lost * (PARTS - LEAST_PARTS) / PARTS);
 	return Max(1, (int32) ((int64) most * (PARTS - lost) / PARTS));
+}
+
+void
+ks_load_queue(int32 length)
+{
+	if (length > (int32) pg_atomic_read_u32(&shared->queue))
+		pg_atomic_write_u32(&shared->queue, length);
 }
 
 double
@@ -104,12 +115,13 @@ static void
 take_measure(void)
 {
 	static KsPlan plan = {
-		.sql = "select pressure, calls, microseconds from keelson._load_measure($1, $2)",
-		.nargs = 2,
-		.argtypes = {INT8OID, INT8OID}};
+		.sql = "select pressure, calls, microseconds from keelson._load_measure($1, $2, $3)",
+		.nargs = 3,
+		.argtypes = {INT8OID, INT8OID, INT4OID}};
 	Datum values[] = {
 		UInt64GetDatum(pg_atomic_read_u64(&shared->calls)),
 		UInt64GetDatum(pg_atomic_read_u64(&shared->microseconds)),
+		Int32GetDatum(pg_atomic_exchange_u32(&shared->queue, 0)),
 	};
 	double pressure = ks_load_pressure();
 	bool is_null;

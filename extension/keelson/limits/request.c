@@ -38,6 +38,8 @@ static KsLimitsState state;
 static void end_transaction(XactEvent event, void *arg);
 static void forget(void);
 static bool are_on(void);
+static int32 number(const char *text);
+static void note_repeated(int32 count);
 static bool refuse_blocked(TimestampTz expires_at, KsLimitsRefusal *refusal);
 static void set_email(const char *email);
 static void collect(const KsLimitsSubject *who, bool only_unnamed);
@@ -48,8 +50,8 @@ static void add_item(const KsLimitRule *rule, const KsLimitTerms *terms, const K
 static bool decide(bool charge, const KsLimitsSubject *who, KsLimitsRefusal *refusal);
 static void note_violations(const KsLimitsSubject *who, int from);
 static void make_refusal(KsLimitsRefusal *refusal);
-static bool within(const KsBlockRule *rule, const KsPrincipal *principal);
-static void watch_refusals(void);
+static bool within(const KsBlockRule *rule, const KsPrincipal *principal, int32 count);
+static void watch_refusals(int32 count);
 static void watch_accounts(void);
 static void refund(bool marked_only);
 
@@ -109,12 +111,19 @@ ks_limits_begin(const KsLimitsRoute *route, const char *email, bool has_credenti
 	TimestampTz expires_at;
 
 	ks_require_shmem();
+	if (ks_caller()->queue != NULL)
+		ks_load_queue(number(ks_caller()->queue));
 	forget();
 	state.is_open = true;
 	state.route = *route;
 	state.has_ip = ip != NULL && ks_ip_parse(ip, state.ip);
 	if (state.has_ip && ks_network_is_blocked(state.ip, &expires_at))
 		return refuse_blocked(expires_at, refusal);
+	if (ks_caller()->repeat != NULL)
+	{
+		state.is_exempt = true;
+		return true;
+	}
 	if (!are_on() || (state.has_ip && ks_network_is_exempt(state.ip)))
 	{
 		state.is_exempt = true;
@@ -123,6 +132,8 @@ ks_limits_begin(const KsLimitsRoute *route, const char *email, bool has_credenti
 	}
 	if (state.has_ip)
 		ks_ip_principal(state.ip, &state.by_ip);
+	if (ks_caller()->held != NULL)
+		note_repeated(number(ks_caller()->held));
 	if (email != NULL)
 		set_email(email);
 	collect(NULL, has_credential);
@@ -130,12 +141,30 @@ ks_limits_begin(const KsLimitsRoute *route, const char *email, bool has_credenti
 	return decide(!has_credential, NULL, refusal);
 }
 
+/* A number that the gateway tells; it is not worth an error. */
+static int32
+number(const char *text)
+{
+	return Min(Max(strtol(text, NULL, 10), 0), KS_LIMITS_MOST);
+}
+
+/* The gateway has repeated refusals: they count as if they had been asked for here. */
+static void
+note_repeated(int32 count)
+{
+	if (count == 0)
+		return;
+	ks_violation_add(NULL, state.has_ip ? state.ip : NULL, state.route.id, KS_VIOLATION_REPEATED, false, count);
+	if (state.has_ip)
+		watch_refusals(count);
+}
+
 static bool
 refuse_blocked(TimestampTz expires_at, KsLimitsRefusal *refusal)
 {
 	state.is_blocked = true;
 	state.retry_us = TIMESTAMP_IS_NOEND(expires_at) ? -1 : Max(expires_at - GetCurrentTimestamp(), US_PER_SECOND);
-	ks_violation_add(NULL, state.ip, state.route.id, KS_VIOLATION_BLOCK, false);
+	ks_violation_add(NULL, state.ip, state.route.id, KS_VIOLATION_BLOCK, false, 1);
 	*refusal = (KsLimitsRefusal){403, "IP_BLOCKED", "requests from your address are refused", NULL};
 	return false;
 }
@@ -240,6 +269,7 @@ add_item(const KsLimitRule *rule, const KsLimitTerms *terms, const KsPrincipal *
 		elog(ERROR, "a request meets too many rate limits");
 	strlcpy(item->name, rule->name, sizeof(item->name));
 	item->rate_class = rule->rate_class;
+	item->most = terms->most;
 	item->counted_by = rule->counted_by;
 	item->is_to_refund = false;
 	memcpy(item->partition_key, principal->partition_key, sizeof(item->partition_key));
@@ -265,7 +295,7 @@ decide(bool charge, const KsLimitsSubject *who, KsLimitsRefusal *refusal)
 	{
 		make_refusal(refusal);
 		if (state.has_ip && state.wait_us == 0)
-			watch_refusals();
+			watch_refusals(1);
 		return false;
 	}
 	if (charge && state.has_ip && state.has_email && state.route.rate_class == KS_RATE_AUTH)
@@ -287,16 +317,16 @@ note_violations(const KsLimitsSubject *who, int from)
 	state.wait_us = retry_us <= state.route.wait_ms * INT64CONST(1000) ? retry_us : 0;
 	for (int i = from; i < state.count; i++)
 		if (!state.decisions[i].fits && (state.requests[i].is_shadow || state.wait_us == 0))
-			ks_violation_add(user_id, state.has_ip ? state.ip : NULL, state.route.id, state.items[i].name, state.requests[i].is_shadow);
+			ks_violation_add(user_id, state.has_ip ? state.ip : NULL, state.route.id, state.items[i].name, state.requests[i].is_shadow, 1);
 }
 
 static void
 make_refusal(KsLimitsRefusal *refusal)
 {
-	int seconds = (int) ((state.retry_us + US_PER_SECOND - 1) / US_PER_SECOND);
 	StringInfoData extra;
 	const char *separator = "";
 
+	state.is_shed = true;
 	initStringInfo(&extra);
 	appendStringInfoString(&extra, ",\"violated-policies\":[");
 	for (int i = 0; i < state.count; i++)
@@ -305,25 +335,26 @@ make_refusal(KsLimitsRefusal *refusal)
 			continue;
 		appendStringInfo(&extra, "%s\"%s\"", separator, state.items[i].name);
 		separator = ",";
+		state.is_shed &= state.decisions[i].used + state.requests[i].cost <= state.items[i].most;
 	}
 	appendStringInfoChar(&extra, ']');
 	*refusal = (KsLimitsRefusal){
-		.status = 429,
-		.code = "RATE_LIMITED",
-		.message = psprintf("too many requests: try again in %d %s", seconds, seconds == 1 ? "second" : "seconds"),
+		.status = state.is_shed ? 503 : 429,
+		.code = state.is_shed ? "UNAVAILABLE" : "RATE_LIMITED",
+		.message = state.is_shed ? "the service is busy, try again soon" : "too many requests",
 		.extra = extra.data,
 	};
 }
 
 /* Count for a rule of automatic blocks; false when that is one too many. */
 static bool
-within(const KsBlockRule *rule, const KsPrincipal *principal)
+within(const KsBlockRule *rule, const KsPrincipal *principal, int32 count)
 {
 	KsLimitRequest request = {
 		.key = ks_principal_key(principal, &rule->terms.key),
 		.window_us = rule->terms.window_us,
 		.most = rule->terms.most,
-		.cost = 1,
+		.cost = count,
 		.is_coarse = rule->terms.most > KS_LIMITS_EXACT,
 		.is_protected = true,
 	};
@@ -334,11 +365,11 @@ within(const KsBlockRule *rule, const KsPrincipal *principal)
 
 /* Block an address that goes on and on although it is refused. */
 static void
-watch_refusals(void)
+watch_refusals(int32 count)
 {
 	const KsBlockRule *rule = &ks_limit_rules()->blocks[KS_BLOCK_REFUSALS];
 
-	if (rule->is_enabled && !ks_ip_is_loopback(state.ip) && !within(rule, &state.by_ip))
+	if (rule->is_enabled && !ks_ip_is_loopback(state.ip) && !within(rule, &state.by_ip, count))
 		ks_block_request(state.ip, KS_BLOCK_REFUSALS);
 }
 
@@ -363,7 +394,7 @@ watch_accounts(void)
 	ks_principal(KS_PRINCIPAL_ACCOUNT, &pair, sizeof(pair), &account);
 	once.terms.window_us = rule->terms.window_us;
 	once.terms.key = rule->terms.key;
-	if (within(&once, &account) && !within(rule, &state.by_ip))
+	if (within(&once, &account, 1) && !within(rule, &state.by_ip, 1))
 		ks_block_request(state.ip, KS_BLOCK_ACCOUNTS);
 }
 
@@ -393,7 +424,7 @@ ks_limits_take(const KsLimitRule *rule, const KsPrincipal *principal, int32 cost
 	state.is_refused = true;
 	note_violations(&who, place);
 	make_refusal(&refusal);
-	ks_raise(refusal.status, refusal.code, NULL, "%s", refusal.message);
+	ks_raise(refusal.status, refusal.code, psprintf("Try again in %d seconds.", (int) ((state.retry_us + US_PER_SECOND - 1) / US_PER_SECOND)), "%s", refusal.message);
 }
 
 void

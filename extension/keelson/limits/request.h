@@ -16,6 +16,7 @@ typedef struct KsLimitsItem
 {
 	char name[KS_LIMIT_NAME_LENGTH];
 	int rate_class;
+	int32 most; /* as written, without what load takes away */
 	KsCountedBy counted_by;
 	bool is_to_refund; /* when the transaction commits */
 	uint8 partition_key[KS_PARTITION_KEY_LENGTH];
@@ -27,6 +28,7 @@ typedef struct KsLimitsState
 	bool is_exempt;  /* nothing is counted */
 	bool is_charged; /* decided for good */
 	bool is_refused;
+	bool is_shed;    /* refused only for the load that there is */
 	bool is_blocked; /* refused since the address is */
 	int64 retry_us;  /* of a refusal; -1: never */
 	int64 wait_us;   /* the gateway may hold the request so long and ask again; 0: not */

@@ -124,7 +124,7 @@ init_shared(void *area, bool found)
 }
 
 void
-ks_violation_add(const pg_uuid_t *user_id, const uint8 ip[16], int32 route_id, const char *name, bool is_shadow)
+ks_violation_add(const pg_uuid_t *user_id, const uint8 ip[16], int32 route_id, const char *name, bool is_shadow, int64 count)
 {
 	Identity who;
 	uint32 hash;
@@ -161,7 +161,7 @@ ks_violation_add(const pg_uuid_t *user_id, const uint8 ip[16], int32 route_id, c
 		partition->used++;
 		pg_atomic_fetch_add_u32(&shared->used, 1);
 	}
-	slot->refusals++;
+	slot->refusals += count;
 	slot->last_at = now;
 	LWLockRelease(&partition->lock);
 }

@@ -12,11 +12,14 @@
 /* The name under which refusals of blocked addresses are counted. */
 #define KS_VIOLATION_BLOCK "block"
 
+/* And that for refusals that the gateway has repeated. */
+#define KS_VIOLATION_REPEATED "repeated"
+
 /*
- * Count a refusal by the limit of this name; user and address may be NULL. The
+ * Count refusals by the limit of this name; user and address may be NULL. The
  * address counts as what limits count it as (a /64 for IPv6).
  */
-extern void ks_violation_add(const pg_uuid_t *user_id, const uint8 ip[16], int32 route_id, const char *name, bool is_shadow);
+extern void ks_violation_add(const pg_uuid_t *user_id, const uint8 ip[16], int32 route_id, const char *name, bool is_shadow, int64 count);
 
 /* Ask for an automatic block of the address, for the reason (a row of keelson.block_rules). */
 extern void ks_block_request(const uint8 ip[16], int reason);
