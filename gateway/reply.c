@@ -214,7 +214,9 @@ close_problem(struct GwText *body, const struct GwAsk *ask, int status, const ch
 	enum GwJsonType type;
 	char code[48];
 
-	if (!gw_json_find(members, len, "code", &member) || gw_json_decode(member.raw, code, sizeof(code)) <= 0)
+	/* A code is capitals, digits and underscores: only that may stand in a URI. */
+	if (!gw_json_find(members, len, "code", &member) || gw_json_decode(member.raw, code, sizeof(code)) <= 0 ||
+		code[strspn(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")] != '\0')
 		snprintf(code, sizeof(code), "%s", gw_status_code(status));
 	gw_text_lit(body, "{\"type\":\"");
 	if (status == 429)

@@ -70,16 +70,16 @@ gw_request_born(void *cls, const char *target, struct MHD_Connection *connection
 	{
 		char *raw = realloc(request->raw, len + 1);
 
+		if (raw != NULL)
+		{
+			request->raw = raw;
+			request->raw_size = len + 1;
+		}
 		if (raw == NULL || !gw_text_reserve(&request->params, 1024))
 		{
-			free(raw);
-			request->raw = NULL;
-			request->raw_size = 0;
 			release(request);
 			return NULL;
 		}
-		request->raw = raw;
-		request->raw_size = len + 1;
 	}
 	memcpy(request->raw, target, len + 1);
 	request->raw_len = len;

@@ -44,7 +44,7 @@ gw_screen(struct GwRequest *request)
 	}
 	memcpy(decoded, request->raw, request->raw_len + 1);
 	fault = gw_target_parse(&target, decoded, request->raw_len);
-	if (is_method(request, "CONNECT"))
+	if (is_method(request, "CONNECT") || is_method(request, "TRACE"))
 		refuse_with_allow(request, GW_METHOD_NOT_ALLOWED, ALL_METHODS);
 	else if (target.is_asterisk && !is_method(request, "OPTIONS"))
 		gw_request_refuse(request, GW_BAD_REQUEST, gw_target_message(GW_TARGET_NO_PATH));

@@ -58,7 +58,7 @@ subtest 'methods' => sub {
 	is($reply->{status}, 200, 'HEAD where GET works');
 	is($reply->{content} // '', '', 'without a body');
 	is($gateway->request('HEAD', '/api/product/none')->{status}, 404, 'HEAD of an unknown path');
-	like($gateway->raw("TRACE /api/product/echo HTTP/1.1\r\nHost: a\r\n\r\n"), qr/^HTTP\/1.1 (405|501|400)/, 'TRACE is refused');
+	like($gateway->raw("TRACE $_ HTTP/1.1\r\nHost: a\r\n\r\n"), qr/^HTTP\/1.1 405/, "TRACE $_ is refused") for qw(/api/product/echo /);
 	like($gateway->raw("BREW /api/product/echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), qr/^HTTP\/1.1 (405|501)/, 'an unknown method is refused');
 	$reply = $gateway->delete('/api/product/nothing');
 	is("$reply->{status} [$reply->{content}]", '204 []', 'a function without a result: 204 without a body');

@@ -243,6 +243,7 @@ sub load
 	my ($self, $callers, $code) = @_;
 	my @pids;
 	my $load = ++$self->{loads};
+	my $parent = $$;
 	for my $number (1 .. $callers)
 	{
 		my $file = "$self->{directory}/$self->{name}.load.$load.$number";
@@ -252,7 +253,8 @@ sub load
 		my $ended = 0;
 		local $SIG{TERM} = sub { $ended = 1; };
 		open my $out, '>', $file or POSIX::_exit(1);
-		for (my $count = 1; !$ended; $count++)
+		# A test that was killed leaves no load behind.
+		for (my $count = 1; !$ended && getppid() == $parent; $count++)
 		{
 			my $line = eval { $code->($number, $count) };
 			$line = "died $@" if $@;
