@@ -25,6 +25,12 @@ ks_leaf_write(StringInfo out, HeapTuple row, TupleDesc desc)
 
 	Assert(desc->natts >= KS_LEAF_COLUMN_COUNT && desc->natts <= lengthof(values));
 	heap_deform_tuple(row, desc, values, nulls);
+	ks_leaf_write_values(out, values, nulls);
+}
+
+void
+ks_leaf_write_values(StringInfo out, const Datum *values, const bool *nulls)
+{
 	resetStringInfo(out);
 	appendStringInfoString(out, "keelson.audit.1");
 	for (int i = 0; i < KS_LEAF_COLUMN_COUNT; i++)

@@ -23,5 +23,6 @@
 
 /* Write the leaf of the row to the string, which is emptied first. */
 extern void ks_leaf_write(StringInfo out, HeapTuple row, TupleDesc desc);
+extern void ks_leaf_write_values(StringInfo out, const Datum *values, const bool *nulls);
 
 #endif /* KS_AUDIT_LEAF_H */

@@ -19,6 +19,8 @@
 
 #include "access/xact.h"
 #include "common/hashfn.h"
+#include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/lwlock.h"
@@ -403,4 +405,35 @@ move_tail(uint64 until)
 	LWLockAcquire(&ring->lock, LW_EXCLUSIVE);
 	ring->tail = until;
 	LWLockRelease(&ring->lock);
+}
+
+PG_FUNCTION_INFO_V1(ks_audit_counters);
+
+/* keelson._audit_counters() */
+Datum
+ks_audit_counters(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {
+		[KS_COUNT_WRITTEN] = "written_total",
+		[KS_COUNT_FALLBACKS] = "fallbacks_total",
+		[KS_COUNT_PUSHED] = "pushed_total",
+		[KS_COUNT_REPEATED] = "repeated_total",
+		[KS_COUNT_DROPPED] = "dropped_total",
+		[KS_COUNT_DRAINED] = "drained_total",
+		[KS_COUNT_LOST] = "lost_total",
+		[KS_COUNT_SEALED] = "sealed_total",
+		[KS_COUNT_COUNT] = "ring_bytes"};
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	ks_require_shmem();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i <= KS_COUNT_COUNT; i++)
+	{
+		Datum values[2] = {CStringGetTextDatum(names[i])};
+		bool nulls[2] = {false};
+
+		values[1] = Int64GetDatum(i < KS_COUNT_COUNT ? ks_audit_counted(i) : ks_ring_used());
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
 }

@@ -42,7 +42,7 @@ static KsPlan find_plan = {
 	{INT8OID}};
 static KsPlan write_plan = {
 	"insert into keelson.audit_tiles as t (level, number, hashes, event_ids, event_times)"
-	" values ($1, $2, $3, $4, pg_catalog.int8range($5, $6, '[]'))"
+	" values ($1, $2, $3, $4, case when $5 is not null then pg_catalog.int8range($5, $6, '[]') end)"
 	" on conflict (level, number) do update"
 	" set hashes = excluded.hashes, event_ids = excluded.event_ids, event_times = excluded.event_times",
 	6,

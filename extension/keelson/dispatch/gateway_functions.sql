@@ -216,6 +216,8 @@ union all
 select * from keelson._limits_metrics()
 union all
 select * from keelson._database_metrics()
+union all
+select * from keelson._audit_metrics()
 $$;
 comment on function keelson.gateway_metrics() is
     'The database''s samples for /metrics, in Prometheus'' terms.';
