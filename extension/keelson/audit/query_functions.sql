@@ -44,7 +44,7 @@ create or replace function keelson._audit_search(
     filter jsonb,
     row_limit integer,
     before_id uuid,
-    out found keelson.audit_event[],
+    out matches keelson.audit_event[],
     out next_id uuid
 )
 language plpgsql
@@ -68,7 +68,7 @@ begin
         select array_agg(keelson._audit_address_hash(k.key_id, host((filter ->> 'ip')::inet))) into hashes
         from keelson._keyring_loaded() as k;
     end if;
-    found := '{}';
+    matches := '{}';
     for e in execute
         'select e.* from keelson.audit_events as e where e.id >= $1 and e.id < $2'
             || case when filter ->> 'userId' is not null then ' and e.user_id = $3' else '' end
@@ -82,12 +82,12 @@ begin
             or e.outcome <> coalesce(filter ->> 'outcome', e.outcome)
             or e.actor <> coalesce(filter ->> 'actor', e.actor)
             or hashes is not null and (e.address_hash = any (hashes)) is not true;
-        found := found || keelson._audit_event(
+        matches := matches || keelson._audit_event(
             e.id, e.event_type, e.outcome, e.user_id, e.actor, e.actor_id, e.data, e.personal, e.request_id
         );
-        exit when cardinality(found) = row_limit;
+        exit when cardinality(matches) = row_limit;
     end loop;
-    if cardinality(found) < row_limit and seen < most then
+    if cardinality(matches) < row_limit and seen < most then
         next_id := null;
     end if;
 end
@@ -111,7 +111,7 @@ begin
     perform keelson.page(row_limit, keelson.cursor_encode(pg_catalog.jsonb_build_object('before', page.next_id)))
     where page.next_id is not null;
     perform keelson.page(row_limit, null) where page.next_id is null;
-    return query select * from pg_catalog.unnest(page.found);
+    return query select * from pg_catalog.unnest(page.matches);
 end
 $$;
 comment on function keelson._audit_page(jsonb, integer, text) is

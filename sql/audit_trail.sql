@@ -1,0 +1,220 @@
+-- The sealed trail: verifying, proofs, reading, retention, erasure.
+\set VERBOSITY terse
+\set SHOW_CONTEXT never
+set client_min_messages = warning;
+select keelson.audit_event_type('regress.trail', 'Something happened in a test of the trail.');
+select keelson.audit_event_type('regress.brief', 'Something that is not kept for long.');
+select keelson.user_create('ada@trail.example.com') as ada, keelson.user_create('ben@trail.example.com') as ben \gset
+reset client_min_messages;
+create function pg_temp.seal() returns bigint language plpgsql as $$
+declare
+    unsealed bigint;
+begin
+    -- The keeper seals too; other sessions' transactions may still be open.
+    for i in 1..200 loop
+        perform keelson.audit_seal();
+        select count(*) into unsealed from keelson.audit_events as e
+        where (e.era, e.xid, e.id) > (select c.era, c.xid, c.event_id from keelson.audit_checkpoints as c order by c.size desc limit 1);
+        exit when unsealed = 0;
+        perform pg_sleep(0.05);
+    end loop;
+    return unsealed;
+end $$;
+
+select clock_timestamp() as began \gset
+select count(keelson.audit('regress.trail', jsonb_build_object('n', n), user_id => :'ada')) from generate_series(1, 600) as n;
+select pg_temp.seal();
+select clock_timestamp() as ended \gset
+create function pg_temp.verify(began timestamptz, ended timestamptz)
+returns table (finding text, n jsonb, detail text)
+language sql
+as $$
+    select v.finding, e.data -> 'n', regexp_replace(v.detail, '[0-9a-f-]{36}|[0-9]+', '…', 'g')
+    from keelson.audit_verify(began, ended) as v
+    left join keelson.audit_events as e on e.id = v.event_id
+    order by 1, 2, 3
+$$;
+
+-- What is whole is found whole; then each thing that can be done to it is named.
+select * from pg_temp.verify(:'began', :'ended');
+begin;
+update keelson.audit_events set data = '{"n": 0}' where user_id = :'ada' and data = '{"n": 17}';
+select * from pg_temp.verify(:'began', :'ended');
+rollback;
+begin;
+update keelson.audit_events set outcome = 'failure' where user_id = :'ada' and data = '{"n": 17}';
+select * from pg_temp.verify(:'began', :'ended');
+rollback;
+begin;
+update keelson.audit_events set user_id = :'ben' where user_id = :'ada' and data = '{"n": 17}';
+select * from pg_temp.verify(:'began', :'ended');
+rollback;
+begin;
+delete from keelson.audit_events where user_id = :'ada' and data = '{"n": 18}' returning data;
+select * from pg_temp.verify(:'began', :'ended');
+rollback;
+begin;
+insert into keelson.audit_events (user_id, id, era, xid, event_type, outcome, actor, data)
+select user_id, keelson._uuid7_floor(:'began'::timestamptz + interval '1 ms'), era, xid, event_type, outcome, actor, '{"n": -1}' from keelson.audit_events
+where user_id = :'ada' and data = '{"n": 19}';
+select * from pg_temp.verify(:'began', :'ended');
+rollback;
+begin;
+update keelson.audit_events as e set data = other.data from keelson.audit_events as other
+where e.user_id = :'ada' and other.user_id = :'ada' and (e.data, other.data) in (('{"n": 20}', '{"n": 30}'), ('{"n": 30}', '{"n": 20}'));
+select * from pg_temp.verify(:'began', :'ended');
+rollback;
+begin;
+delete from keelson.audit_events where user_id = :'ada' and (data ->> 'n')::int > 597;
+select * from pg_temp.verify(:'began', :'ended');
+rollback;
+-- The tree and its checkpoints.
+begin;
+delete from keelson.audit_tiles where level = 0 and number = (select max(number) from keelson.audit_tiles where level = 0);
+select distinct finding, detail from pg_temp.verify(:'ended', :'ended') order by 1, 2;
+rollback;
+begin;
+update keelson.audit_tiles set hashes = overlay(hashes placing sha256('x') from 33) where level = 0 and number = 0;
+select count(*) > 0 as is_noticed from keelson.audit_verify('1970-01-02', now()) where finding in ('tree', 'checkpoint');
+rollback;
+begin;
+update keelson.audit_checkpoints set root = sha256('x') where size = (select max(size) from keelson.audit_checkpoints);
+select distinct finding, detail from pg_temp.verify(:'ended', :'ended') order by 1, 2;
+rollback;
+-- A history that was cut off or written anew as a whole shows by a checkpoint that was kept.
+select signature as kept from keelson.audit_checkpoints order by size desc limit 1 \gset
+select finding, detail from keelson.audit_verify(:'ended', :'ended', :'kept');
+begin;
+delete from keelson.audit_checkpoints where size = (select max(size) from keelson.audit_checkpoints);
+select distinct finding from keelson.audit_verify(:'ended', :'ended', :'kept') order by finding;
+rollback;
+select finding, detail from keelson.audit_verify(:'ended', :'ended', 'nonsense');
+select finding, detail from keelson.audit_verify(:'ended', :'ended', :'kept' || 'x');
+
+-- A proof: the leaf is what it says, and the path leads to the root that was signed.
+select id as proven from keelson.audit_events where user_id = :'ada' and data = '{"n": 300}' \gset
+create function pg_temp.root_of(proof jsonb)
+returns bytea
+language plpgsql
+as $$
+declare
+    hash bytea := sha256('\x00'::bytea || decode(proof ->> 'leaf', 'base64'));
+    place bigint := (proof ->> 'leafIndex')::bigint;
+    last bigint := (proof ->> 'treeSize')::bigint - 1;
+    sibling bytea;
+begin
+    -- RFC 9162, 2.1.3.2.
+    for sibling in select decode(p, 'base64') from jsonb_array_elements_text(proof -> 'proof') as p loop
+        if place % 2 = 1 or place = last then
+            hash := sha256('\x01'::bytea || sibling || hash);
+            while place % 2 = 0 and place <> 0 loop
+                place := place / 2;
+                last := last / 2;
+            end loop;
+        else
+            hash := sha256('\x01'::bytea || hash || sibling);
+        end if;
+        place := place / 2;
+        last := last / 2;
+    end loop;
+    return hash;
+end $$;
+select jsonb_object_keys(keelson.audit_proof(:'proven')) as member;
+select encode(pg_temp.root_of(p), 'hex') = keelson._audit_signed(p ->> 'checkpoint', 'audit-checkpoint') ->> 'root' as leads_to_the_root,
+    convert_from(decode(p ->> 'leaf', 'base64'), 'UTF8') ~ '^keelson\.audit\.1\n[0-9a-f-]{36}\n[0-9a-f-]{36}\n\d+\n\d+\nregress\.trail\nsuccess\nadmin\n\n\n\{"n": 300\}\n$' as is_the_event
+from keelson.audit_proof(:'proven') as p;
+select count(*), bool_and(encode(pg_temp.root_of(p), 'hex') = keelson._audit_signed(p ->> 'checkpoint', 'audit-checkpoint') ->> 'root')
+from keelson.audit_events as e, keelson.audit_proof(e.id) as p
+where e.user_id = :'ada' and (e.data ->> 'n')::int % 50 = 0;
+select keelson.audit_proof(keelson.uuid7());
+begin;
+select keelson.audit('regress.trail') as fresh \gset
+select keelson.audit_proof(:'fresh');
+rollback;
+
+-- Erasing a user's key erases what tells of the person; every proof holds, and nothing is missed.
+select keelson.audit('regress.trail', '{"email": "ada@trail.example.com", "n": 1000}', user_id => :'ada') as personal \gset
+select pg_temp.seal();
+select data from (select (keelson._audit_event(id, event_type, outcome, user_id, actor, actor_id, data, personal, request_id)).* from keelson.audit_events where id = :'personal') as e;
+select keelson.audit_proof(:'personal') - '{checkpoint,proof,treeSize,key}'::text[] as before \gset
+begin;
+select keelson._user_keys_erase(:'ada') as erased, keelson._audit_forget(:'ada') as forgotten;
+select data from (select (keelson._audit_event(id, event_type, outcome, user_id, actor, actor_id, data, personal, request_id)).* from keelson.audit_events where id = :'personal') as e;
+select keelson.audit_proof(:'personal') - '{checkpoint,proof,treeSize,key}'::text[] = :'before' as same_leaf;
+select * from pg_temp.verify(:'began', now());
+rollback;
+
+-- Reading: one's own, page by page, and nobody else's.
+begin;
+select keelson.act_as(:'ada') = :'ada' as acts;
+select count(*), count(distinct user_id) from keelson.user_activity("limit" => 100);
+select type, outcome, actor, data from keelson.user_activity("limit" => 3);
+select keelson.user_activity("limit" => 0);
+rollback;
+begin;
+select keelson.act_as(:'ada') = :'ada' as acts;
+select keelson.admin_audit();
+rollback;
+select keelson.user_activity();
+select keelson.role_grant('ben@trail.example.com', 'support');
+begin;
+select keelson.act_as(:'ben') = :'ben' as acts;
+select data -> 'n' as n from keelson.admin_audit(type => 'regress.trail', user_id => :'ada', "limit" => 3);
+select count(*) from keelson.admin_audit(type => 'regress.trail', user_id => :'ben', "limit" => 3);
+select count(*) from keelson.admin_audit(user_id => :'ada', outcome => 'failure', "limit" => 3);
+select type, data ->> 'role' as role from keelson.admin_audit(type => 'admin.role_grant', user_id => :'ben', actor => 'admin', "limit" => 3);
+select count(*) from keelson.admin_audit(user_id => :'ada', "from" => '2001-01-01', "to" => '2002-01-01');
+rollback;
+begin;
+select keelson.act_as(:'ben') = :'ben' as acts;
+select (e ->> 'events')::int >= 601 as are_counted, e ->> 'outcome' as outcome
+from jsonb_array_elements(keelson.admin_audit_summary() -> 'types') as e
+where e ->> 'type' = 'regress.trail';
+select jsonb_object_keys(keelson.audit_checkpoint(1)) as member;
+rollback;
+select keelson.audit('regress.trail', '{"n": "bad"}', 'denied', :'ben') is not null as recorded;
+select type, outcome, data from keelson.security_events(1);
+select keelson.security_events(0);
+
+-- Retention: rules, holds, and what goes. Days of long ago stand in for the passing of time.
+select keelson.retention_set('regress.unheard_of', '1 day');
+select keelson.retention_set('regress.brief', '1 hour');
+select keelson.retention_set('*', null);
+select keelson.legal_hold_place('ben@trail.example.com', '');
+select keelson.legal_hold_place('nobody@trail.example.com', 'x');
+begin;
+set local client_min_messages = warning;
+select keelson.audit_partitions_make(0, '2020-03-01 12:00Z');
+insert into keelson.audit_events (user_id, id, era, xid, event_type, outcome, actor, data)
+select case when n % 2 = 0 then :'ada' else :'ben' end::uuid,
+    overlay(keelson._uuid7_floor(timestamptz '2020-03-01 00:00Z' + make_interval(mins => n))::text placing '7' from 15 for 1)::uuid,
+    keelson._current_era(), pg_current_xact_id(), case when n % 10 = 0 then 'regress.brief' else 'regress.trail' end, 'success', 'system', jsonb_build_object('n', n)
+from generate_series(1, 100) as n;
+commit;
+select pg_temp.seal();
+select keelson.legal_hold_place('ben@trail.example.com', 'a letter came'), keelson.legal_hold_place('ben@trail.example.com', 'again');
+select keelson.retention_set('regress.brief', '30 days');
+create function pg_temp.left_over() returns table (event_type text, user_name text, events bigint) language sql as $$
+    select e.event_type, split_part(u.email, '@', 1), count(*) from keelson.audit_events as e join keelson.users as u on u.id = e.user_id
+    where e.id < keelson._uuid7_floor('2020-03-02 00:00Z') and e.id >= keelson._uuid7_floor('2020-03-01 00:00Z') group by 1, 2 order by 1, 2
+$$;
+-- After 40 days the brief ones are due, in batches; after 90 all, but for the user who is held.
+select keelson.audit_expire(4, '2020-04-12 00:00Z'), keelson.audit_expire(4, '2020-04-12 00:00Z'), keelson.audit_expire(4, '2020-04-12 00:00Z'), keelson.audit_expire(4, '2020-04-12 00:00Z');
+select * from pg_temp.left_over();
+select keelson.audit_expire(moment => '2020-07-01 00:00Z');
+select * from pg_temp.left_over();
+select finding, regexp_replace(detail, '[0-9]{8}', '…') as detail from keelson.audit_verify('2020-03-01 00:00Z', '2020-03-01 23:59Z') order by 2;
+-- Released, the rest goes with its partition.
+select keelson.legal_hold_release('ben@trail.example.com'), keelson.legal_hold_release('ben@trail.example.com');
+select keelson.audit_expire(moment => '2020-07-01 00:00Z') > 0 as took_some;
+select to_regclass('keelson.audit_events_20200301') is null as is_dropped;
+select distinct finding from keelson.audit_verify('2020-03-01 00:00Z', '2020-03-01 23:59Z');
+-- Only a tombstone that was signed is believed.
+begin;
+update keelson.audit_tombstones set reason = reason || '!' where from_id = keelson._uuid7_floor('2020-03-01 00:00Z');
+select finding, count(*) from keelson.audit_verify('2020-03-01 00:00Z', '2020-03-01 23:59Z') group by finding order by finding;
+rollback;
+select keelson.retention_set('regress.brief', null);
+select event_type, keep_for from keelson.retention_policies order by event_type;
+select keelson.audit_expire(0);
+select keelson.audit_partitions_make(-1);
