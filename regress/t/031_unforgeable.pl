@@ -99,6 +99,7 @@ $keelson->sql(q{
 });
 
 subtest 'around a function' => sub {
+	ok(wait_until(sub { return $gateway->post('/api/intruder/lock', {})->{status} == 200; }), 'the endpoints are there');
 	ok(wait_until(sub { return $gateway->post('/api/intruder/climb', {}, token => $ada->{token})->{status} == 200; }), 'the endpoint is there');
 	is_deeply($gateway->get('/api/auth/me', token => $ada->{token})->{json}{data}{roles}, ['user'], 'the core compares by the server\'s operators');
 	my $bound = $gateway->post('/api/intruder/bite', { x => 'y' })->{json}{data};
