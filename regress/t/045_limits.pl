@@ -137,7 +137,7 @@ subtest 'a flood' => sub {
 	is(scalar(grep { $_ >= 100 } @lines), $most / 100, "$most requests from one address are answered");
 	is($good, $asked, 'while another client gets every reply');
 	cmp_ok($worst, '<', 1 * $KeelsonTest::slow, 'in time');
-	cmp_ok(metric('keelson_gateway_repeated_refusals_total') - $repeated, '>=', $most * .95, 'the gateway answers the flood itself');
+	cmp_ok(metric('keelson_gateway_repeated_refusals_total') - $repeated, '>=', $most * .96 - 100, 'the gateway answers the flood itself');
 	cmp_ok(metric('keelson_gateway_calls_total') - $calls - $asked, '<', 400, 'and the database hardly hears of it');
 };
 
