@@ -40,7 +40,7 @@ static bool check_value(struct Check *check);
 static bool check_object(struct Check *check);
 static bool check_array(struct Check *check);
 static bool check_string(struct Check *check, struct Name *name);
-static bool check_escape(struct Check *check, uint32_t *code);
+static const char *read_escape(const char **place, const char *end, uint32_t *code);
 static bool check_number(struct Check *check);
 static bool check_word(struct Check *check, const char *word, size_t len);
 static bool check_names(struct Check *check, size_t from);
@@ -261,9 +261,11 @@ check_string(struct Check *check, struct Name *name)
 		{
 			uint32_t code;
 
+			const char *reason = read_escape(&check->at, check->end, &code);
+
 			has_escape = true;
-			if (!check_escape(check, &code))
-				return false;
+			if (reason != NULL)
+				return fail(check, reason);
 			continue;
 		}
 		if (c < 0x20)
@@ -281,40 +283,40 @@ check_string(struct Check *check, struct Name *name)
 	return true;
 }
 
-/* Reads an escape, of a surrogate pair both halves. */
-static bool
-check_escape(struct Check *check, uint32_t *code)
+/* Reads an escape, of a surrogate pair both halves, and moves behind it; NULL, or what is wrong with it. */
+static const char *
+read_escape(const char **place, const char *end, uint32_t *code)
 {
 	static const char plain[] = "\"\\/bfnrt";
 	static const char meant[] = "\"\\/\b\f\n\r\t";
-	const char *at = check->at + 1;
+	const char *at = *place + 1;
 	const char *known;
 	int unit;
 
-	if (at < check->end && *at != '\0' && (known = strchr(plain, *at)) != NULL)
+	if (at < end && *at != '\0' && (known = strchr(plain, *at)) != NULL)
 	{
 		*code = (unsigned char) meant[known - plain];
-		check->at += 2;
-		return true;
+		*place += 2;
+		return NULL;
 	}
-	unit = at < check->end && *at == 'u' ? hex4(at + 1, check->end) : -1;
+	unit = at < end && *at == 'u' ? hex4(at + 1, end) : -1;
 	if (unit < 0)
-		return fail(check, "A string has an escape that JSON does not know");
+		return "A string has an escape that JSON does not know";
 	if (unit == 0)
-		return fail(check, "A string has the character U+0000");
+		return "A string has the character U+0000";
 	at += 5;
 	*code = (uint32_t) unit;
 	if (unit >= 0xD800 && unit <= 0xDFFF)
 	{
-		int low = unit <= 0xDBFF && check->end - at >= 6 && at[0] == '\\' && at[1] == 'u' ? hex4(at + 2, check->end) : -1;
+		int low = unit <= 0xDBFF && end - at >= 6 && at[0] == '\\' && at[1] == 'u' ? hex4(at + 2, end) : -1;
 
 		if (low < 0xDC00 || low > 0xDFFF)
-			return fail(check, "A string has half of a surrogate pair");
+			return "A string has half of a surrogate pair";
 		*code = 0x10000 + (((uint32_t) unit - 0xD800) << 10) + ((uint32_t) low - 0xDC00);
 		at += 6;
 	}
-	check->at = at;
-	return true;
+	*place = at;
+	return NULL;
 }
 
 /* The value of four hexadecimal digits, -1 if there are none. */
@@ -482,22 +484,27 @@ same_name(const struct Name *a, const struct Name *b)
 long
 gw_json_decode(struct GwSlice raw, char *out, size_t size)
 {
-	struct Check check = {.at = raw.data, .end = raw.data + raw.len};
+	const char *at = raw.data;
+	const char *end = raw.data + raw.len;
 	size_t len = 0;
 
-	while (check.at < check.end)
+	while (at < end)
 	{
+		const char *escape = memchr(at, '\\', (size_t) (end - at));
+		size_t n = (size_t) ((escape != NULL ? escape : end) - at);
 		uint32_t code;
 		char utf8[4];
-		size_t n = 1;
 
-		utf8[0] = *check.at;
-		if (*check.at != '\\')
-			check.at++;
-		else if (check_escape(&check, &code))
-			n = put_utf8(utf8, code);
-		else
+		if (size - len <= n)
 			return -1;
+		memcpy(out + len, at, n);
+		len += n;
+		at += n;
+		if (escape == NULL)
+			break;
+		if (read_escape(&at, end, &code) != NULL)
+			return -1;
+		n = put_utf8(utf8, code);
 		if (size - len <= n)
 			return -1;
 		memcpy(out + len, utf8, n);
@@ -562,15 +569,27 @@ gw_json_next(struct GwJsonCursor *cursor, struct GwJsonMember *member)
 static bool
 skip_string(struct GwJsonCursor *cursor)
 {
-	for (cursor->at++; cursor->at < cursor->end && *cursor->at != '"'; cursor->at++)
-		if (*cursor->at == '\\')
-			cursor->at++;
-	if (cursor->at >= cursor->end)
+	const char *at = cursor->at + 1;
+	const char *end = cursor->end;
+	const char *quote = NULL;
+	const char *escape;
+
+	for (;;)
 	{
-		cursor->at = cursor->end;
-		return false;
+		/* Looked for again only where it was escaped. */
+		if (quote < at)
+			quote = at < end ? memchr(at, '"', (size_t) (end - at)) : NULL;
+		if (quote == NULL)
+		{
+			cursor->at = end;
+			return false;
+		}
+		escape = memchr(at, '\\', (size_t) (quote - at));
+		if (escape == NULL)
+			break;
+		at = escape + 2;
 	}
-	cursor->at++;
+	cursor->at = quote + 1;
 	return true;
 }
 

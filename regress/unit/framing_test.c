@@ -267,6 +267,31 @@ test_phase(void)
 	ok(gw_framing_request_id(&framing) == NULL, "and has no request id");
 }
 
+/* Every byte, at every place of a value that is read several at a time. */
+static void
+test_values(void)
+{
+	static const char head[] = HEAD "X: ";
+	char text[sizeof(head) + 32];
+	bool is_good = true;
+
+	for (int byte = 0; byte < 256; byte++)
+		for (size_t place = 0; place < 20; place++)
+		{
+			struct GwFraming framing;
+			bool may = (byte >= ' ' && byte != 0x7F) || byte == '\t';
+
+			memcpy(text, head, sizeof(head) - 1);
+			memset(text + sizeof(head) - 1, 'x', 20);
+			text[sizeof(head) - 1 + place] = (char) byte;
+			memcpy(text + sizeof(head) - 1 + 20, "\r\n\r\n", 4);
+			gw_framing_init(&framing);
+			gw_framing_feed(&framing, text, sizeof(head) - 1 + 24, NULL);
+			is_good &= (framing.fault == GW_FRAMING_OK) == may && framing.requests == may;
+		}
+	ok(is_good, "control characters are refused wherever they stand in a value");
+}
+
 static void
 test_messages(void)
 {
@@ -286,6 +311,7 @@ main(void)
 	test_counts();
 	test_boundary();
 	test_phase();
+	test_values();
 	test_messages();
 	return done();
 }
