@@ -471,6 +471,13 @@ select * from keelson.blocks;
 select count(*) from keelson.rate_limit_violations;
 reset role;
 
+-- Changes are in the audit trail.
+select distinct e.event_type, e.data ->> 'what' as what, e.data ->> 'isAutomatic' as is_automatic
+from keelson.audit_events as e
+where e.event_type in ('admin.block', 'admin.unblock') and e.data ? 'network'
+    or e.event_type = 'config.change' and (e.data ->> 'what' ~ 'rate limit|network' or e.data ->> 'what' in ('automatic blocks', 'load signal', 'rank of a tier'))
+order by 1, 2, 3;
+
 -- What has expired goes.
 insert into keelson.rate_limit_violations (user_id, hour_at, ip_address, endpoint, name, is_shadow, refusals, first_at, last_at)
 values ('00000000-0000-0000-0000-000000000000', now() - interval '31 days', '198.51.100.1', 'GET old', 'api', false, 1, now(), now());

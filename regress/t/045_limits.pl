@@ -139,6 +139,9 @@ subtest 'a flood' => sub {
 	cmp_ok($worst, '<', 1 * $KeelsonTest::slow, 'in time');
 	cmp_ok(metric('keelson_gateway_repeated_refusals_total') - $repeated, '>=', $most * .96 - 100, 'the gateway answers the flood itself');
 	cmp_ok(metric('keelson_gateway_calls_total') - $calls - $asked, '<', 400, 'and the database hardly hears of it');
+	my $told = sub { $keelson->sql(q{select count(*) from keelson.audit_events where event_type = 'security.rate_limited'}) };
+	ok(wait_until(sub { $told->() >= 3 }, 20), 'the audit trail does');
+	cmp_ok($told->(), '<', 20, 'once for each caller');
 };
 
 subtest 'a block' => sub {

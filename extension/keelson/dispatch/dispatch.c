@@ -52,6 +52,7 @@
 #include "dispatch/request.h"
 #include "dispatch/statement.h"
 #include "dispatch/timeout.h"
+#include "limits/limits.h"
 #include "secrets/keyring.h"
 
 /* What has to be laid down again when the call ends. */
@@ -250,7 +251,8 @@ audit_refusal(const KsCall *call, int status, const char *code, bool is_committe
 		.identity = &call->credential.identity,
 		.caller = &call->caller};
 
-	ks_audit_request_refused(&refusal);
+	if (!ks_limits_is_repetition())
+		ks_audit_request_refused(&refusal);
 }
 
 static void

@@ -69,6 +69,7 @@ begin
     ) > 12 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a request would meet more than 12 rate limits');
     end if;
+    perform keelson._limits_audit('rate limit', to_jsonb(wanted) - 'updated_at');
 end
 $$;
 comment on function keelson.rate_limit_set(text, integer, interval, text, text, boolean, boolean, boolean, text) is
@@ -93,6 +94,20 @@ end
 $$;
 comment on function keelson._limit_check(integer, interval) is
     'Raise 400 unless a limit can say this.';
+
+create or replace function keelson._limits_audit(what text, detail jsonb, user_id uuid default null)
+returns void
+language plpgsql
+as $$
+begin
+    perform keelson.audit(
+        'config.change', pg_catalog.jsonb_build_object('what', what, 'databaseRole', session_user) || pg_catalog.jsonb_strip_nulls(detail),
+        user_id => user_id
+    );
+end
+$$;
+comment on function keelson._limits_audit(text, jsonb, uuid) is
+    'Record a change of the rules in the audit trail.';
 
 create or replace function keelson.rate_limit_override(
     name text,
@@ -154,6 +169,10 @@ begin
             expires_at = excluded.expires_at;
         perform keelson._user_rate_limits_changed();
     end if;
+    perform keelson._limits_audit('override of a rate limit', jsonb_build_object(
+        'name', name, 'tier', tier, 'maxRequests', max_requests, 'timeWindow', time_window, 'isExempt', is_exempt,
+        'accessKeyId', access_key_id, 'reason', reason, 'expiresAt', expires_at
+    ), case when who is not null then keelson._user_find(who) end);
 end
 $$;
 comment on function keelson.rate_limit_override(text, integer, interval, text, text, uuid, boolean, text, timestamptz) is
@@ -190,6 +209,11 @@ begin
             and u.name = rate_limit_override_remove.name;
         get diagnostics removed = row_count;
         perform keelson._user_rate_limits_changed();
+    end if;
+    if removed > 0 then
+        perform keelson._limits_audit('override of a rate limit', jsonb_build_object(
+            'name', name, 'tier', tier, 'accessKeyId', access_key_id, 'isRemoved', true
+        ), case when who is not null then keelson._user_find(who) end);
     end if;
     return removed > 0;
 end
@@ -280,6 +304,9 @@ begin
     insert into keelson.blocks as b (network, reason, created_by, expires_at)
     values (wanted, block_add.reason, keelson.current_user_id(), block_add.expires_at)
     returning b.network::text, b.reason, b.is_automatic, b.created_by, b.created_at, b.expires_at into made;
+    perform keelson.audit('admin.block', jsonb_build_object(
+        'network', made.network, 'reason', made.reason, 'expiresAt', made.expires_at, 'databaseRole', session_user
+    ));
     return made;
 end
 $$;
@@ -298,7 +325,11 @@ declare
     wanted cidr := keelson._network_parse(network);
 begin
     delete from keelson.blocks as b where b.network = wanted;
-    return found;
+    if not found then
+        return false;
+    end if;
+    perform keelson.audit('admin.unblock', jsonb_build_object('network', wanted, 'databaseRole', session_user));
+    return true;
 end
 $$;
 comment on function keelson.block_remove(text) is
@@ -326,6 +357,7 @@ begin
     end if;
     insert into keelson.exempt_networks (network, reason, created_by, expires_at)
     values (wanted, network_exempt.reason, keelson.current_user_id(), network_exempt.expires_at);
+    perform keelson._limits_audit('exempt network', jsonb_build_object('network', wanted, 'reason', reason, 'expiresAt', expires_at));
 end
 $$;
 comment on function keelson.network_exempt(text, text, timestamptz) is
@@ -343,7 +375,11 @@ declare
     wanted cidr := keelson._network_parse(network);
 begin
     delete from keelson.exempt_networks as e where e.network = wanted;
-    return found;
+    if not found then
+        return false;
+    end if;
+    perform keelson._limits_audit('exempt network', jsonb_build_object('network', wanted, 'isRemoved', true));
+    return true;
 end
 $$;
 comment on function keelson.network_exempt_remove(text) is
@@ -379,6 +415,9 @@ begin
         perform keelson.raise(404, 'NOT_FOUND', format('there is no automatic block for "%s"', signal),
             'They are the rows of keelson.block_rules.', 'signal');
     end if;
+    perform keelson._limits_audit('automatic blocks', (
+        select to_jsonb(b) - 'updated_at' from keelson.block_rules as b where b.signal = block_rule_set.signal
+    ));
 end
 $$;
 comment on function keelson.block_rule_set(text, integer, interval, interval, boolean) is
@@ -408,6 +447,9 @@ begin
         perform keelson.raise(404, 'NOT_FOUND', format('there is no signal "%s"', signal),
             'They are the rows of keelson.load_signals.', 'signal');
     end if;
+    perform keelson._limits_audit('load signal', (
+        select to_jsonb(l) - 'updated_at' from keelson.load_signals as l where l.signal = load_signal_set.signal
+    ));
 end
 $$;
 comment on function keelson.load_signal_set(text, double precision, double precision, boolean) is
@@ -428,6 +470,7 @@ begin
     insert into keelson.tier_ranks (tier, rank)
     values (tier_rank_set.tier, tier_rank_set.rank)
     on conflict on constraint tier_ranks_pkey do update set rank = excluded.rank;
+    perform keelson._limits_audit('rank of a tier', jsonb_build_object('tier', tier, 'rank', rank));
 end
 $$;
 comment on function keelson.tier_rank_set(text, integer) is

@@ -122,6 +122,9 @@ begin
     );
     insert into keelson.blocks (network, reason, is_automatic, expires_at)
     values (pg_catalog.network(address), rule.description, true, pg_catalog.now() + rule.block_for);
+    perform keelson.audit('admin.block', pg_catalog.jsonb_build_object(
+        'network', pg_catalog.network(address), 'reason', rule.description, 'isAutomatic', true, 'expiresAt', pg_catalog.now() + rule.block_for
+    ));
 end
 $$;
 comment on function keelson._block_automatic(inet, text) is

@@ -74,6 +74,12 @@ extern bool ks_limits_begin(const KsLimitsRoute *route, const char *email, bool 
  */
 extern bool ks_limits_admit(const KsLimitsSubject *who, KsLimitsRefusal *refusal);
 
+/*
+ * Was the running request refused here, and is that no news? Of a flood the
+ * audit trail hears now and then; keelson.rate_limit_violations counts all of it.
+ */
+extern bool ks_limits_is_repetition(void);
+
 /* The headers of the reply, made in the current context; their number. */
 extern int ks_limits_headers(KsLimitsHeader headers[KS_LIMITS_HEADERS]);
 

@@ -32,6 +32,11 @@
 
 #define US_PER_SECOND INT64CONST(1000000)
 
+/* How often the audit trail hears of refusals: of one caller, and of all. */
+#define NEWS_OF_ONE_US (600 * US_PER_SECOND)
+#define NEWS_OF_ALL 100
+#define NEWS_OF_ALL_US (60 * US_PER_SECOND)
+
 /* Written by begin, admit and take; cleared at the end of the transaction. */
 static KsLimitsState state;
 
@@ -50,6 +55,7 @@ static void add_item(const KsLimitRule *rule, const KsLimitTerms *terms, const K
 static bool decide(bool charge, const KsLimitsSubject *who, KsLimitsRefusal *refusal);
 static void note_violations(const KsLimitsSubject *who, int from);
 static void make_refusal(KsLimitsRefusal *refusal);
+static bool is_news(const KsPrincipal *who);
 static bool within(const KsBlockRule *rule, const KsPrincipal *principal, int32 count);
 static void watch_refusals(int32 count);
 static void watch_accounts(void);
@@ -165,6 +171,8 @@ refuse_blocked(TimestampTz expires_at, KsLimitsRefusal *refusal)
 	state.is_blocked = true;
 	state.retry_us = TIMESTAMP_IS_NOEND(expires_at) ? -1 : Max(expires_at - GetCurrentTimestamp(), US_PER_SECOND);
 	ks_violation_add(NULL, state.ip, state.route.id, KS_VIOLATION_BLOCK, false, 1);
+	ks_ip_principal(state.ip, &state.by_ip);
+	state.is_repetition = !is_news(&state.by_ip);
 	*refusal = (KsLimitsRefusal){403, "IP_BLOCKED", "requests from your address are refused", NULL};
 	return false;
 }
@@ -294,6 +302,7 @@ decide(bool charge, const KsLimitsSubject *who, KsLimitsRefusal *refusal)
 	if (state.is_refused)
 	{
 		make_refusal(refusal);
+		state.is_repetition = !is_news(state.has_user ? &state.by_user : &state.by_ip);
 		if (state.has_ip && state.wait_us == 0)
 			watch_refusals(1);
 		return false;
@@ -363,6 +372,42 @@ within(const KsBlockRule *rule, const KsPrincipal *principal, int32 count)
 	return ks_limits_decide(&request, 1, true, &decision);
 }
 
+/*
+ * Is a refusal of this caller worth telling? Once in a while, and all callers
+ * together not too often.
+ */
+static bool
+is_news(const KsPrincipal *who)
+{
+	static const KsPrincipal everybody = {{0, 0}};
+	const KsPrincipal *whom[] = {who, &everybody};
+	const KsLimitTerms terms[] = {
+		{.most = 1, .window_us = NEWS_OF_ONE_US},
+		{.most = NEWS_OF_ALL, .window_us = NEWS_OF_ALL_US},
+	};
+	KsLimitRequest requests[lengthof(terms)];
+	KsLimitDecision decisions[lengthof(terms)];
+
+	for (int i = 0; i < lengthof(terms); i++)
+	{
+		KsLimitKey key = ks_terms_key("news", terms[i].window_us, terms[i].most);
+
+		requests[i] = (KsLimitRequest){
+			.key = ks_principal_key(whom[i], &key),
+			.window_us = terms[i].window_us,
+			.most = terms[i].most,
+			.cost = 1,
+		};
+	}
+	return ks_limits_decide(requests, lengthof(requests), true, decisions);
+}
+
+bool
+ks_limits_is_repetition(void)
+{
+	return state.is_repetition;
+}
+
 /* Block an address that goes on and on although it is refused. */
 static void
 watch_refusals(int32 count)
@@ -424,6 +469,7 @@ ks_limits_take(const KsLimitRule *rule, const KsPrincipal *principal, int32 cost
 	state.is_refused = true;
 	note_violations(&who, place);
 	make_refusal(&refusal);
+	state.is_repetition = !is_news(principal);
 	ks_raise(refusal.status, refusal.code, psprintf("Try again in %d seconds.", (int) ((state.retry_us + US_PER_SECOND - 1) / US_PER_SECOND)), "%s", refusal.message);
 }
 

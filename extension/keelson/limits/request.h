@@ -28,10 +28,11 @@ typedef struct KsLimitsState
 	bool is_exempt;  /* nothing is counted */
 	bool is_charged; /* decided for good */
 	bool is_refused;
-	bool is_shed;    /* refused only for the load that there is */
-	bool is_blocked; /* refused since the address is */
-	int64 retry_us;  /* of a refusal; -1: never */
-	int64 wait_us;   /* the gateway may hold the request so long and ask again; 0: not */
+	bool is_shed;       /* refused only for the load that there is */
+	bool is_repetition; /* the refusal need not be told again */
+	bool is_blocked;    /* refused since the address is */
+	int64 retry_us;     /* of a refusal; -1: never */
+	int64 wait_us;      /* the gateway may hold the request so long and ask again; 0: not */
 	KsLimitsRoute route;
 	bool has_ip;
 	bool has_email;
