@@ -11,6 +11,7 @@ build() {
 	flock 8
 	run_make "$ROOT/extension/keelson" "PG_CONFIG=$PG_CONFIG"
 	run_make "$ROOT/gateway"
+	run_make "$ROOT/extension/keelson/audit/verifier"
 	exec 8<&-
 }
 

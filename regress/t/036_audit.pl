@@ -1,0 +1,237 @@
+# The audit trail through HTTP, across crashes and clusters, and checked from outside by keelson-audit-verify.
+
+use strict;
+use warnings;
+
+use KeelsonTest;
+use PostgreSQL::Test::Utils ();
+use Test::More;
+use POSIX ();
+use Time::HiRes qw(sleep);
+
+my $keelson = KeelsonTest->new('audit', conf => "log_checkpoints = off\nkeelson.environment = development");
+$keelson->product;
+my $gateway = $keelson->gateway;
+my $work = $keelson->node->basedir;
+
+# All that is committed is sealed.
+sub settle
+{
+	my ($of) = @_;
+	$of ||= $keelson;
+	return wait_until(sub {
+		$of->sql(q{select keelson.audit_seal() = 0 and not exists (select from keelson.audit_events as e
+			where (e.era, e.xid, e.id) > (select c.era, c.xid, c.event_id from keelson.audit_checkpoints as c order by c.size desc limit 1))}) eq 't'
+	});
+}
+
+# How many events there are, once there are as many as wanted.
+sub events
+{
+	my ($where, $wanted) = @_;
+	my $count = 0;
+	wait_until(sub { ($count = $keelson->sql("select count(*) from keelson.audit_events where $where")) >= $wanted });
+	return $count;
+}
+
+sub write_file
+{
+	my ($name, $content) = @_;
+	open my $file, '>', "$work/$name" or die "$work/$name: $!";
+	print $file $content;
+	close $file;
+	return "$work/$name";
+}
+
+# The verifier is compiled apart, as anybody would.
+system("cp -r '$KeelsonTest::root/extension/keelson/audit/verifier' '$work/verifier' && make -s -C '$work/verifier' WERROR=1") == 0
+	or BAIL_OUT('keelson-audit-verify does not compile');
+
+# What it says, and with which status.
+sub verifier
+{
+	my (@arguments) = @_;
+	open my $out, '-|', "$work/verifier/keelson-audit-verify", @arguments or die "keelson-audit-verify: $!";
+	my $said = join '', <$out>;
+	close $out;
+	return wantarray ? ($? >> 8, $said) : $? >> 8;
+}
+
+subtest 'published vectors' => sub {
+	my $folder = ($ENV{VECTORS} // '') . '/merkle/testdata';
+	plan skip_all => 'no VECTORS (transparency-dev/merkle)' unless $ENV{VECTORS} && -d $folder;
+	my ($count, @wrong) = (0);
+	for my $kind (qw(inclusion consistency))
+	{
+		for my $path (split /\n/, `find $folder/$kind -name '*.json'`)
+		{
+			my $vector = json_decode(slurp($path));
+			# Two roots that are no hashes, and equal: we take hashes alone.
+			next if ($vector->{root1} // '') eq 'ZG9uJ3QgY2FyZSAy';
+			$count++;
+			push @wrong, $path unless verifier($kind, $path) == ($vector->{wantErr} ? 1 : 0);
+		}
+	}
+	is_deeply(\@wrong, [], 'every proof is judged rightly');
+	cmp_ok($count, '>', 150, 'and there are many');
+};
+
+my $user = $keelson->user($gateway);
+my $admin = $keelson->user($gateway);
+$keelson->sql("select keelson.role_grant('$admin->{email}', 'admin')");
+
+subtest 'what requests leave' => sub {
+	my %agent = ('User-Agent' => 'a test', 'X-Request-ID' => '01930000-0000-7000-8000-00000000abcd');
+	$gateway->post('/api/auth/login', { email => $user->{email}, password => $user->{password} }, headers => \%agent);
+	is($gateway->post('/api/auth/login', { email => $user->{email}, password => 'wrong horse battery' }, headers => \%agent)->{status}, 401, 'a wrong password');
+	is($gateway->post('/api/auth/login', { email => 'nobody@example.com', password => 'wrong horse battery' })->{status}, 401, 'a stranger');
+	$gateway->put('/api/user/profile', { name => 'Ada' }, token => $user->{token});
+	my $reply = $gateway->get('/api/user/activity', token => $user->{token});
+	is($reply->{status}, 200, 'one can read of oneself') or diag $reply->{content};
+	my @events = @{ $reply->{json}{data} };
+	is(join(' ', map { "$_->{type}:$_->{outcome}" } @events), 'user.update:success auth.login:failure auth.login:success auth.register:success', 'what one did');
+	is_deeply([ sort keys %{ $events[0] } ], [ sort qw(id type outcome userId actor actorId data ipAddress userAgent requestId createdAt) ], 'with all fields');
+	my %login = %{ $events[2] };
+	is("$login{actor} $login{ipAddress} $login{userAgent} $login{requestId}", "user 127.0.0.1 a test $agent{'X-Request-ID'}", 'by whom, whence, in which request');
+	is($events[1]{data}{email}, $user->{email}, 'the address that was tried is known to its owner');
+	is($events[1]{actor}, 'anonymous', 'though not who tried');
+	my $page = $gateway->get('/api/user/activity?limit=3', token => $user->{token})->{json};
+	is(@{ $page->{data} }, 3, 'page by page');
+	my $next = $gateway->get("/api/user/activity?limit=3&cursor=$page->{meta}{pagination}{nextCursor}", token => $user->{token})->{json};
+	is(join(' ', map { $_->{type} } @{ $next->{data} }), 'auth.register', 'to the end');
+	is($next->{meta}{pagination}{nextCursor}, undef, 'which is known');
+	like($keelson->sql("select string_agg(data::text, '') from keelson.audit_events"), qr/^(?!.*example\.com)/s, 'no address stands open in the table');
+};
+
+subtest 'what was refused' => sub {
+	my $before = $keelson->sql("select count(*) from keelson.audit_events where event_type = 'security.unauthenticated'");
+	is($gateway->get('/api/user/activity')->{status}, 401, 'nobody is known');
+	is($gateway->get('/api/admin/audit', token => $user->{token})->{status}, 403, 'somebody is not allowed');
+	cmp_ok(events("event_type = 'security.unauthenticated'", $before + 1), '>', $before, 'the one is recorded');
+	is(events("event_type = 'security.forbidden' and user_id = '$user->{id}' and data ->> 'endpoint' = 'GET admin/audit v1'", 1), 1, 'so is the other');
+	my $reply = $gateway->get('/api/admin/audit?type=security.forbidden&ip=127.0.0.1', token => $admin->{token});
+	is($reply->{status}, 200, 'an administrator reads it') or diag $reply->{content};
+	is($reply->{json}{data}[0]{userId}, $user->{id}, 'by address');
+	is(@{ $gateway->get('/api/admin/audit?ip=192.0.2.99', token => $admin->{token})->{json}{data} }, 0, 'from another there was nothing');
+	is($gateway->get('/api/admin/audit?type=nonsense', token => $admin->{token})->{status}, 400, 'a type that there is none of');
+	is($gateway->get('/api/admin/audit?ip=nonsense', token => $admin->{token})->{status}, 400, 'an address that is none');
+	cmp_ok($gateway->get('/api/admin/audit/summary', token => $admin->{token})->{json}{data}{total}, '>', 5, 'a summary counts');
+	# A flood is one record for each time the keeper comes.
+	$gateway->get('/api/admin/audit/summary', token => $user->{token}) for 1 .. 300;
+	ok(wait_until(sub {
+		$keelson->sql(q{select coalesce(sum(1 + coalesce((data -> 'repeated')::int, 0)), 0) from keelson.audit_events where data ->> 'endpoint' = 'GET admin/audit/summary v1'}) == 300
+	}), 'all of a flood are counted');
+	cmp_ok($keelson->sql(q{select count(*) from keelson.audit_events where data ->> 'endpoint' = 'GET admin/audit/summary v1'}), '<', 300, 'in fewer records');
+	like($gateway->get('/metrics')->{content}, qr/keelson_audit_dropped_total 0/, 'none was dropped, and that is shown');
+};
+
+subtest 'proofs and checkpoints' => sub {
+	settle();
+	my $id = $keelson->sql("select id from keelson.audit_events where event_type = 'user.update' and user_id = '$user->{id}'");
+	my $proof = $keelson->sql("select keelson.audit_proof('$id')");
+	my $file = write_file('proof.json', $proof);
+	my ($status, $said) = verifier('proof', $file);
+	is($status, 0, 'a proof holds') or diag $said;
+	like($said, qr/$id\n$user->{id}/, 'of this event');
+	my $changed = json_decode($proof);
+	(my $leaf = $changed->{leaf}) =~ tr/ABC/BCA/;
+	is(verifier('proof', write_file('changed.json', json_encode({ %$changed, leaf => $leaf }))), 1, 'of no other');
+	is(verifier('proof', write_file('moved.json', json_encode({ %$changed, leafIndex => $changed->{leafIndex} ^ 1 }))), 1, 'in no other place');
+	my $kept = $gateway->get('/api/audit/checkpoint', token => $admin->{token});
+	is($kept->{status}, 200, 'a checkpoint') or diag $kept->{content};
+	my $kept_file = write_file('kept.json', $kept->{content});
+	is(verifier('checkpoint', $kept_file), 0, 'is signed');
+	is(verifier('proof', $file, $kept_file), 0, 'by the key that signed the proof');
+	is($gateway->get('/api/audit/checkpoint', token => $user->{token})->{status}, 403, 'it is for administrators');
+	my $size = $kept->{json}{data}{size};
+	$keelson->sql("select count(keelson.audit('user.update')) from generate_series(1, 700)");
+	settle();
+	my $now = $gateway->get("/api/audit/checkpoint?from=$size", token => $admin->{token});
+	($status, $said) = verifier('checkpoint', write_file('now.json', $now->{content}), $kept_file);
+	is($status, 0, 'the trail goes on from the one kept') or diag $said;
+	like($keelson->server_log, qr/audit checkpoint: \Q$now->{json}{data}{checkpoint}\E/, 'the log has the checkpoint too');
+	# A superuser writes history anew, as a whole.
+	$keelson->sql("delete from keelson.audit_events where id = '$id'; delete from keelson.audit_tiles; delete from keelson.audit_checkpoints; delete from keelson.audit_totals");
+	settle();
+	is($keelson->sql('select count(*) from keelson.audit_verify()'), '0', 'so that it looks whole');
+	my $anew = $gateway->get("/api/audit/checkpoint?from=$size", token => $admin->{token});
+	($status, $said) = verifier('checkpoint', write_file('anew.json', $anew->{content}), $kept_file);
+	is($status, 1, 'whoever kept a checkpoint sees it');
+	like($said, qr/written anew/, 'and is told');
+	is($keelson->sql("select finding from keelson.audit_verify(checkpoint => '$kept->{json}{data}{checkpoint}')"), 'rewritten', 'audit_verify() says so as well');
+};
+
+subtest 'killed in the middle' => sub {
+	$keelson->sql(q{
+		select keelson.audit_event_type('regress.action', 'An action of a test.');
+		create table actions (n bigint generated always as identity primary key, rolled_back boolean);
+		create function act() returns void language plpgsql as $$
+		declare
+			m bigint;
+		begin
+			insert into actions default values returning n into m;
+			perform keelson.audit('regress.action', jsonb_build_object('n', m));
+			if m % 7 = 0 then
+				raise exception 'not this one';
+			end if;
+		end $$});
+	write_file('act.sql', 'select act();');
+	for my $round (1 .. 3)
+	{
+		my $load = fork // die "fork: $!";
+		if (!$load)
+		{
+			# A group of its own, so that what it starts can be ended with it.
+			setpgrp 0, 0;
+			open STDOUT, '>', '/dev/null';
+			open STDERR, '>', '/dev/null';
+			# A client ends at its first error; there are always others.
+			for (1 .. 200)
+			{
+				system 'pgbench', '-n', '-c', 4, '-T', 5, '-f', "$work/act.sql", '-h', $keelson->node->host, '-p', $keelson->node->port, 'keelson';
+				sleep 0.05;
+			}
+			POSIX::_exit(0);
+		}
+		my $so_far = $keelson->sql('select count(*) from actions');
+		wait_until(sub { my ($status, $count) = $keelson->try_sql('select count(*) from actions'); $status == 0 && $count > $so_far + 50 }) or fail('actions happen');
+		my ($status, $pid) = $keelson->try_sql("select pid from pg_stat_activity where application_name = 'pgbench' limit 1");
+		kill 'KILL', $pid if $status == 0 && $pid;
+		kill 'TERM', -$load;
+		waitpid $load, 0;
+		ok(wait_until(sub { ($keelson->try_sql('select 1'))[0] == 0 }, 20), "round $round: the server is back");
+	}
+	wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where application_name = 'pgbench'") == 0 }, 20);
+	cmp_ok($keelson->sql('select count(*) from actions'), '>', 100, 'many actions were committed');
+	is($keelson->sql(q{select count(*) from actions as a full join (
+		select (data ->> 'n')::bigint as n from keelson.audit_events where event_type = 'regress.action') as e using (n)
+		where a.ctid is null or e.n is null or n in (select n from actions where n % 7 = 0)}), '0', 'each with its event, and no event without an action');
+	ok(settle(), 'what there was is sealed');
+	is($keelson->sql(q{select string_agg(finding, ' ') from keelson.audit_verify()}), '', 'and whole');
+};
+
+subtest 'into another cluster, with what is not sealed yet' => sub {
+	# A transaction that is open keeps what comes after it from being sealed.
+	my $open = $keelson->node->background_psql('keelson');
+	$open->query_safe('begin; select pg_current_xact_id()');
+	$keelson->sql("select count(keelson.audit('regress.action')) from generate_series(1, 20)");
+	my @server = ('-h', $keelson->node->host, '-p', $keelson->node->port);
+	PostgreSQL::Test::Utils::system_or_bail('pg_dump', @server, '-Fc', '-f', "$work/dump", 'keelson');
+	$open->quit;
+	my $other = KeelsonTest->new('moved', uninstalled => 1);
+	$other->node->stop;
+	PostgreSQL::Test::Utils::system_or_bail('cp', '-p', $keelson->{keyring}, $other->{keyring});
+	$other->node->start;
+	# A young cluster: its transaction ids are below those in the dump.
+	PostgreSQL::Test::Utils::system_log('pg_restore', '-h', $other->node->host, '-p', $other->node->port, '-d', 'keelson', "$work/dump");
+	ok(settle($other), 'all is sealed there');
+	is($other->sql('select count(*) from keelson.eras'), '2', 'in an era of its own');
+	$other->sql("select count(keelson.audit('regress.action')) from generate_series(1, 20)");
+	ok(settle($other), 'what comes later too');
+	is($other->sql(q{select string_agg(distinct finding, ' ') from keelson.audit_verify()}), '', 'and the trail is whole');
+	is($other->sql('select count(*) = max(c.size) from keelson.audit_events, (select max(size) as size from keelson.audit_checkpoints) as c'), 't', 'no event is left out, none is there twice');
+	$other->stop;
+};
+
+done_testing();
+$keelson->stop;
