@@ -14,6 +14,7 @@
 
 #include <string.h>
 
+#include "text.h"
 #include "uuid.h"
 
 #define METHOD_MAX 16
@@ -70,7 +71,6 @@ static const char *read_field(struct GwFraming *framing, const char *at, const c
 static const char *read_name(struct GwFraming *framing, const char *at, const char *end);
 static const char *read_value_space(struct GwFraming *framing, const char *at, const char *end);
 static const char *read_value(struct GwFraming *framing, const char *at, const char *end);
-static const char *skip_plain(const char *at, const char *end);
 static const char *read_value_lf(struct GwFraming *framing, const char *at, const char *end);
 static const char *read_end_lf(struct GwFraming *framing, const char *at, const char *end);
 static const char *read_body(struct GwFraming *framing, const char *at, const char *end);
@@ -471,8 +471,9 @@ read_value(struct GwFraming *framing, const char *at, const char *end)
 {
 	enum GwFramingFault fault;
 
+	/* Most of a request is a token and cookies that only others read. */
 	if (framing->field == OTHER)
-		at = skip_plain(at, end);
+		at += gw_text_plain(at, (size_t) (end - at));
 	for (; at < end; at++)
 	{
 		if (*at == '\r')
@@ -494,27 +495,6 @@ read_value(struct GwFraming *framing, const char *at, const char *end)
 			if (framing->field == COOKIE && *at == ';')
 				return at + 1;
 		}
-	}
-	return at;
-}
-
-/* Steps over bytes that may be in a value, eight at a time: tokens and cookies are most of a request. */
-static const char *
-skip_plain(const char *at, const char *end)
-{
-	const uint64_t ones = UINT64_C(0x0101010101010101);
-	uint64_t eight;
-
-	for (; end - at >= 8; at += 8)
-	{
-		uint64_t controls, deletes;
-
-		memcpy(&eight, at, sizeof(eight));
-		/* The top bits of what is below 0x20, and of what is 0x7F. */
-		controls = (eight - 0x20 * ones) & ~eight;
-		deletes = ((eight ^ 0x7F * ones) - ones) & ~(eight ^ 0x7F * ones);
-		if (((controls | deletes) & 0x80 * ones) != 0)
-			break;
 	}
 	return at;
 }

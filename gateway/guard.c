@@ -31,17 +31,18 @@
 
 #define THROW_AWAY_MAX (1024 * 1024) /* bytes that a refused client may still send */
 #define REPLY_SIZE 2048
+#define VERIFY_FIELD "X-Verify: yes\r\n"
 
 /* Guards by descriptor. Set once by gw_guard_init; an entry is written by the loop that owns the descriptor. */
 static struct GwGuard *_Atomic *table;
 static size_t table_size;
 
-static struct GwGuard *find(int fd);
 static ssize_t inspect(struct GwGuard *guard, const char *data, size_t len);
 static ssize_t linger(struct GwGuard *guard);
 static void refuse(struct GwGuard *guard);
 static void answer(struct GwGuard *guard, int status, const char *code, const char *message);
 static bool is_outstanding(const struct GwGuard *guard);
+static bool verify_reply(struct MHD_Daemon *daemon, int fd, const char *request, size_t len, const char *end);
 
 /* The monotonic clock to the nearest tick, which is enough for deadlines of seconds and costs a fifth. */
 static int64_t
@@ -57,7 +58,7 @@ coarse_us(void)
 ssize_t
 recv(int fd, void *buffer, size_t size, int flags)
 {
-	struct GwGuard *guard = find(fd);
+	struct GwGuard *guard = gw_guard_of(fd);
 	ssize_t got;
 
 	if (guard == NULL)
@@ -75,8 +76,8 @@ recv(int fd, void *buffer, size_t size, int flags)
 	return inspect(guard, buffer, (size_t) got);
 }
 
-static struct GwGuard *
-find(int fd)
+struct GwGuard *
+gw_guard_of(int fd)
 {
 	if (fd < 0 || (size_t) fd >= table_size)
 		return NULL;
@@ -229,6 +230,7 @@ void
 gw_guard_reply_done(struct GwGuard *guard)
 {
 	guard->replies++;
+	guard->fields.data = NULL;
 	if (guard->is_refused || guard->fd < 0)
 		return;
 	guard->since_us = coarse_us();
@@ -237,6 +239,12 @@ gw_guard_reply_done(struct GwGuard *guard)
 		refuse(guard);
 		linger(guard);
 	}
+}
+
+void
+gw_guard_put_fields(struct GwGuard *guard, const char *data, size_t len)
+{
+	guard->fields = (struct GwFields){len > 0 ? data : NULL, len, 0};
 }
 
 enum GwFramingPhase
@@ -273,17 +281,27 @@ gw_guard_overload(struct GwGuard *guard)
 	linger(guard);
 }
 
-/* The throw-away daemon's only answer. */
+/* What the throw-away daemon answers: first with a body, then without. */
 static enum MHD_Result
 verify_answer(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
 			  const char *version, const char *data, size_t *size, void **state)
 {
+	struct GwGuard *guard = cls;
+	bool is_first = guard->replies == 0;
 	struct MHD_Response *response;
 	enum MHD_Result result;
 
-	(void) cls, (void) url, (void) method, (void) version, (void) data, (void) size, (void) state;
-	response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
-	result = MHD_queue_response(connection, MHD_HTTP_NO_CONTENT, response);
+	(void) url, (void) method, (void) version, (void) data, (void) size;
+	/* Answered on the first call, a connection is closed. */
+	if (*state == NULL)
+	{
+		*state = guard;
+		return MHD_YES;
+	}
+	gw_guard_put_fields(guard, VERIFY_FIELD, sizeof(VERIFY_FIELD) - 1);
+	guard->replies++;
+	response = MHD_create_response_from_buffer(is_first ? 2 : 0, (void *) "{}", MHD_RESPMEM_PERSISTENT);
+	result = MHD_queue_response(connection, is_first ? MHD_HTTP_OK : MHD_HTTP_NO_CONTENT, response);
 	MHD_destroy_response(response);
 	return result;
 }
@@ -291,16 +309,16 @@ verify_answer(void *cls, struct MHD_Connection *connection, const char *url, con
 bool
 gw_guard_verify(FILE *faults)
 {
-	static const char request[] = "GET / HTTP/1.1\r\nHost: self\r\nConnection: close\r\n\r\n";
+	static const char request[] = "GET / HTTP/1.1\r\nHost: self\r\n\r\n";
 	struct GwGuard guard = {.fd = -1};
 	struct MHD_Daemon *daemon;
 	struct sockaddr_storage nowhere = {.ss_family = AF_UNIX};
 	int pair[2] = {-1, -1};
 	enum MHD_Result added;
-	int turn;
 	bool is_seen = false;
+	bool has_fields = false;
 
-	daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, verify_answer, NULL, MHD_OPTION_END);
+	daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, verify_answer, &guard, MHD_OPTION_END);
 	if (daemon == NULL || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0)
 		goto done;
 	if (!gw_guard_attach(&guard, pair[0], NULL, NULL, NULL))
@@ -309,14 +327,15 @@ gw_guard_verify(FILE *faults)
 	pair[0] = -1; /* the daemon closes it, accepted or not */
 	if (added != MHD_YES)
 		goto done;
-	if (write(pair[1], request, sizeof(request) - 1) == (ssize_t) sizeof(request) - 1)
-		for (turn = 0; turn < 8 && guard.framing.requests == 0; turn++)
-			MHD_run(daemon);
-	is_seen = guard.framing.requests == 1;
+	has_fields = verify_reply(daemon, pair[1], request, sizeof(request) - 1, "\r\n" VERIFY_FIELD "\r\n{}") &&
+				 verify_reply(daemon, pair[1], request, sizeof(request) - 1, "\r\n" VERIFY_FIELD "\r\n");
+	is_seen = guard.framing.requests > 0;
 
 done:
 	if (!is_seen)
 		fputs("libmicrohttpd does not read through the guard's recv(): it cannot be trusted with connections\n", faults);
+	else if (!has_fields)
+		fputs("libmicrohttpd does not send through our send() and sendmsg(): replies would lack their header fields\n", faults);
 	gw_guard_detach(&guard);
 	if (daemon != NULL)
 		MHD_stop_daemon(daemon);
@@ -324,5 +343,25 @@ done:
 		close(pair[0]);
 	if (pair[1] >= 0)
 		close(pair[1]);
-	return is_seen;
+	return is_seen && has_fields;
+}
+
+/* Sends a request; says whether the reply ends as it should. */
+static bool
+verify_reply(struct MHD_Daemon *daemon, int fd, const char *request, size_t len, const char *end)
+{
+	char reply[1024];
+	size_t got = 0;
+
+	if (sendto(fd, request, len, MSG_NOSIGNAL, NULL, 0) != (ssize_t) len)
+		return false;
+	for (int turn = 0; turn < 8 && got < strlen(end); turn++)
+	{
+		ssize_t n;
+
+		MHD_run(daemon);
+		n = read(fd, reply + got, sizeof(reply) - got);
+		got += n > 0 ? (size_t) n : 0;
+	}
+	return got >= strlen(end) && memcmp(reply + got - strlen(end), end, strlen(end)) == 0;
 }

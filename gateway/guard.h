@@ -12,6 +12,9 @@
  * A fault found behind a request that is still being answered (pipelining)
  * waits until that reply is out: gw_guard_reply_done().
  *
+ * In the other direction splice.c puts the header fields of a reply into the
+ * head that the library sends: gw_guard_put_fields().
+ *
  * Threading: a descriptor is attached, read and detached by one loop. The table
  * of descriptors is shared; each entry is written by its loop only.
  */
@@ -33,6 +36,14 @@ struct GwGuardRefusal
 	size_t bytes;           /* of the reply */
 };
 
+/* Header fields on their way into a reply's head: lines, each with its CR LF. */
+struct GwFields
+{
+	const char *data; /* NULL: none */
+	size_t len;
+	size_t sent;
+};
+
 struct GwGuard;
 typedef void (*GwGuardHook)(struct GwGuard *guard, const struct GwGuardRefusal *refusal);
 
@@ -46,8 +57,9 @@ struct GwGuard
 	bool is_gone;     /* the client closed, or was thrown out, after the refusal */
 	uint64_t replies; /* completed by the library */
 	uint64_t bytes_in;
-	uint64_t thrown_away; /* bytes read after the refusal */
-	int64_t since_us;     /* CLOCK_MONOTONIC: begin of the present phase, see gw_guard_phase() */
+	uint64_t thrown_away;   /* bytes read after the refusal */
+	int64_t since_us;       /* CLOCK_MONOTONIC: begin of the present phase, see gw_guard_phase() */
+	struct GwFields fields; /* see splice.c */
 	GwGuardHook hook;
 	void *owner; /* for the hook: the loop's connection */
 	const struct GwConfig *config;
@@ -60,8 +72,9 @@ bool gw_guard_init(size_t max_fds) __attribute__((warn_unused_result));
 void gw_guard_free(void);
 
 /*
- * Proves that libmicrohttpd reads through our recv(): serves one request of a
- * socket pair by a throw-away daemon. False, with a line on "faults", if not.
+ * Proves that libmicrohttpd reads through our recv(), and sends through our
+ * send() and sendmsg(): serves requests of a socket pair by a throw-away daemon.
+ * False, with a line on "faults", if not.
  */
 bool gw_guard_verify(FILE *faults) __attribute__((warn_unused_result));
 
@@ -82,6 +95,15 @@ void gw_guard_detach(struct GwGuard *guard);
  * restarts the clock of a head that had begun meanwhile.
  */
 void gw_guard_reply_done(struct GwGuard *guard);
+
+/*
+ * Has the fields sent in the head of the next reply; call before MHD_queue_response.
+ * They stay the caller's and must live until gw_guard_reply_done.
+ */
+void gw_guard_put_fields(struct GwGuard *guard, const char *data, size_t len);
+
+/* The guard of a descriptor, NULL if it has none. */
+struct GwGuard *gw_guard_of(int fd);
 
 /*
  * What the connection is doing and since when (guard->since_us, monotonic µs).

@@ -1,8 +1,7 @@
 /*
  * headers: what every reply carries, and the headers that the database adds.
  *
- * The library copies each header, which is the larger part of a reply's cost:
- * only those that say something are added.
+ * They are written as lines to one text, see splice.c.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,27 +9,23 @@
 
 #include "headers.h"
 
-#define VALUE_SIZE 8192 /* of a decoded header value; a cookie has at most 4096 and its attributes */
+#define VALUE_MAX 8192   /* of a value in JSON; a cookie has at most 4096 and its attributes */
+#define FIELDS_SIZE 1024 /* of most replies */
 #define EXPOSED                                                                                          \
 	"X-Request-ID, Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, " \
 	"X-RateLimit-Reset, Idempotency-Replayed, Deprecation, Sunset, Link"
 
 static void note_item(struct GwHeaders *headers, const struct GwJsonMember *item, struct GwNote *note);
 static void note_wait(struct GwSlice value, struct GwNote *note);
-static bool add_given(struct MHD_Response *response, const struct GwHeaders *given);
-static bool add_item(struct MHD_Response *response, const struct GwJsonMember *item);
-static bool add_value(struct MHD_Response *response, const char *name, const struct GwJsonMember *item);
-static bool add_vary(struct MHD_Response *response, const struct GwAsk *ask, const struct GwHeaderSet *set);
-static bool add_cors(struct MHD_Response *response, const struct GwAsk *ask);
-static bool add_route(struct MHD_Response *response, const struct GwRoute *route);
+static void write_vary(const struct GwAsk *ask, const struct GwHeaderSet *set);
+static void write_cors(const struct GwAsk *ask);
+static void write_route(const struct GwAsk *ask);
+static void write_item(struct GwText *fields, const struct GwJsonMember *item);
+static void write_value(struct GwText *fields, struct GwSlice name, const struct GwJsonMember *item);
+static bool is_name(struct GwSlice name);
+static bool is_clean(const char *text, size_t len);
 static bool name_is(struct GwSlice name, const char *other);
 static bool is_ours(struct GwSlice name);
-
-static bool
-add(struct MHD_Response *response, const char *name, const char *value)
-{
-	return MHD_add_response_header(response, name, value) == MHD_YES;
-}
 
 void
 gw_headers_read(struct GwHeaders *headers, const char *json, size_t len, struct GwNote *note)
@@ -123,46 +118,75 @@ is_ours(struct GwSlice name)
 	return false;
 }
 
-bool
-gw_headers_add(struct MHD_Response *response, const struct GwAsk *ask, const struct GwHeaderSet *set)
+/* A field of which both parts are literals. */
+#define write_literal(fields, name, value) gw_text_lit(fields, name ": " value "\r\n")
+
+void
+gw_headers_write(const struct GwAsk *ask, const struct GwHeaderSet *set)
 {
 	static const struct GwHeaders none;
 	const struct GwHeaders *given = set->given != NULL ? set->given : &none;
-	char seconds[16];
+	struct GwText *fields = ask->fields;
 
-	if (!add(response, "X-Request-ID", ask->request_id) || !add(response, "X-Content-Type-Options", "nosniff") ||
-		!add(response, "X-Frame-Options", "DENY") || !add(response, "Referrer-Policy", "no-referrer") ||
-		!add(response, "Cross-Origin-Resource-Policy", "same-origin"))
-		return false;
-	if (!given->has_csp && !add(response, "Content-Security-Policy", set->csp != NULL ? set->csp : GW_CSP_JSON))
-		return false;
-	if (!given->has_cache_control && !add(response, "Cache-Control", set->cache_control != NULL ? set->cache_control : "no-store"))
-		return false;
-	if (!given->has_content_type && set->content_type != NULL && !add(response, "Content-Type", set->content_type))
-		return false;
-	if ((ask->config->sends_hsts || ask->is_https) &&
-		!add(response, "Strict-Transport-Security", "max-age=31536000; includeSubDomains"))
-		return false;
+	fields->len = 0;
+	fields->failed = false;
+	gw_text_reserve(fields, FIELDS_SIZE);
+	gw_headers_write_one(ask, "X-Request-ID", ask->request_id);
+	gw_text_lit(fields, "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n"
+						"Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n");
+	if (set->csp != NULL && !given->has_csp)
+		gw_headers_write_one(ask, "Content-Security-Policy", set->csp);
+	else if (!given->has_csp)
+		write_literal(fields, "Content-Security-Policy", GW_CSP_JSON);
+	if (set->cache_control != NULL && !given->has_cache_control)
+		gw_headers_write_one(ask, "Cache-Control", set->cache_control);
+	else if (!given->has_cache_control)
+		write_literal(fields, "Cache-Control", "no-store");
+	if (!given->has_content_type && set->content_type != NULL)
+		gw_headers_write_one(ask, "Content-Type", set->content_type);
+	if (ask->config->sends_hsts || ask->is_https)
+		write_literal(fields, "Strict-Transport-Security", "max-age=31536000; includeSubDomains");
 	if (set->retry_after > 0 && !given->has_retry_after)
-	{
-		snprintf(seconds, sizeof(seconds), "%d", set->retry_after);
-		if (!add(response, "Retry-After", seconds))
-			return false;
-	}
-	if (set->status == 401 && !given->has_authenticate && !add(response, "WWW-Authenticate", "Bearer"))
-		return false;
-	if (set->allow != NULL && !add(response, "Allow", set->allow))
-		return false;
-	if (set->encoding != NULL && !add(response, "Content-Encoding", set->encoding))
-		return false;
-	if (ask->closes && !add(response, "Connection", "close"))
-		return false;
-	return add_vary(response, ask, set) && add_cors(response, ask) && add_route(response, ask->route) &&
-		   add_given(response, given);
+		gw_text_printf(fields, "Retry-After: %d\r\n", set->retry_after);
+	if (set->status == 401 && !given->has_authenticate)
+		write_literal(fields, "WWW-Authenticate", "Bearer");
+	if (set->allow != NULL)
+		gw_headers_write_one(ask, "Allow", set->allow);
+	if (set->encoding != NULL)
+		gw_headers_write_one(ask, "Content-Encoding", set->encoding);
+	write_vary(ask, set);
+	write_cors(ask);
+	write_route(ask);
+	for (size_t i = 0; i < given->n; i++)
+		write_item(fields, &given->items[i]);
 }
 
-static bool
-add_vary(struct MHD_Response *response, const struct GwAsk *ask, const struct GwHeaderSet *set)
+void
+gw_headers_write_one(const struct GwAsk *ask, const char *name, const char *value)
+{
+	size_t len = strlen(value);
+
+	if (!is_clean(value, len))
+		return;
+	gw_text_puts(ask->fields, name);
+	gw_text_lit(ask->fields, ": ");
+	gw_text_add(ask->fields, value, len);
+	gw_text_lit(ask->fields, "\r\n");
+}
+
+void
+gw_headers_write_preflight(const struct GwAsk *ask, const char *allow)
+{
+	if (ask->origin == NULL || !gw_config_allows_origin(ask->config, ask->origin))
+		return;
+	gw_headers_write_one(ask, "Access-Control-Allow-Methods", allow);
+	write_literal(ask->fields, "Access-Control-Allow-Headers",
+				  "Authorization, Content-Type, Accept, Idempotency-Key, X-API-Key, X-CSRF-Token, X-Request-ID, traceparent");
+	write_literal(ask->fields, "Access-Control-Max-Age", "600");
+}
+
+static void
+write_vary(const struct GwAsk *ask, const struct GwHeaderSet *set)
 {
 	char vary[512] = "";
 	size_t len = 0;
@@ -184,91 +208,96 @@ add_vary(struct MHD_Response *response, const struct GwAsk *ask, const struct Gw
 	if (set->status >= 400)
 		NAME("Accept");
 #undef NAME
-	return len == 0 || add(response, "Vary", vary);
+	if (len > 0)
+		gw_headers_write_one(ask, "Vary", vary);
 }
 
-static bool
-add_cors(struct MHD_Response *response, const struct GwAsk *ask)
+static void
+write_cors(const struct GwAsk *ask)
 {
 	if (ask->origin == NULL || ask->config->norigins == 0 || !gw_config_allows_origin(ask->config, ask->origin))
-		return true;
-	return add(response, "Access-Control-Allow-Origin", ask->origin) &&
-		   add(response, "Access-Control-Allow-Credentials", "true") &&
-		   add(response, "Access-Control-Expose-Headers", EXPOSED);
+		return;
+	gw_headers_write_one(ask, "Access-Control-Allow-Origin", ask->origin);
+	write_literal(ask->fields, "Access-Control-Allow-Credentials", "true");
+	write_literal(ask->fields, "Access-Control-Expose-Headers", EXPOSED);
 }
 
-bool
-gw_headers_add_preflight(struct MHD_Response *response, const struct GwAsk *ask, const char *allow)
+static void
+write_route(const struct GwAsk *ask)
 {
-	if (ask->origin == NULL || !gw_config_allows_origin(ask->config, ask->origin))
-		return true;
-	return add(response, "Access-Control-Allow-Methods", allow) &&
-		   add(response, "Access-Control-Allow-Headers",
-			   "Authorization, Content-Type, Accept, Idempotency-Key, X-API-Key, X-CSRF-Token, X-Request-ID, traceparent") &&
-		   add(response, "Access-Control-Max-Age", "600");
-}
+	const struct GwRoute *route = ask->route;
 
-static bool
-add_route(struct MHD_Response *response, const struct GwRoute *route)
-{
 	if (route == NULL)
-		return true;
-	return (route->deprecation_header == NULL || add(response, "Deprecation", route->deprecation_header)) &&
-		   (route->sunset_header == NULL || add(response, "Sunset", route->sunset_header)) &&
-		   (route->link_header == NULL || add(response, "Link", route->link_header));
+		return;
+	if (route->deprecation_header != NULL)
+		gw_headers_write_one(ask, "Deprecation", route->deprecation_header);
+	if (route->sunset_header != NULL)
+		gw_headers_write_one(ask, "Sunset", route->sunset_header);
+	if (route->link_header != NULL)
+		gw_headers_write_one(ask, "Link", route->link_header);
 }
 
-static bool
-add_given(struct MHD_Response *response, const struct GwHeaders *given)
+/* One field, or one for each element of an array. */
+static void
+write_item(struct GwText *fields, const struct GwJsonMember *item)
 {
-	size_t i;
-
-	for (i = 0; i < given->n; i++)
-		if (!add_item(response, &given->items[i]))
-			return false;
-	return true;
-}
-
-/* One header, or one for each element of an array. */
-static bool
-add_item(struct MHD_Response *response, const struct GwJsonMember *item)
-{
-	char name[128];
 	struct GwJsonCursor cursor;
 	struct GwJsonMember element;
 	enum GwJsonType type;
 
-	if (gw_json_decode(item->name, name, sizeof(name)) <= 0 || strpbrk(name, " \t\r\n:") != NULL)
-		return true;
+	if (!is_name(item->name))
+		return;
 	if (item->type != GW_JSON_ARRAY)
-		return add_value(response, name, item);
+	{
+		write_value(fields, item->name, item);
+		return;
+	}
 	if (!gw_json_open(&cursor, item->raw.data, item->raw.len))
-		return true;
+		return;
 	while ((type = gw_json_next(&cursor, &element)) != GW_JSON_END && type != GW_JSON_BROKEN)
-		if (!add_value(response, name, &element))
-			return false;
-	return true;
+		write_value(fields, item->name, &element);
 }
 
-/* A value that could break the reply's framing is left out. */
-static bool
-add_value(struct MHD_Response *response, const char *name, const struct GwJsonMember *item)
+/* Decodes the value in its place. One that is empty or could break the head is left out. */
+static void
+write_value(struct GwText *fields, struct GwSlice name, const struct GwJsonMember *item)
 {
-	char value[VALUE_SIZE];
-	long len, i;
+	size_t begin = fields->len;
+	size_t start;
+	long len;
 
-	if (item->type == GW_JSON_STRING)
-		len = gw_json_decode(item->raw, value, sizeof(value));
-	else if (item->raw.len < sizeof(value))
+	if (item->raw.len > VALUE_MAX)
+		return;
+	gw_text_add(fields, name.data, name.len);
+	gw_text_lit(fields, ": ");
+	start = fields->len;
+	if (item->type != GW_JSON_STRING)
+		gw_text_add(fields, item->raw.data, item->raw.len);
+	else if (gw_text_reserve(fields, item->raw.len + 1))
 	{
-		len = (long) item->raw.len;
-		memcpy(value, item->raw.data, item->raw.len);
-		value[len] = '\0';
+		len = gw_json_decode(item->raw, fields->data + start, item->raw.len + 1);
+		fields->len += len > 0 ? (size_t) len : 0;
 	}
+	if (fields->failed)
+		return;
+	if (fields->len == start || !is_clean(fields->data + start, fields->len - start))
+		fields->len = begin;
 	else
-		len = -1;
-	for (i = 0; i < len; i++)
-		if ((unsigned char) value[i] < 0x20 || value[i] == 0x7F)
-			return true;
-	return len <= 0 || add(response, name, value);
+		gw_text_lit(fields, "\r\n");
+}
+
+/* Says whether it can be a field's name as it is, undecoded. */
+static bool
+is_name(struct GwSlice name)
+{
+	for (size_t i = 0; i < name.len; i++)
+		if (name.data[i] <= ' ' || name.data[i] == 0x7F || strchr(":\"\\", name.data[i]) != NULL)
+			return false;
+	return name.len > 0;
+}
+
+static bool
+is_clean(const char *text, size_t len)
+{
+	return gw_text_plain(text, len) == len;
 }

@@ -41,12 +41,13 @@ struct GwHeaderSet
 	const struct GwHeaders *given; /* by the database; they win over ours */
 };
 
-/* Adds all headers to a new response; false if memory is short. */
-bool gw_headers_add(struct MHD_Response *response, const struct GwAsk *ask, const struct GwHeaderSet *set)
-	__attribute__((warn_unused_result));
+/* Writes all fields of a new reply to ask->fields, but those that the library writes. */
+void gw_headers_write(const struct GwAsk *ask, const struct GwHeaderSet *set);
 
-/* Adds the CORS headers of an answer to OPTIONS where the origin is allowed. */
-bool gw_headers_add_preflight(struct MHD_Response *response, const struct GwAsk *ask, const char *allow)
-	__attribute__((warn_unused_result));
+/* Writes one more. A value that could break the head is left out. */
+void gw_headers_write_one(const struct GwAsk *ask, const char *name, const char *value);
+
+/* Writes the CORS fields of an answer to OPTIONS where the origin is allowed. */
+void gw_headers_write_preflight(const struct GwAsk *ask, const char *allow);
 
 #endif

@@ -27,6 +27,8 @@ static struct MHD_Response *reply_client_error(const struct GwAsk *ask, const st
 											   struct GwHeaderSet *set, struct GwNote *note);
 static struct MHD_Response *finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwText *body,
 								   struct GwNote *note);
+static struct MHD_Response *add_headers(struct MHD_Response *response, const struct GwAsk *ask, const struct GwHeaderSet *set);
+static struct MHD_Response *unless_short(struct MHD_Response *response, const struct GwAsk *ask);
 static struct MHD_Response *reply_raw(const struct GwAsk *ask, struct GwHeaderSet *set,
 									  const char *body, size_t len, struct GwNote *note);
 static bool is_accepted(const char *list, const char *name, bool with_any);
@@ -286,12 +288,28 @@ finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwText *body, st
 	}
 	if (response == NULL && body->len > 0)
 		free(body->data);
-	if (response != NULL && !gw_headers_add(response, ask, set))
-	{
-		MHD_destroy_response(response);
-		response = NULL;
-	}
-	return response;
+	return add_headers(response, ask, set);
+}
+
+/* Writes the header fields of a new response (NULL: there is none), and tells the library what it must know of them. */
+static struct MHD_Response *
+add_headers(struct MHD_Response *response, const struct GwAsk *ask, const struct GwHeaderSet *set)
+{
+	gw_headers_write(ask, set);
+	if (response == NULL || !ask->closes || MHD_add_response_header(response, "Connection", "close") == MHD_YES)
+		return unless_short(response, ask);
+	MHD_destroy_response(response);
+	return NULL;
+}
+
+/* The response, if there was memory for all its header fields. */
+static struct MHD_Response *
+unless_short(struct MHD_Response *response, const struct GwAsk *ask)
+{
+	if (response == NULL || !ask->fields->failed)
+		return response;
+	MHD_destroy_response(response);
+	return NULL;
 }
 
 struct MHD_Response *
@@ -430,12 +448,8 @@ gw_reply_options(const struct GwAsk *ask, const char *allow, struct GwNote *note
 	memset(note, 0, sizeof(*note));
 	note->status = 204;
 	response = finish(ask, &set, &none, note);
-	if (response != NULL && !gw_headers_add_preflight(response, ask, allow))
-	{
-		MHD_destroy_response(response);
-		response = NULL;
-	}
-	return response;
+	gw_headers_write_preflight(ask, allow);
+	return unless_short(response, ask);
 }
 
 struct MHD_Response *
@@ -459,13 +473,10 @@ gw_reply_upgrade(const struct GwAsk *ask, const char *target, struct GwNote *not
 		gw_text_puts(&location, target);
 	value = gw_text_take(&location, NULL);
 	response = value != NULL ? finish(ask, &set, &none, note) : NULL;
-	if (response != NULL && MHD_add_response_header(response, "Location", value) != MHD_YES)
-	{
-		MHD_destroy_response(response);
-		response = NULL;
-	}
+	if (value != NULL)
+		gw_headers_write_one(ask, "Location", value);
 	free(value);
-	return response;
+	return unless_short(response, ask);
 }
 
 struct MHD_Response *
@@ -482,12 +493,7 @@ gw_reply_stream(const struct GwAsk *ask, int status, const char *content_type, c
 	response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 32768, callback, cls, free_cls);
 	if (response == NULL && free_cls != NULL)
 		free_cls(cls);
-	if (response != NULL && !gw_headers_add(response, ask, &set))
-	{
-		MHD_destroy_response(response);
-		response = NULL;
-	}
-	return response;
+	return add_headers(response, ask, &set);
 }
 
 size_t

@@ -3,7 +3,8 @@
  *
  * Every function returns a new MHD_Response (reference belongs to the caller,
  * who queues it with note->status and then destroys it), or NULL when memory is
- * short: the caller then closes the connection. Everything passed in is copied.
+ * short: the caller then closes the connection. The header fields go to
+ * ask->fields, in place of what was there. Everything passed in is copied.
  * Thread-safe: no shared state (one compressor per thread).
  */
 #ifndef GW_REPLY_H
@@ -24,6 +25,7 @@ struct GwAsk
 	const char *request_id;      /* 36 characters */
 	const char *origin;          /* Origin header or NULL */
 	const struct GwRoute *route; /* or NULL */
+	struct GwText *fields;       /* where the reply's header fields are written, for gw_guard_put_fields */
 	bool accepts_gzip;           /* see gw_accepts_gzip */
 	bool accepts_problem;        /* see gw_accepts_problem */
 	bool is_https;               /* client's scheme */

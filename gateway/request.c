@@ -226,6 +226,7 @@ gw_request_free_spare(struct GwLoop *loop)
 
 		loop->spare_requests = request->next_spare;
 		gw_text_free(&request->params);
+		gw_text_free(&request->fields);
 		free(request->raw);
 		free(request->body);
 		free(request);
@@ -384,6 +385,7 @@ send_reply(struct GwRequest *request)
 	request->response = NULL;
 	request->state = request->stream != NULL ? GW_REQUEST_STREAMING : GW_REQUEST_REPLYING;
 	gw_request_expect(request, request->loop->now + SEND_TIMEOUT + GW_SECONDS(request->note.bytes) / RATE);
+	gw_guard_put_fields(&request->http->guard, request->fields.data, request->fields.len);
 	result = MHD_queue_response(request->connection, (unsigned) request->note.status, response);
 	MHD_destroy_response(response);
 	return result;
@@ -482,9 +484,12 @@ release(struct GwRequest *request)
 		.body = request->body,
 		.body_size = request->body_size,
 		.params = request->params,
+		.fields = request->fields,
 	};
 	request->params.len = 0;
 	request->params.failed = false;
+	if (request->fields.size > SPARE_BUFFER)
+		gw_text_free(&request->fields);
 	if (loop->nspare_requests < SPARE_REQUESTS)
 	{
 		request->next_spare = loop->spare_requests;
@@ -493,6 +498,7 @@ release(struct GwRequest *request)
 		return;
 	}
 	gw_text_free(&request->params);
+	gw_text_free(&request->fields);
 	free(request->raw);
 	free(request->body);
 	free(request);

@@ -247,6 +247,28 @@ gw_text_time(struct GwText *text, int64_t unix_us)
 	gw_text_add(text, stamp, 27);
 }
 
+size_t
+gw_text_plain(const char *data, size_t len)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	size_t i = 0;
+
+	/* Eight at a time, as long as none of them is one. */
+	for (; len - i >= 8; i += 8)
+	{
+		uint64_t eight, controls, deletes;
+
+		memcpy(&eight, data + i, sizeof(eight));
+		controls = (eight - 0x20 * ones) & ~eight;
+		deletes = ((eight ^ 0x7F * ones) - ones) & ~(eight ^ 0x7F * ones);
+		if (((controls | deletes) & 0x80 * ones) != 0)
+			break;
+	}
+	while (i < len && (unsigned char) data[i] >= 0x20 && data[i] != 0x7F)
+		i++;
+	return i;
+}
+
 char *
 gw_text_take(struct GwText *text, size_t *len)
 {

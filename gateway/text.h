@@ -46,6 +46,9 @@ void gw_text_time(struct GwText *text, int64_t unix_us);
 /* Writes "2025-01-15T00:00:00" and NUL for seconds since 1970. */
 void gw_time_stamp(char out[20], int64_t seconds);
 
+/* How many bytes stand before the first control character (below 0x20, or 0x7F). */
+size_t gw_text_plain(const char *data, size_t len);
+
 /* Says whether data is well-formed UTF-8 (no surrogates, nothing over U+10FFFF). */
 bool gw_utf8_is_valid(const char *data, size_t len);
 

@@ -8,6 +8,7 @@
 #include <zlib.h>
 
 #include "builtin.h"
+#include "guard.h"
 #include "reply.h"
 #include "tap.h"
 
@@ -16,7 +17,9 @@
 
 static char *origins[] = {(char *) "https://app.example.com"};
 static struct GwConfig config = {.public_url = (char *) "http://self", .origins = origins, .norigins = 1};
-static struct GwAsk ask = {.config = &config, .request_id = ID};
+static struct GwText fields;
+static struct GwAsk ask = {.config = &config, .request_id = ID, .fields = &fields};
+static struct GwGuard guard;
 static struct GwNote note;
 static char got[1 << 20]; /* the reply under test */
 static size_t got_len;
@@ -26,6 +29,7 @@ answer(void *cls, struct MHD_Connection *connection, const char *url, const char
 	   const char *data, size_t *size, void **state)
 {
 	(void) url, (void) method, (void) version, (void) data, (void) size, (void) state;
+	gw_guard_put_fields(&guard, fields.data, fields.len);
 	return MHD_queue_response(connection, (unsigned) note.status, cls);
 }
 
@@ -40,6 +44,7 @@ serve(struct MHD_Response *response)
 
 	got_len = 0;
 	if (response != NULL && server != NULL && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0 &&
+		gw_guard_attach(&guard, pair[0], &config, NULL, NULL) &&
 		MHD_add_connection(server, pair[0], (struct sockaddr *) &nowhere, sizeof(nowhere.ss_family)) == MHD_YES)
 	{
 		if (write(pair[1], request, sizeof(request) - 1) < 0)
@@ -54,6 +59,7 @@ serve(struct MHD_Response *response)
 		}
 		close(pair[1]);
 		MHD_run(server);
+		gw_guard_detach(&guard);
 	}
 	got[got_len] = '\0';
 	if (server != NULL)
@@ -444,6 +450,8 @@ test_raw_refusal(void)
 int
 main(void)
 {
+	if (!gw_guard_init(256))
+		return 1;
 	test_success();
 	test_headers();
 	test_errors();
