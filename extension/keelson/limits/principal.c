@@ -4,6 +4,8 @@
  *
  * The key of the HMAC is drawn when shared memory is made and never leaves the
  * server's memory. It is as new as the counters are, so nothing is lost by it.
+ * Each process remembers the digests of the addresses and users that it last
+ * met, since a request asks for two.
  */
 #include "postgres.h"
 
@@ -21,7 +23,24 @@ static uint8 *start_key;
 /* Keyed on first use in this process. */
 static KsMac *mac;
 
+/* Digests of ids of at most this length are remembered. */
+#define SHORT_ID 16
+#define REMEMBERED 256
+
+typedef struct Remembered
+{
+	uint8 kind; /* 0: nothing */
+	uint8 len;
+	uint8 id[SHORT_ID];
+	KsPrincipal principal;
+} Remembered;
+
+/* Written by ks_principal(); an id has one place, which it may lose to another. */
+static Remembered remembered[REMEMBERED];
+
 static void init_key(void *area, bool found);
+static Remembered *place_of(KsPrincipalKind kind, const uint8 *id, size_t len);
+static void digest(KsPrincipalKind kind, const void *id, size_t len, KsPrincipal *out);
 
 void
 ks_principal_init(void)
@@ -39,8 +58,41 @@ init_key(void *area, bool found)
 void
 ks_principal(KsPrincipalKind kind, const void *id, size_t len, KsPrincipal *out)
 {
+	Remembered *place;
+
+	if (len > SHORT_ID)
+	{
+		digest(kind, id, len, out);
+		return;
+	}
+	place = place_of(kind, id, len);
+	if (place->kind != kind || place->len != len || memcmp(place->id, id, len) != 0)
+	{
+		place->kind = 0;
+		digest(kind, id, len, &place->principal);
+		memcpy(place->id, id, len);
+		place->len = len;
+		place->kind = kind;
+	}
+	*out = place->principal;
+}
+
+/* By the last bytes, in which ids of one kind differ most. */
+static Remembered *
+place_of(KsPrincipalKind kind, const uint8 *id, size_t len)
+{
+	uint32 sum = kind;
+
+	for (size_t i = len > 4 ? len - 4 : 0; i < len; i++)
+		sum = sum * 31 + id[i];
+	return &remembered[sum % REMEMBERED];
+}
+
+static void
+digest(KsPrincipalKind kind, const void *id, size_t len, KsPrincipal *out)
+{
 	uint8 text[1 + MAX_ID];
-	uint8 digest[KS_SHA256_LENGTH];
+	uint8 mac_of_text[KS_SHA256_LENGTH];
 
 	if (mac == NULL)
 	{
@@ -51,9 +103,9 @@ ks_principal(KsPrincipalKind kind, const void *id, size_t len, KsPrincipal *out)
 	len = Min(len, MAX_ID);
 	text[0] = (uint8) kind;
 	memcpy(text + 1, id, len);
-	ks_mac(mac, text, len + 1, digest);
-	memcpy(&out->key, digest, sizeof(out->key));
-	memcpy(out->partition_key, digest + sizeof(out->key), KS_PARTITION_KEY_LENGTH);
+	ks_mac(mac, text, len + 1, mac_of_text);
+	memcpy(&out->key, mac_of_text, sizeof(out->key));
+	memcpy(out->partition_key, mac_of_text + sizeof(out->key), KS_PARTITION_KEY_LENGTH);
 }
 
 KsLimitKey
