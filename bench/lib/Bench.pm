@@ -1,0 +1,117 @@
+package Bench;
+# What was measured: samples of figures, what each is held against, the table and bench/results.json.
+#
+# A file of measures/ says what it measures by measure() or measure_once(), and what its figures are held against by
+# aim_ratio() and aim_cost(). A figure is a sample a round, kept by keep(); a cost is one of the figures that the
+# table of targets names in words.
+
+use strict;
+use warnings;
+use Exporter 'import';
+use List::Util qw(max min);
+
+our @EXPORT = qw(measure measure_once wanted keep forget cost aim_ratio aim_cost median percentile say_out);
+
+my $only = $ENV{BENCH_ONLY} || '.';
+
+my (@measures, @measures_once);    # [ name, code ]
+my (%ratio_aims, %cost_aims);      # id without its system, or words → [ target, floor ]
+my %samples;                       # id → list of { value, cpu_us, … }, one a round
+my %order;                         # id → when it was first seen
+my %costs;                         # words → list of values
+our $terminal = \*STDOUT;          # where the table goes
+
+# What runs in every round, and what runs once, after them.
+sub measure      { my ($name, $code) = @_; push @measures,      [ $name, $code ]; return; }
+sub measure_once { my ($name, $code) = @_; push @measures_once, [ $name, $code ]; return; }
+
+# True if BENCH_ONLY selects a name.
+sub wanted { my ($name) = @_; return $name =~ /$only/; }
+
+sub say_out { print $terminal @_, "\n"; return; }
+
+# Targets and floors: of ratios (more is better) by id, of costs (less is better) by their words.
+sub aim_ratio { my (%aims) = @_; %ratio_aims = (%ratio_aims, %aims); return; }
+sub aim_cost  { my (%aims) = @_; %cost_aims  = (%cost_aims,  %aims); return; }
+
+# Keeps a sample: unit, value, and what else is known of it (cpu_us, p50_ms, p99_ms, ratio, ratio_to, …).
+sub keep
+{
+	my ($id, %sample) = @_;
+	$order{$id} //= keys %order;
+	push @{ $samples{$id} }, \%sample;
+	return \%sample;
+}
+
+sub forget { my ($id) = @_; delete $samples{$id}; return; }
+
+sub cost { my ($words, $value) = @_; push @{ $costs{$words} }, $value if defined $value; return; }
+
+sub run_round { $_->[1]->() for @measures;      return; }
+sub run_once  { $_->[1]->() for @measures_once; return; }
+
+sub percentile { my ($of, @sorted) = @_; return @sorted ? $sorted[ int($#sorted * $of / 100) ] : 0; }
+
+sub median
+{
+	my @sorted = sort { $a <=> $b } @_;
+	return undef unless @sorted;
+	return ($sorted[ $#sorted / 2 ] + $sorted[ @sorted / 2 ]) / 2;
+}
+
+sub middle { my ($id, $key) = @_; return median(grep { defined } map { $_->{$key} } @{ $samples{$id} }); }
+
+sub ids { my @ids = sort { $order{$a} <=> $order{$b} } keys %samples; return @ids; }
+
+# The medians of one id, as results.json has them.
+sub summary
+{
+	my ($id) = @_;
+	my @values = map { $_->{value} } @{ $samples{$id} };
+	my %line = (id => $id, unit => $samples{$id}[0]{unit}, median => median(@values), min => min(@values), max => max(@values));
+	for my $key (qw(cpu_us gateway_us server_us client_us p50_ms p99_ms ratio))
+	{
+		my $value = middle($id, $key);
+		$line{$key} = $value if defined $value;
+	}
+	$line{ratio_to} = $samples{$id}[0]{ratio_to} if $samples{$id}[0]{ratio_to};
+	$_ = 0 + sprintf '%.4g', $_ for grep { /^-?[\d.]+(?:e[-+]?\d+)?$/ } @line{ grep { !/^(?:id|unit|ratio_to)$/ } keys %line };
+	return \%line;
+}
+
+sub verdict
+{
+	my ($value, $aim, $higher) = @_;
+	return '' unless $aim && defined $value;
+	my ($target, $floor) = $higher ? @$aim : map { -$_ } @$aim;
+	$value = -$value unless $higher;
+	return $value >= $target ? 'target' : $value >= $floor ? 'floor' : 'BELOW';
+}
+
+sub number { my ($value, $digits) = @_; return defined $value ? sprintf("%.*f", $digits // 1, $value) : '–'; }
+
+sub report
+{
+	my $line = '%-22s %10s %21s %6s %6s %6s %6s %8s %8s  %5s %6s %6s %s';
+	say_out(sprintf $line, 'id', 'median', 'min .. max', 'cpu', 'gw', 'server', 'client', 'p50 ms', 'p99 ms', 'ratio', 'target', 'floor', '');
+	for my $id (ids())
+	{
+		my $got = summary($id);
+		my $aim = $id =~ /^(.*)\.keelson$/ ? $ratio_aims{$1} : undef;
+		say_out(sprintf $line, $id, number($got->{median}), number($got->{min}) . ' .. ' . number($got->{max}),
+			(map { number($got->{$_}) } qw(cpu_us gateway_us server_us client_us)),
+			number($got->{p50_ms}, 2), number($got->{p99_ms}, 2), number($got->{ratio}, 2),
+			$aim ? (map { number($_, 2) } @$aim) : ('–', '–'), verdict($got->{ratio}, $aim, 1));
+	}
+	say_out('');
+	for my $what (sort keys %costs)
+	{
+		my $value = median(@{ $costs{$what} });
+		my $aim = $cost_aims{$what};
+		say_out(sprintf '%-58s %8s  target %6s  floor %6s  %s', $what, number($value),
+			$aim ? (map { number($_) } @$aim) : ('–', '–'), verdict($value, $aim, 0));
+	}
+	return;
+}
+
+1;

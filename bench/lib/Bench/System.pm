@@ -1,0 +1,221 @@
+package Bench::System;
+# What is measured: a server with the extension, a gateway, people who are signed in; the loads put on them, and the
+# CPU time that they take.
+
+use strict;
+use warnings;
+use Exporter 'import';
+use FindBin;
+use KeelsonTest;
+use List::Util qw(min sum0);
+use POSIX ();
+use Time::HiRes qw(sleep time);
+
+use Bench;
+
+our @EXPORT = qw(keelson gateway people route sign_in add_call run_gateway run_pgbench microseconds
+	process_cpu server_cpu resident_kib write_lines start_command work_folder);
+
+our $seconds = $ENV{BENCH_SECONDS} || 3;
+my $users = 128;    # four for each of pgbench's clients
+my $pgbench_most = 32;
+my $hertz = POSIX::sysconf(POSIX::_SC_CLK_TCK());
+
+my ($keelson, $gateway, @people, %routes);
+my %calls;          # name → [ method, path, route, body or undef ]
+
+sub keelson     { return $keelson; }
+sub gateway     { return $gateway; }
+sub people      { return @people; }
+sub work_folder { return $keelson->node->basedir; }
+
+# The id of a route such as 'GET auth/me'.
+sub route { my ($endpoint) = @_; return $routes{$endpoint} // die "there is no route $endpoint\n"; }
+
+# A request that run_gateway() and run_pgbench() can be told to make: method, path, route and JSON body, if any.
+sub add_call { my ($name, @call) = @_; $calls{$name} = \@call; return; }
+
+sub start
+{
+	$keelson = KeelsonTest->new('bench', limits => 1, conf => join "\n",
+		'shared_buffers = 256MB', 'fsync = on', 'synchronous_commit = on', 'max_wal_size = 8GB',
+		'checkpoint_timeout = 30min', 'keelson.environment = development', 'keelson.rate_limits = off',
+		'max_connections = 100', 'autovacuum_naptime = 1min');
+	# Limits are decided as everywhere, and refuse nobody.
+	$keelson->sql('select keelson.rate_limit_set(name, 1000000000) from keelson.rate_limits');
+	$keelson->node->safe_psql('keelson', KeelsonTest::slurp("$FindBin::Bin/schema.sql"));
+	$gateway = $keelson->gateway(KEELSON_LOG_LEVEL => $ENV{BENCH_LOG_LEVEL} || 'info');
+	@people = map { $keelson->user($gateway) } 1 .. $users;
+	%routes = map { split /\|/ } split /\n/, $keelson->sql("select method || ' ' || template, id from keelson.gateway_routes()");
+	return;
+}
+
+sub stop { $keelson->stop; return; }
+
+# CPU seconds of one process (with what its ended children used, if wanted).
+sub process_cpu
+{
+	my ($pid, $with_children) = @_;
+	open my $file, '<', "/proc/$pid/stat" or return 0;
+	my @field = split ' ', (<$file> =~ /.*\) (.*)/)[0];
+	return sum0(@field[ $with_children ? 11 .. 14 : 11 .. 12 ]) / $hertz;
+}
+
+# CPU seconds of the whole server so far.
+sub server_cpu
+{
+	my ($postmaster) = KeelsonTest::slurp($keelson->node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+	my @children = split ' ', KeelsonTest::slurp("/proc/$postmaster/task/$postmaster/children");
+	return process_cpu($postmaster, 1) + sum0(map { process_cpu($_) } @children);
+}
+
+sub resident_kib { return KeelsonTest::slurp("/proc/$_[0]/status") =~ /^VmRSS:\s+(\d+)/m ? $1 : 0; }
+
+# Signs everybody in again: access tokens live for 15 minutes, a run may take longer.
+sub sign_in
+{
+	for my $person (@people)
+	{
+		my $reply = $gateway->post('/api/auth/login', { email => $person->{email}, password => $person->{password} });
+		$reply->{status} == 200 or die "login answered $reply->{status}: $reply->{content}";
+		$person->{token} = $reply->{json}{data}{accessToken};
+	}
+	$keelson->sql('truncate bench.tokens; insert into bench.tokens values '
+		. join ', ', map { "($_, '$people[$_]{token}')" } 0 .. $#people);
+	while (my ($what, $call) = each %calls)
+	{
+		my ($method, $path, $route, $body) = @$call;
+		write_lines(work_folder() . "/$what.requests", map { join "\t", $method, $path, $_->{token}, $body // '-' } @people);
+		write_lines(work_folder() . "/$what.sql", pgbench_script(route($route), defined $body ? ':body' : 'null')) if defined $route;
+	}
+	return;
+}
+
+# What a client of pgbench does: it fetches four tokens of its own once, then calls with one of them at random.
+# So its backend verifies each token once, as the gateway's few connections do, and clients do not wait for
+# each other's rows.
+sub pgbench_script
+{
+	my ($route, $given) = @_;
+	my $call = "select keelson.dispatch($route, :%s, null, $given, :caller);";
+	return '\if :client_knows = 0',
+		'select max(token) filter (where n % 4 = 0) as t0, max(token) filter (where n % 4 = 1) as t1,',
+		'    max(token) filter (where n % 4 = 2) as t2, max(token) filter (where n % 4 = 3) as t3',
+		'from bench.tokens where n / 4 = :client_id \gset',
+		'\set client_knows 1', '\endif', '\set k random(0, 3)',
+		(map { ($_ == 0 ? '\if :k = 0' : $_ < 3 ? "\\elif :k = $_" : '\else', sprintf $call, "t$_") } 0 .. 3), '\endif';
+}
+
+sub write_lines
+{
+	my ($path, @lines) = @_;
+	open my $file, '>', $path or die "$path: $!";
+	print $file map { "$_\n" } @lines;
+	return close $file;
+}
+
+# Starts a command with a pipe from what it says on standard error.
+sub start_command
+{
+	my (@command) = @_;
+	pipe my $read, my $write or die "pipe: $!";
+	my $pid = fork // die "fork: $!";
+	if (!$pid)
+	{
+		chdir work_folder();
+		open STDOUT, '>', '/dev/null';
+		open STDERR, '>&', $write;
+		exec @command or POSIX::_exit(127);
+	}
+	close $write;
+	return ($pid, $read);
+}
+
+# One run of wrk against the gateway, with the requests of a call.
+sub run_gateway
+{
+	my ($what, $connections) = @_;
+	my $file = work_folder() . "/$what.requests";
+	my @before = (time(), process_cpu($gateway->pid), server_cpu(), sum0((times)[ 2, 3 ]));
+	my ($pid, $said) = start_command('wrk', '-t1', "-c$connections", "-d${seconds}s", '--timeout', '10s', '-s',
+		"$FindBin::Bin/requests.lua", 'http://127.0.0.1:' . $gateway->port, '--', $file);
+	my $line = join '', <$said>;
+	waitpid $pid, 0;
+	my @cpu = (process_cpu($gateway->pid) - $before[1], server_cpu() - $before[2], sum0((times)[ 2, 3 ]) - $before[3]);
+	my %got = $line =~ /(\w+)=(\d+)/g;
+	$got{requests} or die "wrk: $line";
+	$got{faults} + $got{refused} == 0 or warn "$what at $connections: $got{faults} faults, $got{refused} refused\n";
+	my @each = map { $_ * 1e6 / $got{requests} } @cpu;
+	return keep("$what.$connections.keelson",
+		unit => 'req/s', value => $got{requests} * 1e6 / $got{us}, cpu_us => sum0(@each), gateway_us => $each[0],
+		server_us => $each[1], client_us => $each[2], p50_ms => $got{p50} / 1000, p99_ms => $got{p99} / 1000,
+		faults => $got{faults} + $got{refused});
+}
+
+# One run of pgbench on the same calls. Its connections are new each time: the first second warms them and
+# does not count.
+sub run_pgbench
+{
+	my ($what, $connections) = @_;
+	my $work = work_folder();
+	my $clients = min($connections, $pgbench_most);
+	my $body = $calls{$what}[3];
+	my $caller = '{"ip":"127.0.0.1","userAgent":"wrk","requestId":"0194e0a0-0000-7000-8000-000000000000",'
+		. '"scheme":"http","via":"bearer"' . (defined $body ? ',"contentType":"application/json"' : '') . '}';
+	unlink glob "$work/pgbench_log.*";
+	local %ENV = (%ENV, PGHOST => $keelson->node->host, PGPORT => $keelson->node->port);
+	my ($pid, $said) = start_command('pgbench', '-n', '-M', 'prepared', '-c', $clients, '-j', 1, '-T', $seconds + 1,
+		'-P', 1, '-l', '--sampling-rate=0.05', '-D', "caller=$caller", defined $body ? ('-D', "body=$body") : (),
+		'-D', 'client_knows=0', '-f', "$work/$what.sql", 'keelson');
+	my (@at, @tps, @cpu, @client, $all);
+	while (my $line = <$said>)
+	{
+		$all .= $line;
+		my ($at, $tps) = $line =~ /^progress: ([\d.]+) s, ([\d.]+) tps/ or next;
+		push @at, $at;
+		push @tps, $tps;
+		push @cpu, server_cpu();
+		push @client, process_cpu($pid);
+		last if @at == $seconds + 1;
+	}
+	close $said;
+	waitpid $pid, 0;
+	@at >= 2 or die "pgbench: $all";
+	my $requests = sum0(map { $tps[$_] * ($at[$_] - $at[ $_ - 1 ]) } 1 .. $#at);
+	my @times = sort { $a <=> $b } map { (split ' ')[2] } split /\n/, join '', map { KeelsonTest::slurp($_) } glob "$work/pgbench_log.*";
+	my @each = map { ($_->[-1] - $_->[0]) * 1e6 / $requests } \@cpu, \@client;
+	return keep("$what.$connections.pgbench",
+		unit => 'req/s', value => $requests / ($at[-1] - $at[0]), cpu_us => sum0(@each), server_us => $each[0],
+		client_us => $each[1], p50_ms => percentile(50, @times) / 1000, p99_ms => percentile(99, @times) / 1000);
+}
+
+# Microseconds of one expression, called in a loop inside one backend.
+sub microseconds
+{
+	my ($expression, $times, $prepare) = @_;
+	my $sql = ($prepare // '') . qq{
+		\\set QUIET on
+		set max_parallel_workers_per_gather = 0;
+		set jit = off;
+		create temporary table timed (us float8);
+		do \$\$
+		declare
+			started timestamptz;
+		begin
+			for turn in 1 .. 2 loop
+				started := clock_timestamp();
+				perform count(x) from (select $expression as x from generate_series(1, $times)) as s;
+				if turn = 2 then
+					insert into timed values (extract(epoch from clock_timestamp() - started) * 1e6 / $times);
+				end if;
+			end loop;
+		end
+		\$\$;
+		select us from timed;
+	};
+	my ($status, $output, $messages) = $keelson->try_sql($sql);
+	warn("$expression: $messages"), return undef if $status;
+	return $output =~ /([\d.]+)\s*\z/ ? $1 : undef;
+}
+
+1;

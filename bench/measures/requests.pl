@@ -1,0 +1,123 @@
+# Requests through the gateway beside pgbench, the gateway without a database, the dispatcher's own price, memory,
+# and how soon all is well after a restart of the server.
+
+use strict;
+use warnings;
+use Time::HiRes qw(sleep time);
+
+use Bench;
+use Bench::System;
+
+my @connections = grep { $_ } split /[ ,]+/, $ENV{BENCH_CONNECTIONS} || '1,8,32,128,256,512';
+
+add_call('read',  'GET',  '/api/auth/me',      'GET auth/me',       undef);
+add_call('write', 'POST', '/api/bench/events', 'POST bench/events', '{"feature":"speech","minutes":0.25}');
+add_call('none',  'GET',  '/live',             undef,               undef);
+
+aim_ratio(
+	'read.1' => [ .55, .50 ], 'read.8' => [ .50, .41 ], 'read.32' => [ .85, .71 ], 'read.128' => [ .90, .75 ],
+	'read.512' => [ .75, .54 ],
+	'write.1' => [ .65, .59 ], 'write.8' => [ .75, .65 ], 'write.32' => [ 1.0, .92 ], 'write.128' => [ .95, .82 ],
+	'write.512' => [ .90, .81 ]);
+aim_cost(
+	'gateway CPU per read at 32, µs'                          => [ 18,  18.9 ],
+	'gateway CPU without database at 128, µs'                 => [ 8,   8 ],
+	'client, gateway and server CPU of GET auth/me at 32, µs' => [ 60,  60 ],
+	'dispatcher over the bare call, µs'                       => [ 3,   3 ],
+	'gateway memory at 128 connections, MiB'                  => [ 14,  14 ],
+	'gateway memory per idle connection, KiB'                 => [ 33,  36.7 ],
+	'first good reply after a restart, ms'                    => [ 250, 250 ]);
+
+# New tokens are verified once by each connection: not while it is measured.
+sub warm
+{
+	run_gateway('read', 32);
+	return forget('read.32.keelson');
+}
+
+# The gateway and its reference, one after the other, and their ratio in this round.
+sub run_pair
+{
+	my ($what, $connections) = @_;
+	return unless wanted("$what.$connections");
+	my $reference = run_pgbench($what, $connections);
+	my $sample = run_gateway($what, $connections);
+	$sample->{ratio} = $sample->{value} / $reference->{value};
+	$sample->{ratio_to} = "$what.$connections.pgbench";
+	return unless $what eq 'read';
+	cost('gateway memory at 128 connections, MiB', resident_kib(gateway->pid) / 1024) if $connections == 128;
+	return unless $connections == 32;
+	cost('gateway CPU per read at 32, µs', $sample->{gateway_us});
+	cost('client, gateway and server CPU of GET auth/me at 32, µs', $sample->{cpu_us});
+	return;
+}
+
+sub run_none
+{
+	my ($connections) = @_;
+	return unless wanted("none.$connections");
+	my $sample = run_gateway('none', $connections);
+	cost('gateway CPU without database at 128, µs', $sample->{gateway_us}) if $connections == 128;
+	return;
+}
+
+# The dispatcher's own price, the bare call subtracted.
+sub run_dispatch
+{
+	return unless wanted('dispatch');
+	my $caller = q{'{"ip":"127.0.0.1","requestId":"0194e0a0-0000-7000-8000-000000000000","scheme":"http","via":"bearer"}'::json};
+	my $token = (people)[0]{token};
+	my $whole = microseconds('keelson.dispatch(' . route('GET bench/nothing') . ", '$token', null, null, $caller)", 20_000);
+	my $bare = microseconds('bench.nothing()::text', 20_000);
+	return unless defined $whole && defined $bare;
+	keep('dispatch.1.keelson', unit => 'us', value => $whole - $bare);
+	cost('dispatcher over the bare call, µs', $whole - $bare);
+	return;
+}
+
+# What an idle connection costs in memory.
+sub run_idle
+{
+	return unless wanted('idle');
+	my $count = 1000;
+	my $before = resident_kib(gateway->pid);
+	my @idle = map { gateway->connect } 1 .. $count;
+	syswrite $_, "GET /live HTTP/1.1\r\nHost: bench\r\n\r\n" for @idle;
+	KeelsonTest::Gateway::read_reply($_) for @idle;
+	my $each = (resident_kib(gateway->pid) - $before) / $count;
+	keep('memory.idle.keelson', unit => 'KiB', value => $each);
+	cost('gateway memory per idle connection, KiB', $each);
+	return;
+}
+
+# How long after the server is back the first request succeeds.
+sub run_restart
+{
+	return unless wanted('restart');
+	keelson->node->restart('fast');
+	my $since = time();
+	while (gateway->get('/api/auth/me', token => (people)[0]{token}, fresh => 1)->{status} != 200)
+	{
+		die "the gateway did not recover\n" if time() - $since > 30;
+		sleep 0.002;
+	}
+	my $took = (time() - $since) * 1000;
+	keep('restart.1.keelson', unit => 'ms', value => $took);
+	cost('first good reply after a restart, ms', $took);
+	return;
+}
+
+measure('requests', sub {
+	warm() if wanted('read') || wanted('write');
+	for my $connections (@connections)
+	{
+		run_pair('read', $connections);
+		run_pair('write', $connections);
+		run_none($connections);
+	}
+	run_dispatch();
+});
+measure_once('idle', \&run_idle);
+measure_once('restart', \&run_restart);
+
+1;
