@@ -2,20 +2,24 @@ package Bench;
 # What was measured: samples of figures, what each is held against, the table and bench/results.json.
 #
 # A file of measures/ says what it measures by measure() or measure_once(), and what its figures are held against by
-# aim_ratio() and aim_cost(). A figure is a sample a round, kept by keep(); a cost is one of the figures that the
-# table of targets names in words.
+# aim_ratio(), aim_cost() and aim_cpu(). A figure is a sample a round, kept by keep(); a cost is one of the figures that
+# the table of targets names in words. CPU time is worth little without the machine: its targets were set where a bare
+# server and its client took 12.6 microseconds a request, and are stretched by what those take here.
 
 use strict;
 use warnings;
 use Exporter 'import';
 use List::Util qw(max min);
 
-our @EXPORT = qw(measure measure_once wanted keep forget cost aim_ratio aim_cost median percentile say_out);
+our @EXPORT = qw(measure measure_once wanted keep forget cost aim_ratio aim_cost aim_cpu yardstick median percentile say_out);
 
 my $only = $ENV{BENCH_ONLY} || '.';
 
 my (@measures, @measures_once);    # [ name, code ]
 my (%ratio_aims, %cost_aims);      # id without its system, or words → [ target, floor ]
+my %is_cpu;                        # words → whether the machine's speed stretches it
+my @yardsticks;                    # CPU microseconds of a request to the bare server, one a round
+my $yardstick_then = 12.6;         # the same where the targets were set
 my %samples;                       # id → list of { value, cpu_us, … }, one a round
 my %order;                         # id → when it was first seen
 my %costs;                         # words → list of values
@@ -33,6 +37,12 @@ sub say_out { print $terminal @_, "\n"; return; }
 # Targets and floors: of ratios (more is better) by id, of costs (less is better) by their words.
 sub aim_ratio { my (%aims) = @_; %ratio_aims = (%ratio_aims, %aims); return; }
 sub aim_cost  { my (%aims) = @_; %cost_aims  = (%cost_aims,  %aims); return; }
+
+# The same for costs that are CPU time.
+sub aim_cpu { my (%aims) = @_; aim_cost(%aims); $is_cpu{$_} = 1 for keys %aims; return; }
+
+# What a request to the bare server took, client included.
+sub yardstick { my ($us) = @_; push @yardsticks, $us; return; }
 
 # Keeps a sample: unit, value, and what else is known of it (cpu_us, p50_ms, p99_ms, ratio, ratio_to, …).
 sub keep
@@ -88,6 +98,16 @@ sub verdict
 	return $value >= $target ? 'target' : $value >= $floor ? 'floor' : 'BELOW';
 }
 
+# How much slower this machine is than the one where targets of CPU time were set.
+sub slowness { return @yardsticks ? median(@yardsticks) / $yardstick_then : 1; }
+
+sub cost_aim
+{
+	my ($what) = @_;
+	my $aim = $cost_aims{$what} or return undef;
+	return $is_cpu{$what} ? [ map { $_ * slowness() } @$aim ] : $aim;
+}
+
 sub number { my ($value, $digits) = @_; return defined $value ? sprintf("%.*f", $digits // 1, $value) : '–'; }
 
 sub report
@@ -104,10 +124,12 @@ sub report
 			$aim ? (map { number($_, 2) } @$aim) : ('–', '–'), verdict($got->{ratio}, $aim, 1));
 	}
 	say_out('');
+	say_out(sprintf 'targets of CPU time are stretched by %.2f: a bare server and its client take %.1f µs a request, where they were set 12.6',
+		slowness(), median(@yardsticks)) if @yardsticks;
 	for my $what (sort keys %costs)
 	{
 		my $value = median(@{ $costs{$what} });
-		my $aim = $cost_aims{$what};
+		my $aim = cost_aim($what);
 		say_out(sprintf '%-58s %8s  target %6s  floor %6s  %s', $what, number($value),
 			$aim ? (map { number($_) } @$aim) : ('–', '–'), verdict($value, $aim, 0));
 	}

@@ -19,10 +19,11 @@ aim_ratio(
 	'read.512' => [ .75, .54 ],
 	'write.1' => [ .65, .59 ], 'write.8' => [ .75, .65 ], 'write.32' => [ 1.0, .92 ], 'write.128' => [ .95, .82 ],
 	'write.512' => [ .90, .81 ]);
+aim_cpu(
+	'gateway CPU per read at 32, µs'                          => [ 18, 18.9 ],
+	'gateway CPU without database at 128, µs'                 => [ 8,  8 ],
+	'client, gateway and server CPU of GET auth/me at 32, µs' => [ 60, 60 ]);
 aim_cost(
-	'gateway CPU per read at 32, µs'                          => [ 18,  18.9 ],
-	'gateway CPU without database at 128, µs'                 => [ 8,   8 ],
-	'client, gateway and server CPU of GET auth/me at 32, µs' => [ 60,  60 ],
 	'dispatcher over the bare call, µs'                       => [ 3,   3 ],
 	'gateway memory at 128 connections, MiB'                  => [ 14,  14 ],
 	'gateway memory per idle connection, KiB'                 => [ 33,  36.7 ],
@@ -44,9 +45,7 @@ sub run_pair
 	my $sample = run_gateway($what, $connections);
 	$sample->{ratio} = $sample->{value} / $reference->{value};
 	$sample->{ratio_to} = "$what.$connections.pgbench";
-	return unless $what eq 'read';
-	cost('gateway memory at 128 connections, MiB', resident_kib(gateway->pid) / 1024) if $connections == 128;
-	return unless $connections == 32;
+	return unless $what eq 'read' && $connections == 32;
 	cost('gateway CPU per read at 32, µs', $sample->{gateway_us});
 	cost('client, gateway and server CPU of GET auth/me at 32, µs', $sample->{cpu_us});
 	return;
@@ -57,6 +56,7 @@ sub run_none
 	my ($connections) = @_;
 	return unless wanted("none.$connections");
 	my $sample = run_gateway('none', $connections);
+	yardstick(run_bare('none', $connections)->{cpu_us}) if $connections == 32;
 	cost('gateway CPU without database at 128, µs', $sample->{gateway_us}) if $connections == 128;
 	return;
 }
@@ -72,6 +72,19 @@ sub run_dispatch
 	return unless defined $whole && defined $bare;
 	keep('dispatch.1.keelson', unit => 'us', value => $whole - $bare);
 	cost('dispatcher over the bare call, µs', $whole - $bare);
+	return;
+}
+
+# The memory of a gateway that has served so many connections and no more.
+sub run_memory
+{
+	return unless wanted('memory');
+	my $gateway = keelson->gateway(KEELSON_LOG_LEVEL => 'info');
+	Bench::System::run_wrk('read', 128, $gateway->port);
+	my $used = resident_kib($gateway->pid) / 1024;
+	$gateway->stop;
+	keep('memory.128.keelson', unit => 'MiB', value => $used);
+	cost('gateway memory at 128 connections, MiB', $used);
 	return;
 }
 
@@ -117,6 +130,7 @@ measure('requests', sub {
 	}
 	run_dispatch();
 });
+measure_once('memory', \&run_memory);
 measure_once('idle', \&run_idle);
 measure_once('restart', \&run_restart);
 

@@ -6,6 +6,7 @@ use strict;
 use warnings;
 use Exporter 'import';
 use FindBin;
+use IO::Socket::INET;
 use KeelsonTest;
 use List::Util qw(min sum0);
 use POSIX ();
@@ -13,7 +14,7 @@ use Time::HiRes qw(sleep time);
 
 use Bench;
 
-our @EXPORT = qw(keelson gateway people route sign_in add_call run_gateway run_pgbench microseconds
+our @EXPORT = qw(keelson gateway people route sign_in add_call run_gateway run_bare run_pgbench microseconds
 	process_cpu server_cpu resident_kib write_lines start_command work_folder);
 
 our $seconds = $ENV{BENCH_SECONDS} || 3;
@@ -131,25 +132,49 @@ sub start_command
 	return ($pid, $read);
 }
 
-# One run of wrk against the gateway, with the requests of a call.
-sub run_gateway
+# One run of wrk, with the requests of a call: the figures that it prints.
+sub run_wrk
 {
-	my ($what, $connections) = @_;
-	my $file = work_folder() . "/$what.requests";
-	my @before = (time(), process_cpu($gateway->pid), server_cpu(), sum0((times)[ 2, 3 ]));
+	my ($what, $connections, $port) = @_;
 	my ($pid, $said) = start_command('wrk', '-t1', "-c$connections", "-d${seconds}s", '--timeout', '10s', '-s',
-		"$FindBin::Bin/requests.lua", 'http://127.0.0.1:' . $gateway->port, '--', $file);
+		"$FindBin::Bin/requests.lua", "http://127.0.0.1:$port", '--', work_folder() . "/$what.requests");
 	my $line = join '', <$said>;
 	waitpid $pid, 0;
-	my @cpu = (process_cpu($gateway->pid) - $before[1], server_cpu() - $before[2], sum0((times)[ 2, 3 ]) - $before[3]);
 	my %got = $line =~ /(\w+)=(\d+)/g;
 	$got{requests} or die "wrk: $line";
 	$got{faults} + $got{refused} == 0 or warn "$what at $connections: $got{faults} faults, $got{refused} refused\n";
+	return %got;
+}
+
+# One run of wrk against the gateway, and the CPU time of all who take part.
+sub run_gateway
+{
+	my ($what, $connections) = @_;
+	my @before = (process_cpu($gateway->pid), server_cpu(), sum0((times)[ 2, 3 ]));
+	my %got = run_wrk($what, $connections, $gateway->port);
+	my @cpu = (process_cpu($gateway->pid) - $before[0], server_cpu() - $before[1], sum0((times)[ 2, 3 ]) - $before[2]);
 	my @each = map { $_ * 1e6 / $got{requests} } @cpu;
 	return keep("$what.$connections.keelson",
 		unit => 'req/s', value => $got{requests} * 1e6 / $got{us}, cpu_us => sum0(@each), gateway_us => $each[0],
 		server_us => $each[1], client_us => $each[2], p50_ms => $got{p50} / 1000, p99_ms => $got{p99} / 1000,
 		faults => $got{faults} + $got{refused});
+}
+
+# One run of wrk against a server that does nothing but reply: what kernel and client cost here.
+sub run_bare
+{
+	my ($what, $connections) = @_;
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my ($pid) = start_command("$FindBin::Bin/bare-server", $port, 2);
+	KeelsonTest::wait_until(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) }) or die "the bare server did not start\n";
+	my @before = (process_cpu($pid), sum0((times)[ 2, 3 ]));
+	my %got = run_wrk($what, $connections, $port);
+	my @cpu = (process_cpu($pid) - $before[0], sum0((times)[ 2, 3 ]) - $before[1]);
+	kill 'TERM', $pid;
+	waitpid $pid, 0;
+	my @each = map { $_ * 1e6 / $got{requests} } @cpu;
+	return keep("$what.$connections.bare", unit => 'req/s', value => $got{requests} * 1e6 / $got{us}, cpu_us => sum0(@each),
+		server_us => $each[0], client_us => $each[1], p50_ms => $got{p50} / 1000, p99_ms => $got{p99} / 1000);
 }
 
 # One run of pgbench on the same calls. Its connections are new each time: the first second warms them and
