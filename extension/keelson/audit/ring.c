@@ -13,7 +13,10 @@
  * A flood of refusals of one kind (endpoint, status, address, user) becomes one
  * record each time the keeper comes: the places of recent records are
  * remembered by a hash of what they say, and a repetition is counted there.
- * What has been copied out, up to `taken`, is not added to.
+ * What has been copied out, up to `taken`, is not added to. So the keeper does
+ * not come at once for a refusal, which may be the first of many, but within a
+ * second; at once for a record of something that has been done, which a crash
+ * must not find here, and where the ring is half full.
  */
 #include "postgres.h"
 
@@ -175,6 +178,7 @@ ks_ring_push(const KsFlatRecord *flat, bool may_repeat)
 	bool is_repetition = false;
 	bool is_first = false;
 	bool is_pushed = false;
+	bool is_urgent = !may_repeat;
 
 	if (flat != NULL)
 	{
@@ -184,14 +188,17 @@ ks_ring_push(const KsFlatRecord *flat, bool may_repeat)
 		{
 			is_first = ring->head == ring->taken;
 			is_pushed = append(flat);
+			is_urgent |= ring->head - ring->tail > ring_size() / 2;
 		}
 		LWLockRelease(&ring->lock);
 	}
 	ks_audit_count(is_repetition ? KS_COUNT_REPEATED : is_pushed ? KS_COUNT_PUSHED
 																 : KS_COUNT_DROPPED,
 				   1);
-	if (is_first && is_pushed)
+	if (is_pushed && is_urgent)
 		ks_keeper_wake_duty(duty);
+	else if (is_pushed && is_first)
+		ks_keeper_wake_duty_soon(duty);
 }
 
 uint64

@@ -21,6 +21,7 @@
 
 #define MAX_DUTIES 32
 #define LONGEST_WAIT_MS 60000
+#define SOON_MS 1000
 
 typedef struct Duty
 {
@@ -38,7 +39,8 @@ static int reload_count;
 
 typedef struct KeeperShared
 {
-	pg_atomic_uint32 wake;          /* a bit for each duty that is due at once */
+	pg_atomic_uint32 wake;          /* a bit for each duty that is due at once, */
+	pg_atomic_uint32 soon;          /* and for each that is due within SOON_MS */
 	TimestampTz due_at[MAX_DUTIES]; /* the keeper alone reads and writes it */
 } KeeperShared;
 
@@ -47,6 +49,7 @@ static KeeperShared *shared;
 
 static void init_shared(void *area, bool found);
 static void run_due_duties(void);
+static void leave_note(pg_atomic_uint32 *notes, int duty);
 static void run_duty(const Duty *duty);
 static long time_until_due(void);
 
@@ -67,6 +70,7 @@ init_shared(void *area, bool found)
 		return;
 	memset(keeper, 0, sizeof(*keeper));
 	pg_atomic_init_u32(&keeper->wake, 0);
+	pg_atomic_init_u32(&keeper->soon, 0);
 }
 
 int
@@ -102,9 +106,24 @@ ks_keeper_wake(void)
 void
 ks_keeper_wake_duty(int duty)
 {
-	if (shared == NULL)
-		return;
-	if ((pg_atomic_fetch_or_u32(&shared->wake, UINT32_C(1) << duty) & (UINT32_C(1) << duty)) == 0)
+	if (shared != NULL)
+		leave_note(&shared->wake, duty);
+}
+
+void
+ks_keeper_wake_duty_soon(int duty)
+{
+	if (shared != NULL)
+		leave_note(&shared->soon, duty);
+}
+
+/* Leave the keeper a note, and wake it unless the same is there already. */
+static void
+leave_note(pg_atomic_uint32 *notes, int duty)
+{
+	uint32 bit = UINT32_C(1) << duty;
+
+	if ((pg_atomic_fetch_or_u32(notes, bit) & bit) == 0)
 		ks_worker_wake(KS_KEEPER_SLOT);
 }
 
@@ -132,7 +151,11 @@ run_due_duties(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	uint32 woken = pg_atomic_exchange_u32(&shared->wake, 0);
+	uint32 soon = pg_atomic_exchange_u32(&shared->soon, 0);
 
+	for (int i = 0; i < duty_count; i++)
+		if ((soon & (UINT32_C(1) << i)) != 0)
+			shared->due_at[i] = Min(shared->due_at[i], TimestampTzPlusMilliseconds(now, SOON_MS));
 	for (int i = 0; i < duty_count; i++)
 	{
 		/* A clock that was set back must not put a duty off for long. */

@@ -28,6 +28,9 @@ extern void ks_keeper_wake(void);
 /* Make it do this one now; cheap when it has been told so already. */
 extern void ks_keeper_wake_duty(int duty);
 
+/* Make it do this one within a second, so that what comes until then is done with it. */
+extern void ks_keeper_wake_duty_soon(int duty);
+
 extern void ks_keeper_init(void);
 extern PGDLLEXPORT void ks_keeper_main(Datum arg);
 
