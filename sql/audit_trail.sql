@@ -132,6 +132,18 @@ select keelson.audit('regress.trail') as fresh \gset
 select keelson.audit_proof(:'fresh');
 rollback;
 
+-- The tree is RFC 6962's: the known roots of the known leaves.
+begin;
+delete from keelson.audit_tiles;
+insert into keelson.audit_tiles (level, number, hashes, event_ids, event_times)
+select 0, 0, string_agg(sha256('\x00'::bytea || leaf), ''::bytea order by n), decode(repeat('00', 16 * 8), 'hex'), int8range(0, 1)
+from unnest(array[
+    '', '\x00', '\x10', '\x2021', '\x3031', '\x40414243', '\x5051525354555657', '\x606162636465666768696a6b6c6d6e6f'
+]::bytea[]) with ordinality as l (leaf, n);
+select size, encode(keelson._audit_root(size), 'hex') as root from generate_series(0, 8) as size;
+select keelson._audit_root(9) is null as is_missing;
+rollback;
+
 -- Erasing a user's key erases what tells of the person; every proof holds, and nothing is missed.
 select keelson.audit('regress.trail', '{"email": "ada@trail.example.com", "n": 1000}', user_id => :'ada') as personal \gset
 select pg_temp.seal();
@@ -193,6 +205,13 @@ from generate_series(1, 100) as n;
 commit;
 select pg_temp.seal();
 select keelson.legal_hold_place('ben@trail.example.com', 'a letter came'), keelson.legal_hold_place('ben@trail.example.com', 'again');
+-- Nobody learns of being held.
+begin;
+select keelson.act_as(:'ben') = :'ben' as acts;
+select count(*) from keelson.user_activity("limit" => 100) as a where a.type = 'admin.legal_hold';
+select * from keelson.legal_holds;
+rollback;
+select count(*) from keelson.audit_events as e where e.event_type = 'admin.legal_hold' and e.data ->> 'heldUserId' = :'ben';
 select keelson.retention_set('regress.brief', '30 days');
 create function pg_temp.left_over() returns table (event_type text, user_name text, events bigint) language sql as $$
     select e.event_type, split_part(u.email, '@', 1), count(*) from keelson.audit_events as e join keelson.users as u on u.id = e.user_id
@@ -218,3 +237,8 @@ select keelson.retention_set('regress.brief', null);
 select event_type, keep_for from keelson.retention_policies order by event_type;
 select keelson.audit_expire(0);
 select keelson.audit_partitions_make(-1);
+select keelson.audit_partitions_make(0, '-infinity');
+select keelson.audit_partitions_make(0, '1969-12-31 00:00Z');
+select count(*) from keelson.audit_verify('-infinity', '1970-01-02');
+select count(*) from keelson.audit_verify('2100-01-01', 'infinity');
+select keelson.audit_verify('2021-01-01', '2020-01-01');

@@ -89,7 +89,18 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'ks_uuid7_floor';
 comment on function keelson._uuid7_floor(timestamptz) is
-    'The lowest UUID of the millisecond: ids made from that time on are not below it.';
+    'The lowest UUID of the millisecond: ids made from that time on are not below it. A time before 1970 or after 9998 counts as the nearest between.';
+
+create or replace function keelson._uuid7_ceiling(moment timestamptz)
+returns uuid
+language sql
+immutable
+parallel safe
+as $$
+select keelson._uuid7_floor(least(moment, '9998-01-01 00:00Z') + interval '1 millisecond')
+$$;
+comment on function keelson._uuid7_ceiling(timestamptz) is
+    'The lowest UUID after the millisecond: ids made up to that time are below it; null: all are.';
 
 create or replace function keelson._audit_address_hash(key_id integer, address text)
 returns bytea
@@ -116,6 +127,9 @@ declare
 begin
     if days_ahead is null or days_ahead not between 0 and 366 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'partitions are made for 0 to 366 days ahead', field => 'days_ahead');
+    end if;
+    if moment not between '1970-01-02 00:00Z' and '9997-12-31 00:00Z' then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'partitions are made for times from 1970 to 9997', field => 'moment');
     end if;
     for day in
         select generate_series(

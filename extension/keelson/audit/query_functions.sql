@@ -56,11 +56,8 @@ as $$
 declare
     most constant integer := 10000;
     hashes bytea[];
-    from_id uuid := keelson._uuid7_floor(coalesce((filter ->> 'from')::timestamptz, '1970-01-01 00:00Z'));
-    until_id uuid := least(
-        coalesce(before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
-        keelson._uuid7_floor(coalesce((filter ->> 'to')::timestamptz + interval '1 millisecond', '9999-01-01 00:00Z'))
-    );
+    from_id uuid := keelson._uuid7_floor(coalesce((filter ->> 'from')::timestamptz, '-infinity'));
+    until_id uuid := least(coalesce(before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), keelson._uuid7_ceiling((filter ->> 'to')::timestamptz));
     seen integer := 0;
     e record;
 begin
@@ -128,11 +125,18 @@ begin
     if keelson.current_user_id() is null then
         perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
     end if;
-    return query select * from keelson._audit_page(jsonb_build_object('userId', keelson.current_user_id()), "limit", cursor);
+    -- Whence somebody else acted, who is known, is not the user's to know.
+    return query
+    select
+        p.id, p.type, p.outcome, p.user_id, p.actor, p.actor_id, p.data,
+        case when p.actor_id is null or p.actor_id = p.user_id then p.ip_address end,
+        case when p.actor_id is null or p.actor_id = p.user_id then p.user_agent end,
+        p.request_id, p.created_at
+    from keelson._audit_page(jsonb_build_object('userId', keelson.current_user_id()), "limit", cursor) as p;
 end
 $$;
 comment on function keelson.user_activity(integer, text) is
-    'What has happened to the user who is signed in, newest first.';
+    'What has happened to the user who is signed in, newest first. Address and user agent are shown of what the user did, or somebody unknown; not of administrators.';
 grant execute on function keelson.user_activity(integer, text) to keelson_app;
 
 create or replace function keelson.admin_audit(
@@ -162,6 +166,9 @@ begin
     end if;
     if actor not in ('user', 'access_key', 'admin', 'system', 'anonymous') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'an actor is user, access_key, admin, system or anonymous', field => 'actor');
+    end if;
+    if ip is not null and masklen(ip) < (case family(ip) when 4 then 32 else 128 end) then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'events are looked for by an address, not by a network', field => 'ip');
     end if;
     return query select * from keelson._audit_page(jsonb_build_object(
         'type', type, 'userId', user_id, 'actor', actor, 'ip', host(ip), 'outcome', outcome, 'from', "from", 'to', "to"
@@ -223,8 +230,8 @@ as $$
 begin
     perform keelson.permission_require('audit.read');
     return keelson._audit_summary(
-        date_trunc('hour', coalesce("from", now() - interval '30 days'), 'UTC'),
-        date_trunc('hour', coalesce("to", now()), 'UTC') + interval '1 hour'
+        date_trunc('hour', greatest(coalesce("from", now() - interval '30 days'), '1970-01-01 00:00Z'), 'UTC'),
+        date_trunc('hour', least(coalesce("to", now()), '9998-12-31 00:00Z'), 'UTC') + interval '1 hour'
     );
 end
 $$;

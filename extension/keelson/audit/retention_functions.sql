@@ -1,5 +1,15 @@
 -- Retention: how long events are kept, legal holds, and taking what is due.
 
+create or replace function keelson._retention_lock()
+returns void
+language sql
+volatile
+as $$
+select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('keelson.audit_expire', 0))
+$$;
+comment on function keelson._retention_lock() is
+    'One after the other: who takes events, and who says which are to be kept.';
+
 create or replace function keelson.retention_set(event_type text, keep_for interval)
 returns void
 language plpgsql
@@ -11,6 +21,7 @@ begin
     if event_type is distinct from '*' and not exists (select from keelson.audit_event_types as t where t.name = retention_set.event_type) then
         perform keelson.raise(400, 'VALIDATION_FAILED', format('event type "%s" is not registered', event_type), field => 'event_type');
     end if;
+    perform keelson._retention_lock();
     if keep_for is null and event_type <> '*' then
         delete from keelson.retention_policies as p where p.event_type = retention_set.event_type;
     elsif keep_for is null or keep_for < interval '1 day' or keep_for > interval '100 years' then
@@ -45,13 +56,18 @@ begin
     if coalesce(reason, '') = '' then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a legal hold needs a reason', field => 'reason');
     end if;
+    perform keelson._retention_lock();
     insert into keelson.legal_holds (user_id, reason, placed_by)
     values (held, reason, session_user)
     on conflict on constraint legal_holds_pkey do nothing;
     if not found then
         return false;
     end if;
-    perform keelson.audit('admin.legal_hold', jsonb_build_object('placed', true, 'reason', reason, 'databaseRole', session_user), user_id => held);
+    -- Whose events are held is not to learn of it from them.
+    perform keelson.audit(
+        'admin.legal_hold', jsonb_build_object('placed', true, 'heldUserId', held, 'reason', reason, 'databaseRole', session_user),
+        user_id => '00000000-0000-0000-0000-000000000000'
+    );
     return true;
 end
 $$;
@@ -70,12 +86,16 @@ as $$
 declare
     held uuid := keelson._user_find(who);
 begin
+    perform keelson._retention_lock();
     delete from keelson.legal_holds as h where h.user_id = held;
     if not found then
         return false;
     end if;
     update keelson.audit_partitions as p set cleared_types = '{}' where p.dropped_at is null;
-    perform keelson.audit('admin.legal_hold', jsonb_build_object('placed', false, 'databaseRole', session_user), user_id => held);
+    perform keelson.audit(
+        'admin.legal_hold', jsonb_build_object('placed', false, 'heldUserId', held, 'databaseRole', session_user),
+        user_id => '00000000-0000-0000-0000-000000000000'
+    );
     return true;
 end
 $$;
@@ -137,25 +157,137 @@ comment on function keelson._audit_tombstone_add(uuid, uuid, uuid[], bigint, tex
     'Leave a signed word about what retention takes, in this transaction.';
 
 create or replace function keelson._audit_partition_drop(name text)
-returns void
+returns boolean
 language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
+-- Whoever has the partition open must not hold up for long all who write behind us.
+set lock_timeout = '200ms'
 as $$
 begin
     if name !~ '^audit_events_[0-9]{8}$' then
         raise exception 'there is no such partition';
     end if;
-    -- Whoever holds a partition open must not hold up all who write behind us.
-    perform set_config('lock_timeout', '1s', true);
-    execute format('drop table keelson.%I', name);
-    perform set_config('lock_timeout', '0', true);
+    begin
+        execute format('drop table keelson.%I', name);
+    exception when lock_not_available then
+        return false;
+    end;
     update keelson.audit_partitions as p set dropped_at = now() where p.name = _audit_partition_drop.name;
+    return true;
 end
 $$;
 comment on function keelson._audit_partition_drop(text) is
-    'Drop a partition of audit events.';
+    'Drop a partition of audit events; false when somebody has it open. From here to the end of the transaction no event can be written.';
+
+create or replace function keelson._audit_due(
+    moment timestamptz,
+    out name text,
+    out from_id uuid,
+    out until_id uuid,
+    out is_whole boolean,
+    out due text[],
+    out events bigint
+)
+returns setof record
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+    head keelson.audit_checkpoints;
+    place keelson.audit_partitions;
+    default_keep interval := (select r.keep_for from keelson.retention_policies as r where r.event_type = '*');
+    kept text[];
+begin
+    select * into head from keelson.audit_checkpoints as c order by c.size desc limit 1;
+    if head.size is null then
+        return;
+    end if;
+    for place in
+        select p.* from keelson.audit_partitions as p
+        where p.dropped_at is null
+            and p.until_at <= moment - (select pg_catalog.min(r.keep_for) from keelson.retention_policies as r)
+        order by p.from_at
+    loop
+        -- Nothing goes that is not sealed: the last to be sealed of a day tells of all.
+        continue when (
+            select (e.era, e.xid, e.id) > (head.era, head.xid, head.event_id)
+            from keelson.audit_events as e
+            where e.id >= place.from_id and e.id < place.until_id
+            order by e.era desc, e.xid desc, e.id desc limit 1
+        );
+        select coalesce(pg_catalog.array_agg(r.event_type) filter (where place.until_at > moment - r.keep_for), '{}'),
+            coalesce(pg_catalog.array_agg(r.event_type) filter (where place.until_at <= moment - r.keep_for), '{}')
+        into kept, due
+        from keelson.retention_policies as r where r.event_type <> '*';
+        is_whole := false;
+        if place.until_at <= moment - default_keep then
+            due := due || '*'::text;
+            -- Of what types there were is known without looking through the day.
+            is_whole := not exists (
+                select from keelson.audit_totals as t
+                where t.hour >= place.from_at and t.hour < place.until_at and t.event_type = any (kept)
+            ) and not exists (
+                select from keelson.legal_holds as h
+                cross join lateral (
+                    select from keelson.audit_events as e
+                    where e.user_id = h.user_id and e.id >= place.from_id and e.id < place.until_id
+                    limit 1
+                ) as held
+            );
+        end if;
+        continue when not is_whole and due <@ place.cleared_types;
+        name := place.name;
+        from_id := place.from_id;
+        until_id := place.until_id;
+        events := coalesce((
+            select pg_catalog.sum(t.events) from keelson.audit_totals as t where t.hour >= place.from_at and t.hour < place.until_at
+        ), 0);
+        return next;
+    end loop;
+end
+$$;
+comment on function keelson._audit_due(timestamptz) is
+    'The days of which something is due and all is sealed: the event types that are (* for those without a rule), or the whole of it, and how many events there were.';
+
+create or replace function keelson._audit_expire_some(place record, most bigint)
+returns bigint
+language plpgsql
+volatile
+as $$
+declare
+    taken uuid[];
+begin
+    with doomed as (
+        select e.user_id, e.id from keelson.audit_events as e
+        where e.id >= place.from_id and e.id < place.until_id
+            and (e.event_type = any (place.due) or '*' = any (place.due) and not exists (
+                select from keelson.retention_policies as r where r.event_type = e.event_type
+            ))
+            and not exists (select from keelson.legal_holds as h where h.user_id = e.user_id)
+        limit most
+    ),
+    gone as (
+        delete from keelson.audit_events as e using doomed as d
+        where e.user_id = d.user_id and e.id = d.id and e.id >= place.from_id and e.id < place.until_id
+        returning e.id
+    )
+    select pg_catalog.array_agg(g.id order by g.id) into taken from gone as g;
+    if taken is not null then
+        perform keelson._audit_tombstone_add(
+            place.from_id, place.until_id, taken, pg_catalog.cardinality(taken), 'events in ' || place.name || ' were due'
+        );
+    end if;
+    if coalesce(pg_catalog.cardinality(taken), 0) < most then
+        update keelson.audit_partitions as p set cleared_types = place.due where p.name = place.name;
+    end if;
+    return coalesce(pg_catalog.cardinality(taken), 0);
+end
+$$;
+comment on function keelson._audit_expire_some(record, bigint) is
+    'Take so many of a day''s events that are due, at most; returns how many.';
 
 create or replace function keelson.audit_expire(batch integer default 10000, moment timestamptz default pg_catalog.now())
 returns bigint
@@ -165,88 +297,53 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    head record;
     place record;
-    default_keep interval := (select r.keep_for from keelson.retention_policies as r where r.event_type = '*');
-    ruled text[] := (select coalesce(array_agg(r.event_type), '{}') from keelson.retention_policies as r where r.event_type <> '*');
-    kept text[];
-    due text[];
-    is_default_due boolean;
-    taken uuid[];
-    total bigint := 0;
-    events bigint;
+    taken bigint := 0;
+    dropped bigint := 0;
 begin
     if batch is null or batch not between 1 and 100000 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a batch is 1 to 100,000 events', field => 'batch');
     end if;
-    perform pg_advisory_xact_lock(hashtextextended('keelson.audit_expire', 0));
-    select c.era, c.xid, c.event_id into head from keelson.audit_checkpoints as c order by c.size desc limit 1;
-    for place in
-        select p.* from keelson.audit_partitions as p
-        where p.dropped_at is null
-            and p.until_at <= moment - (select min(r.keep_for) from keelson.retention_policies as r)
-        order by p.from_at
-    loop
-        -- Nothing goes that is not sealed.
-        continue when head.era is null or exists (
-            select from keelson.audit_events as e
-            where e.id >= place.from_id and e.id < place.until_id and (e.era, e.xid, e.id) > (head.era, head.xid, head.event_id)
-        );
-        is_default_due := place.until_at <= moment - default_keep;
-        select coalesce(array_agg(r.event_type) filter (where place.until_at > moment - r.keep_for), '{}'),
-            coalesce(array_agg(r.event_type) filter (where place.until_at <= moment - r.keep_for), '{}')
-        into kept, due
-        from keelson.retention_policies as r where r.event_type <> '*';
-        if is_default_due
-            and (kept = '{}' or not exists (
-                select from keelson.audit_events as e
-                where e.id >= place.from_id and e.id < place.until_id and e.event_type = any (kept)
-            ))
-            and not exists (
-                select from keelson.legal_holds as h
-                join keelson.audit_events as e on e.user_id = h.user_id and e.id >= place.from_id and e.id < place.until_id
-            )
-        then
-            events := coalesce((
-                select sum(t.events) from keelson.audit_totals as t where t.hour >= place.from_at and t.hour < place.until_at
-            ), 0);
-            perform keelson._audit_tombstone_add(place.from_id, place.until_id, null, events, 'the partition ' || place.name || ' was due');
-            perform keelson._audit_partition_drop(place.name);
-            total := total + events;
-            continue;
-        end if;
-        if is_default_due then
-            due := due || '*'::text;
-        end if;
-        continue when due <@ place.cleared_types;
-        with doomed as (
-            select e.user_id, e.id from keelson.audit_events as e
-            where e.id >= place.from_id and e.id < place.until_id
-                and (e.event_type = any (due) or is_default_due and e.event_type <> all (ruled))
-                and not exists (select from keelson.legal_holds as h where h.user_id = e.user_id)
-            limit batch - least(total, batch)
-        ),
-        gone as (
-            delete from keelson.audit_events as e using doomed as d
-            where e.user_id = d.user_id and e.id = d.id and e.id >= place.from_id and e.id < place.until_id
-            returning e.id
-        )
-        select array_agg(g.id order by g.id) into taken from gone as g;
-        events := coalesce(cardinality(taken), 0);
-        if events > 0 then
-            perform keelson._audit_tombstone_add(place.from_id, place.until_id, taken, events, 'events in ' || place.name || ' were due');
-        end if;
-        total := total + events;
-        exit when total >= batch;
-        update keelson.audit_partitions as p set cleared_types = due where p.name = place.name;
+    perform keelson._retention_lock();
+    for place in select * from keelson._audit_due(moment) as d where not d.is_whole loop
+        taken := taken + keelson._audit_expire_some(place, batch - taken);
+        exit when taken >= batch;
     end loop;
-    return total;
+    perform keelson._audit_checkpoints_thin(batch, moment);
+    -- Last, since from the first drop on nobody else can write.
+    for place in select * from keelson._audit_due(moment) as d where d.is_whole loop
+        if keelson._audit_partition_drop(place.name) then
+            perform keelson._audit_tombstone_add(place.from_id, place.until_id, null, place.events, 'the partition ' || place.name || ' was due');
+            dropped := dropped + place.events;
+        end if;
+    end loop;
+    return taken + dropped;
 end
 $$;
 alter function keelson.audit_expire(integer, timestamptz) owner to keelson_system;
 comment on function keelson.audit_expire(integer, timestamptz) is
-    'Take events whose time is over: whole days by dropping their partition, else so many at most; returns how many. What goes is sealed before and leaves a signed tombstone.';
+    'Take events whose time is over: whole days by dropping their partition, else so many at most; returns how many. What goes is sealed before and leaves a signed tombstone. The keeper does it every hour.';
 grant execute on function keelson.audit_expire(integer, timestamptz) to keelson_admin, keelson_jobs;
+
+create or replace function keelson._audit_checkpoints_thin(batch integer, moment timestamptz)
+returns void
+language sql
+volatile
+as $$
+delete from keelson.audit_checkpoints as c
+where c.size in (
+    select o.size from keelson.audit_checkpoints as o
+    where o.created_at < moment - interval '7 days'
+        and exists (
+            select from keelson.audit_checkpoints as later
+            where later.created_at > o.created_at
+                and later.created_at < pg_catalog.date_trunc('hour', o.created_at, 'UTC') + interval '1 hour'
+        )
+    limit batch
+)
+$$;
+comment on function keelson._audit_checkpoints_thin(integer, timestamptz) is
+    'Of checkpoints older than a week keep the last of each hour: of long ago that is as good as one every five seconds.';
 
 create or replace function keelson._audit_forget(user_id uuid)
 returns bigint

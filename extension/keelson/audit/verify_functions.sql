@@ -219,16 +219,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    from_id uuid := keelson._uuid7_floor(coalesce("from", '1970-01-01 00:00Z'));
-    until_id uuid := keelson._uuid7_floor(coalesce("to" + interval '1 millisecond', '9999-01-01 00:00Z'));
-    span int8range := int8range(
-        floor(extract(epoch from coalesce("from", '1970-01-01 00:00Z')) * 1000)::bigint,
-        floor(extract(epoch from coalesce("to", '9999-01-01 00:00Z')) * 1000)::bigint, '[]'
-    );
+    from_at timestamptz := greatest("from", '1970-01-01 00:00Z');
+    until_at timestamptz := least("to", '9998-01-01 00:00Z');
+    from_id uuid := keelson._uuid7_floor(from_at);
+    until_id uuid := keelson._uuid7_ceiling(until_at);
+    span int8range;
     head keelson.audit_checkpoints;
 begin
+    if until_at < from_at then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'the time ends before it begins', field => 'to');
+    end if;
+    span := int8range(floor(extract(epoch from from_at) * 1000)::bigint, floor(extract(epoch from until_at) * 1000)::bigint, '[]');
     select * into head from keelson.audit_checkpoints as c order by c.size desc limit 1;
-    return query select * from keelson._audit_verify_checkpoints(head, "from", "to", checkpoint);
+    return query select * from keelson._audit_verify_checkpoints(head, from_at, until_at, checkpoint);
     return query select * from keelson._audit_verify_tree(head, span);
     return query select * from keelson._audit_verify_events(head, from_id, until_id, span);
 end
@@ -253,7 +256,7 @@ begin
     for point in
         select c.* from keelson.audit_checkpoints as c
         where c.size = head.size
-            or c.created_at >= coalesce(from_at, '-infinity') and c.created_at <= coalesce(until_at, 'infinity')
+            or c.created_at >= from_at and c.created_at <= until_at
         order by c.size
     loop
         claims := keelson._audit_signed(point.signature, 'audit-checkpoint');
