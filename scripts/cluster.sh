@@ -122,6 +122,7 @@ keelson_settings() {
 		KEELSON_APP_URL keelson.app_url
 		ALLOWED_ORIGINS keelson.allowed_origins
 		KEELSON_RATE_LIMITS keelson.rate_limits
+		KEELSON_CAPTCHA_URL keelson.captcha_url
 	END
 }
 

@@ -338,6 +338,7 @@ select keelson.role_grant(id::text, 'support') from people;
 select keelson.rate_limit_override('api', 1000, who => id::text) from people;
 insert into keelson.rate_limit_violations (user_id, hour_at, ip_address, endpoint, name, is_shadow, refusals, first_at, last_at)
 select id, now(), '192.0.2.1', 'GET matrix', 'api', false, 1, now(), now() from people;
+select keelson._failure_record(id, id) is null as counted from people;
 insert into keelson.legal_holds (user_id, reason, placed_by) select id, 'matrix', 'regress' from people;
 
 create temporary table matrix (actor text, relation regclass, verb text, outcome text);

@@ -102,7 +102,11 @@ subtest 'logging in' => sub {
 	is_deeply([ map { $login->($user->{password})->{status} } 1 .. 7 ], [ (200) x 7 ], 'what succeeds is given back');
 	is_deeply([ map { $login->('not the right secret')->{status} } 1 .. 6 ], [ (401) x 5, 429 ], 'what fails is not');
 	is($login->($user->{password})->{status}, 429, 'then nobody gets in from there');
-	is(from('203.0.113.6', POST => '/api/auth/login', json => { email => $user->{email}, password => $user->{password} })->{status}, 200, 'but from elsewhere');
+	is(from('203.0.113.6', POST => '/api/auth/login', json => { email => $user->{email}, password => $user->{password} })->{status}, 423,
+		'from elsewhere it is the account that is locked');
+	my $other = $keelson->user($gateway);
+	is(from('203.0.113.6', POST => '/api/auth/login', json => { email => $other->{email}, password => $other->{password} })->{status}, 200,
+		'and no other');
 };
 
 subtest 'a flood' => sub {

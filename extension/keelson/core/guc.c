@@ -16,6 +16,8 @@ int ks_guc_access_token_lifetime;
 char *ks_guc_allowed_origins;
 char *ks_guc_app_url;
 int ks_guc_audit_ring_size;
+char *ks_guc_captcha_function;
+char *ks_guc_captcha_url;
 char *ks_guc_database;
 int ks_guc_environment;
 char *ks_guc_keyring_command;
@@ -26,7 +28,9 @@ char *ks_guc_public_url;
 int ks_guc_rate_limit_entries;
 bool ks_guc_rate_limits;
 int ks_guc_session_idle;
+int ks_guc_session_idle_aal2;
 int ks_guc_session_lifetime;
+int ks_guc_session_lifetime_aal2;
 int ks_guc_session_max;
 
 static bool check_rate_limits(bool *new_value, void **extra, GucSource source);
@@ -68,6 +72,14 @@ ks_guc_init(void)
 							"Shared memory for audit events of requests that were refused.",
 							"They wait there, for a moment, for the keeper to write them; what finds no room is counted.",
 							&ks_guc_audit_ring_size, 1024, 64, 1024 * 1024, at_start, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.captcha_function",
+							   "A function of SQL that tells whether a CAPTCHA was solved.",
+							   "Its name with its schema; it takes the response (text) and the client's address (inet) and returns a boolean.",
+							   &ks_guc_captcha_function, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.captcha_url",
+							   "Where the CAPTCHA's provider verifies responses.",
+							   "Empty: no CAPTCHA is asked for, unless keelson.captcha_function is set.",
+							   &ks_guc_captcha_url, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("keelson.database",
 							   "The one database of the cluster that Keelson lives in.",
 							   "The background workers connect to it; elsewhere Keelson's functions refuse.",
@@ -108,10 +120,18 @@ ks_guc_init(void)
 							"How long a session lasts without being refreshed.",
 							"Counted from the last refresh, or from the log-in.",
 							&ks_guc_session_idle, 14 * 86400, 3600, 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.session_idle_aal2",
+							"How long a session with a second factor lasts without being refreshed.",
+							"NIST SP 800-63B-4 asks for an hour at most at AAL2.",
+							&ks_guc_session_idle_aal2, 3600, 300, 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.session_lifetime",
 							"How long a session lasts, however often it is refreshed.",
 							"NIST SP 800-63B-4 allows 30 days where a password is the only factor.",
 							&ks_guc_session_lifetime, 30 * 86400, 3600, 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.session_lifetime_aal2",
+							"How long a session with a second factor lasts, however often it is refreshed.",
+							"NIST SP 800-63B-4 asks for 24 hours at most at AAL2.",
+							&ks_guc_session_lifetime_aal2, 86400, 900, 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.session_max",
 							"How many sessions a user has at once.",
 							"A login beyond that ends the oldest.",

@@ -18,6 +18,8 @@ extern int ks_guc_access_token_lifetime;
 extern char *ks_guc_allowed_origins;
 extern char *ks_guc_app_url;
 extern int ks_guc_audit_ring_size;
+extern char *ks_guc_captcha_function;
+extern char *ks_guc_captcha_url;
 extern char *ks_guc_database;
 extern int ks_guc_environment;
 extern char *ks_guc_keyring_command;
@@ -28,7 +30,9 @@ extern char *ks_guc_public_url;
 extern int ks_guc_rate_limit_entries;
 extern bool ks_guc_rate_limits;
 extern int ks_guc_session_idle;
+extern int ks_guc_session_idle_aal2;
 extern int ks_guc_session_lifetime;
+extern int ks_guc_session_lifetime_aal2;
 extern int ks_guc_session_max;
 
 extern void ks_guc_init(void);

@@ -20,6 +20,7 @@
 #include "dispatch/dispatch.h"
 #include "limits/limits.h"
 #include "secrets/keyring.h"
+#include "sessions/purge.h"
 
 KS_MODULE_MAGIC;
 
@@ -36,6 +37,7 @@ static void (*const capabilities[])(void) = {
 	ks_audit_init,
 	ks_limits_init,
 	ks_dispatch_init,
+	ks_sessions_init,
 };
 
 void

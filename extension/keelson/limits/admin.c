@@ -18,6 +18,8 @@
 #include "limits/store.h"
 #include "limits/violations.h"
 
+static const KsLimitRule *find_custom_rule(const char *name);
+
 PG_FUNCTION_INFO_V1(ks_rate_limit_take);
 
 /* keelson.rate_limit_take(name text, key text, cost int) */
@@ -27,25 +29,46 @@ ks_rate_limit_take(PG_FUNCTION_ARGS)
 	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	text *key = PG_GETARG_TEXT_PP(1);
 	int32 cost = PG_GETARG_INT32(2);
-	const KsLimitRules *rules;
+	const KsLimitRule *rule;
 	KsPrincipal principal;
 
 	if (cost < 1)
 		ks_raise_field(400, "VALIDATION_FAILED", "cost", NULL, "a request costs at least 1");
 	ks_require_shmem();
-	rules = ks_limit_rules();
+	rule = find_custom_rule(name);
+	if (rule == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("rate limit \"%s\" of the class custom does not exist or is not enabled", name),
+				 errhint("Make it with keelson.rate_limit_set().")));
+	ks_principal(KS_PRINCIPAL_OTHER, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), &principal);
+	ks_limits_take(rule, &principal, cost);
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(ks_rate_limit_fits);
+
+/* keelson._rate_limit_fits(name text, charge boolean) */
+Datum
+ks_rate_limit_fits(PG_FUNCTION_ARGS)
+{
+	const KsLimitRule *rule;
+
+	ks_require_shmem();
+	rule = find_custom_rule(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	PG_RETURN_BOOL(rule == NULL || ks_limits_fits(rule, PG_GETARG_BOOL(1)));
+}
+
+/* The limit of the class custom that is enabled under this name, or NULL. */
+static const KsLimitRule *
+find_custom_rule(const char *name)
+{
+	const KsLimitRules *rules = ks_limit_rules();
+
 	for (int i = 0; i < rules->count; i++)
-	{
-		if (rules->rules[i].counted_by != KS_BY_KEY || strcmp(rules->rules[i].name, name) != 0)
-			continue;
-		ks_principal(KS_PRINCIPAL_OTHER, VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key), &principal);
-		ks_limits_take(&rules->rules[i], &principal, cost);
-		PG_RETURN_VOID();
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("rate limit \"%s\" of the class custom does not exist or is not enabled", name),
-			 errhint("Make it with keelson.rate_limit_set().")));
+		if (rules->rules[i].counted_by == KS_BY_KEY && strcmp(rules->rules[i].name, name) == 0)
+			return &rules->rules[i];
+	return NULL;
 }
 
 PG_FUNCTION_INFO_V1(ks_rate_limit_refund);

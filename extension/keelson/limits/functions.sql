@@ -10,6 +10,15 @@ comment on function keelson.rate_limit_take(text, text, integer) is
     'Count something under a limit of the class custom, for the key (a telephone number, a document); 429 RATE_LIMITED when there is no room. What was counted stays counted though the transaction rolls back.';
 grant execute on function keelson.rate_limit_take(text, text, integer) to keelson_app, keelson_admin;
 
+create or replace function keelson._rate_limit_fits(name text, charge boolean)
+returns boolean
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks_rate_limit_fits';
+comment on function keelson._rate_limit_fits(text, boolean) is
+    'Whether the limit of the class custom has room for one more of the request''s address (IPv6: its /64), which with charge it then counts. True where no limit holds, is disabled, or no address is known. Raises nothing.';
+
 create or replace function keelson._rate_limit_refund(rate_class text)
 returns void
 language c

@@ -473,6 +473,24 @@ ks_limits_take(const KsLimitRule *rule, const KsPrincipal *principal, int32 cost
 	ks_raise(refusal.status, refusal.code, psprintf("Try again in %d seconds.", (int) ((state.retry_us + US_PER_SECOND - 1) / US_PER_SECOND)), "%s", refusal.message);
 }
 
+bool
+ks_limits_fits(const KsLimitRule *rule, bool charge)
+{
+	KsLimitRequest request = {
+		.window_us = rule->terms.window_us,
+		.most = rule->terms.most,
+		.cost = 1,
+		.is_coarse = rule->terms.most > KS_LIMITS_EXACT,
+		.is_protected = true,
+	};
+	KsLimitDecision decision;
+
+	if (!are_on() || !state.has_ip || state.is_exempt)
+		return true;
+	request.key = ks_principal_key(&state.by_ip, &rule->terms.key);
+	return ks_limits_decide(&request, 1, charge, &decision);
+}
+
 void
 ks_limits_give_back(KsRateClass rate_class)
 {

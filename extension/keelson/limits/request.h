@@ -53,6 +53,9 @@ extern const KsLimitsState *ks_limits_state(void);
 /* Charge a limit of the class custom; raises 429 when it has no room. */
 extern void ks_limits_take(const KsLimitRule *rule, const KsPrincipal *principal, int32 cost);
 
+/* Has a limit of the class custom room for one more of the request's address? With charge it is counted. */
+extern bool ks_limits_fits(const KsLimitRule *rule, bool charge);
+
 /* When the transaction commits, take back what the limits of the class were charged. */
 extern void ks_limits_give_back(KsRateClass rate_class);
 

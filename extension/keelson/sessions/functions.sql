@@ -191,6 +191,17 @@ $$;
 comment on function keelson._session_cookies(text, text, text, integer, text) is
     'Reply headers that set the cookies of a session; with Max-Age 0 they go.';
 
+create or replace function keelson._logout_headers()
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+select keelson._session_cookies('', '', '', 0) || '{"Clear-Site-Data": "\"cookies\", \"storage\""}'
+$$;
+comment on function keelson._logout_headers() is
+    'Reply headers that make a browser forget the session; the device stays known.';
+
 create or replace function keelson._session_reply(opened keelson._open_session, cookie boolean, status integer, with_device boolean)
 returns keelson.reply
 language plpgsql
@@ -248,7 +259,61 @@ alter function keelson._user_lock(uuid, timestamptz) owner to keelson_system;
 comment on function keelson._user_lock(uuid, timestamptz) is
     'Lock the user until the transaction ends; false when they are no longer active or the password was changed since.';
 
-create or replace function keelson._session_open(user_id uuid, is_cookie boolean, device_token text default null)
+create or replace function keelson._session_lifetime(aal smallint)
+returns interval
+language sql
+stable
+parallel safe
+as $$
+select pg_catalog.current_setting(
+    case when aal = 1 then 'keelson.session_lifetime' else 'keelson.session_lifetime_aal2' end
+)::interval
+$$;
+comment on function keelson._session_lifetime(smallint) is
+    'How long a session of this assurance level lasts, however often it is refreshed.';
+
+create or replace function keelson._session_idle(aal smallint)
+returns interval
+language sql
+stable
+parallel safe
+as $$
+select pg_catalog.current_setting(
+    case when aal = 1 then 'keelson.session_idle' else 'keelson.session_idle_aal2' end
+)::interval
+$$;
+comment on function keelson._session_idle(smallint) is
+    'How long a session of this assurance level lasts without being refreshed.';
+
+create or replace function keelson._session_max(user_id uuid)
+returns integer
+language sql
+stable
+as $$
+select pg_catalog.current_setting('keelson.session_max')::integer
+$$;
+comment on function keelson._session_max(uuid) is
+    'How many sessions the user has at once. The place for what a tier allows.';
+
+create or replace function keelson._access_expires_in(aal smallint, remaining interval)
+returns integer
+language sql
+stable
+parallel safe
+as $$
+select greatest(extract(epoch from least(
+    pg_catalog.current_setting('keelson.access_token_lifetime')::interval, keelson._session_idle(aal), remaining
+))::integer, 1)
+$$;
+comment on function keelson._access_expires_in(smallint, interval) is
+    'Seconds that a new access token is good: never beyond its session''s end, nor past the time by which that must be refreshed.';
+
+create or replace function keelson._session_open(
+    user_id uuid,
+    is_cookie boolean,
+    device_token text default null,
+    aal smallint default 1
+)
 returns keelson._open_session
 language plpgsql
 volatile
@@ -260,13 +325,13 @@ declare
     session_id uuid := keelson.uuid7();
     key_id integer := keelson._token_key_id();
     device_id uuid := coalesce(keelson._device_token_open(device_token, user_id), gen_random_uuid());
-    lifetime interval := current_setting('keelson.session_lifetime')::interval;
+    lifetime interval := keelson._session_lifetime(aal);
     opened keelson._open_session;
     tokens keelson.session_tokens;
 begin
-    insert into keelson.sessions (user_id, id, refresh_key_id, is_cookie, ip_address, user_agent, expires_at)
+    insert into keelson.sessions (user_id, id, refresh_key_id, aal, is_cookie, ip_address, user_agent, expires_at)
     values (
-        user_id, session_id, key_id, is_cookie, keelson.current_ip(), left(keelson.current_user_agent(), 512),
+        user_id, session_id, key_id, aal, is_cookie, keelson.current_ip(), left(keelson.current_user_agent(), 512),
         now() + lifetime
     );
     -- A user has so many sessions and no more: the oldest make room.
@@ -278,11 +343,11 @@ begin
             select live.id from keelson.sessions as live
             where live.user_id = _session_open.user_id and live.ended_at is null
             order by live.id desc
-            offset current_setting('keelson.session_max')::integer
+            offset keelson._session_max(user_id)
         );
     tokens."user" := keelson.user_get(user_id);
-    tokens.expires_in := extract(epoch from current_setting('keelson.access_token_lifetime')::interval);
-    tokens.access_token := keelson._access_token(user_id, session_id, 1::smallint, tokens.expires_in);
+    tokens.expires_in := keelson._access_expires_in(aal, lifetime);
+    tokens.access_token := keelson._access_token(user_id, session_id, aal, tokens.expires_in);
     tokens.refresh_token := keelson._refresh_token(user_id, session_id, 1, key_id);
     tokens.device_token := keelson._device_token(user_id, device_id, key_id);
     opened.tokens := tokens;
@@ -291,9 +356,9 @@ begin
     return opened;
 end
 $$;
-alter function keelson._session_open(uuid, boolean, text) owner to keelson_system;
-comment on function keelson._session_open(uuid, boolean, text) is
-    'Open a session of the user and make its tokens. Whoever calls it has proven who they are, and holds the lock on the user.';
+alter function keelson._session_open(uuid, boolean, text, smallint) owner to keelson_system;
+comment on function keelson._session_open(uuid, boolean, text, smallint) is
+    'Open a session of the user at this assurance level (2 with a second factor) and make its tokens. Whoever calls it has proven who they are, and holds the lock on the user.';
 
 create or replace function keelson._session_rotate(user_id uuid, session_id uuid, generation integer)
 returns keelson._rotation
@@ -315,7 +380,7 @@ begin
     for no key update;
     present := clock_timestamp();
     if s.id is null or s.ended_at is not null or s.expires_at <= present
-        or s.rotated_at + current_setting('keelson.session_idle')::interval <= present
+        or s.rotated_at + keelson._session_idle(s.aal) <= present
         or _session_rotate.generation > s.generation
     then
         rotation.outcome := 'ended';
@@ -389,11 +454,12 @@ select exists (
         and s.id = _session_is_live.session_id
         and s.ended_at is null
         and s.expires_at > now()
+        and s.rotated_at + keelson._session_idle(s.aal) > now()
 )
 $$;
 alter function keelson._session_is_live(uuid, uuid) owner to keelson_system;
 comment on function keelson._session_is_live(uuid, uuid) is
-    'Whether the session is neither ended nor expired.';
+    'Whether the session is neither ended nor expired nor idle for too long.';
 
 -- Endpoints.
 
@@ -401,7 +467,8 @@ create or replace function keelson.user_register(
     email keelson.email_address,
     password keelson.password,
     name keelson.display_name default null,
-    cookie boolean default false
+    cookie boolean default false,
+    captcha text default null
 )
 returns keelson.reply
 language plpgsql
@@ -414,70 +481,24 @@ declare
     digest record;
 begin
     perform keelson._require(email, 'email'), keelson._require(password, 'password');
+    if keelson._captcha_is_on() and not keelson._rate_limit_fits('captcha_register', charge => true) then
+        perform keelson._captcha_require(captcha);
+    end if;
     perform keelson._password_require(password, 'password', email, name);
     perform keelson._email_require_free(email);
     digest := keelson._password_store(password);
     perform keelson._user_add(id, email, name);
     perform keelson._password_set(id, digest.hash, digest.pepper_key_id);
+    perform keelson._present_session_end();
     perform keelson.audit('auth.register', user_id => id);
     return keelson._session_reply(
         keelson._session_open(id, coalesce(cookie, false)), coalesce(cookie, false), 201, with_device => false
     );
 end
 $$;
-comment on function keelson.user_register(keelson.email_address, keelson.password, keelson.display_name, boolean) is
-    'Register a new user and sign them in. With cookie the tokens are set as cookies and left out of the body.';
-grant execute on function keelson.user_register(keelson.email_address, keelson.password, keelson.display_name, boolean) to keelson_app;
-
-create or replace function keelson.session_create(
-    email keelson.email_address,
-    password keelson.password,
-    cookie boolean default false,
-    device_token text default null
-)
-returns keelson.reply
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    credential keelson._credential;
-    checked record;
-    digest record;
-    opened keelson._open_session;
-begin
-    perform keelson._require(email, 'email'), keelson._require(password, 'password');
-    credential := keelson._credential_find(email);
-    checked := keelson._password_check(password, credential.hash, credential.pepper_key_id);
-    if not checked.is_match then
-        return keelson._login_refusal(credential.user_id, email);
-    end if;
-    if credential.status = 'blocked' then
-        perform keelson.audit('auth.login', '{"reason": "blocked"}', 'denied', credential.user_id);
-        return keelson.refuse(403, 'FORBIDDEN', 'this account is blocked');
-    end if;
-    if checked.needs_rehash then
-        digest := keelson._password_store(password);
-        perform keelson._password_rehash(credential.user_id, credential.hash, digest.hash, digest.pepper_key_id);
-    end if;
-    if not keelson._user_lock(credential.user_id, credential.changed_at) then
-        return keelson._login_refusal(credential.user_id, email);
-    end if;
-    -- Who knows the password has not been guessing.
-    perform keelson._rate_limit_refund('auth');
-    opened := keelson._session_open(
-        credential.user_id,
-        coalesce(cookie, false),
-        coalesce(device_token, (keelson.current_request()).device_cookie)
-    );
-    perform keelson.audit('auth.login', jsonb_build_object('sessionId', opened.session_id), user_id => credential.user_id);
-    return keelson._session_reply(opened, coalesce(cookie, false), 200, with_device => true);
-end
-$$;
-comment on function keelson.session_create(keelson.email_address, keelson.password, boolean, text) is
-    'Log in with e-mail address and password. An unknown address and a wrong password are one and the same refusal. With cookie the tokens are set as cookies and left out of the body.';
-grant execute on function keelson.session_create(keelson.email_address, keelson.password, boolean, text) to keelson_app;
+comment on function keelson.user_register(keelson.email_address, keelson.password, keelson.display_name, boolean, text) is
+    'Register a new user and sign them in. With cookie the tokens are set as cookies and left out of the body. Where a CAPTCHA is configured, its response is asked for after three attempts from an address in an hour.';
+grant execute on function keelson.user_register(keelson.email_address, keelson.password, keelson.display_name, boolean, text) to keelson_app;
 
 create or replace function keelson.session_refresh(refresh_token text default null)
 returns keelson.reply
@@ -511,7 +532,9 @@ begin
         perform keelson.audit('auth.refresh', jsonb_build_object('sessionId', opened.session_id), user_id => opened.user_id);
     end if;
     -- A tenth less at most, by chance, so that clients do not all come at once.
-    pair.expires_in := extract(epoch from current_setting('keelson.access_token_lifetime')::interval) * (1 - random() / 10);
+    pair.expires_in := ceil(
+        keelson._access_expires_in(rotation.aal, make_interval(secs => rotation.lifetime)) * (1 - random() / 10)
+    );
     pair.access_token := keelson._access_token(opened.user_id, opened.session_id, rotation.aal, pair.expires_in);
     pair.refresh_token := keelson._refresh_token(opened.user_id, opened.session_id, rotation.generation, rotation.key_id);
     if by_cookie then
@@ -529,20 +552,6 @@ $$;
 comment on function keelson.session_refresh(text) is
     'The next pair of tokens for a refresh token, which is spent with it, or for the refresh cookie. A lost reply may be asked for again for ten seconds; a spent token that comes back later ends its session.';
 grant execute on function keelson.session_refresh(text) to keelson_app;
-
-create or replace function keelson._login_refusal(user_id uuid, email text)
-returns keelson.reply
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform keelson.audit('auth.login', jsonb_build_object('email', email), 'failure', user_id);
-    return keelson.refuse(401, 'INVALID_CREDENTIALS', 'the e-mail address or the password is wrong');
-end
-$$;
-comment on function keelson._login_refusal(uuid, text) is
-    'The one refusal of a login, whatever was wrong, recorded with the address that was tried.';
 
 create or replace function keelson.auth_status()
 returns keelson.auth_state
@@ -587,7 +596,7 @@ begin
     end if;
     if target.is_cookie then
         perform keelson._csrf_require(target.session_id);
-        headers := keelson._session_cookies('', '', '', 0) || '{"Clear-Site-Data": "\"cookies\", \"storage\""}';
+        headers := keelson._logout_headers();
     end if;
     -- A session that has ended has no power over the others.
     if everywhere and (target.session_id is null or keelson._session_is_live(target.user_id, target.session_id)) then
@@ -631,6 +640,23 @@ end
 $$;
 comment on function keelson._logout_target(keelson.request) is
     'Whose session a logout means: that of the access token, expired or not, or of the refresh cookie; under act_as() the user without a session.';
+
+create or replace function keelson._present_session_end()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    target record := keelson._logout_target(keelson.current_request());
+begin
+    if target.session_id is not null then
+        perform keelson._sessions_end(target.user_id, target.session_id, null, 'replaced');
+    end if;
+end
+$$;
+comment on function keelson._present_session_end() is
+    'Who authenticates gets a new session: the one whose tokens the request carries ends with that (ASVS 7.2.4).';
 
 -- Administration.
 

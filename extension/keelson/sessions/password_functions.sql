@@ -125,6 +125,38 @@ alter function keelson._password_rehash(uuid, text, text, integer) owner to keel
 comment on function keelson._password_rehash(uuid, text, text, integer) is
     'Store the same password''s newer hash, unless it was changed meanwhile.';
 
+create or replace function keelson._password_confirm(
+    credential keelson._credential,
+    current_password text,
+    event_type text
+)
+returns keelson.reply
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    acting uuid := keelson.current_user_id();
+    -- A session has a budget of its own: who has taken it over cannot lock the
+    -- log-in, and strangers at the log-in cannot lock it.
+    asking uuid := coalesce(keelson.current_session_id(), '00000000-0000-0000-0000-000000000000');
+    locked_until timestamptz := keelson._failures_lock(acting, asking);
+begin
+    if locked_until is not null then
+        return keelson._locked_reply(locked_until);
+    end if;
+    if (keelson._password_check(current_password, credential.hash, credential.pepper_key_id)).is_match then
+        perform keelson._failures_forgive(acting, asking);
+        return null;
+    end if;
+    perform keelson._failure_record(acting, asking);
+    perform keelson.audit(event_type, outcome => 'failure');
+    return keelson.refuse(401, 'INVALID_CREDENTIALS', 'the current password is wrong', field => 'current_password');
+end
+$$;
+comment on function keelson._password_confirm(keelson._credential, text, text) is
+    'Ask the acting user for the password they have (credential, of keelson._credential_of()): null when it is right, else the refusal to return, recorded as a failure of the event type. Wrong ones lock, as at log-in.';
+
 create or replace function keelson._password_change(current_password text, new_password text, new_name text)
 returns keelson.reply
 language plpgsql
@@ -136,6 +168,7 @@ declare
     acting uuid := keelson.current_user_id();
     credential keelson._credential;
     digest record;
+    refusal keelson.reply;
 begin
     if current_password is null then
         perform keelson.raise(400, 'VALIDATION_FAILED',
@@ -147,9 +180,9 @@ begin
         perform keelson.raise(400, 'VALIDATION_FAILED',
             'the new password must differ from the current one', field => 'new_password');
     end if;
-    if not (keelson._password_check(current_password, credential.hash, credential.pepper_key_id)).is_match then
-        perform keelson.audit('password.change', outcome => 'failure');
-        return keelson.refuse(401, 'INVALID_CREDENTIALS', 'the current password is wrong', field => 'current_password');
+    refusal := keelson._password_confirm(credential, current_password, 'password.change');
+    if refusal.status is not null then
+        return refusal;
     end if;
     digest := keelson._password_store(new_password);
     -- From here on a login with the old password finds it changed.

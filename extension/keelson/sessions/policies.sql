@@ -2,6 +2,7 @@
 
 select keelson._user_policies('keelson.passwords');
 select keelson._user_policies('keelson.sessions');
+select keelson._user_policies('keelson.authentication_failures');
 
 -- What a user is shown of their sessions; nothing of passwords.
 grant select (

@@ -70,3 +70,31 @@ comment on column keelson.sessions.ended_at is 'When it was ended; null while it
 comment on column keelson.sessions.end_reason is
     'Why it was ended: logout, logout_everywhere, ended (from the list), password_changed, replaced (by newer ones), reused (a spent refresh token came back), blocked, deleted.';
 comment on index keelson.sessions_user_id_id_idx is 'A user''s sessions that have not been ended.';
+
+-- migration 2: failures of authentication, and what the clean-up looks for
+
+-- One row a failure. An account has a hundred in an hour at most, each cost its
+-- maker the hashing of a password, and the keeper removes what is older.
+create table keelson.authentication_failures (
+    user_id uuid not null,
+    failed_at timestamptz not null,
+    device_id uuid not null default '00000000-0000-0000-0000-000000000000',
+    is_forgiven boolean not null default false,
+    constraint authentication_failures_pkey primary key (user_id, failed_at)
+);
+-- For the clean-up.
+create index authentication_failures_failed_at_idx on keelson.authentication_failures (failed_at);
+comment on table keelson.authentication_failures is
+    'The last hour''s wrong passwords and second factors: what locks an account. An address that nobody holds has an account here too.';
+comment on column keelson.authentication_failures.user_id is
+    'The account: a user''s id, or for an address that nobody holds an id derived from it (version 8). No foreign key, so that both are alike.';
+comment on column keelson.authentication_failures.failed_at is
+    'When; of one account no two at the same moment.';
+comment on column keelson.authentication_failures.device_id is
+    'Whose budget it counts against: a device that has signed in before, or a session that was asked for its password; all zeros: strangers.';
+comment on column keelson.authentication_failures.is_forgiven is
+    'A success came after it: it counts for the account''s limit of an hour alone.';
+comment on index keelson.authentication_failures_failed_at_idx is 'The oldest failures, for the clean-up.';
+
+create index sessions_expires_at_idx on keelson.sessions (expires_at);
+comment on index keelson.sessions_expires_at_idx is 'Sessions long over, for the clean-up.';

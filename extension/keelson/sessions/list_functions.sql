@@ -1,0 +1,102 @@
+-- The list of a user's sessions, and ending one.
+
+do $types$
+begin
+    if pg_catalog.to_regtype('keelson.session_object') is null then
+        create type keelson.session_object as (
+            id uuid,
+            current boolean,
+            created_at timestamptz,
+            last_seen_at timestamptz,
+            expires_at timestamptz,
+            ip_address inet,
+            user_agent text
+        );
+    end if;
+end
+$types$;
+comment on type keelson.session_object is
+    'A session as its user sees it.';
+comment on column keelson.session_object.current is 'Whether it is the one that asks.';
+comment on column keelson.session_object.last_seen_at is 'When it was last logged in or refreshed.';
+comment on column keelson.session_object.expires_at is 'When it ends, unless it is refreshed before and has time left.';
+comment on column keelson.session_object.ip_address is 'Where it was last logged in or refreshed from.';
+comment on column keelson.session_object.user_agent is 'The client as it named itself then.';
+
+create or replace function keelson.session_list("limit" integer default 20, cursor text default null)
+returns setof keelson.session_object
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    acting uuid := keelson.current_user_id();
+    before_id uuid;
+    page keelson.session_object[];
+begin
+    if acting is null then
+        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
+            'In psql, say who is acting: select keelson.act_as(...).');
+    end if;
+    if "limit" is null or "limit" not between 1 and 100 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
+    end if;
+    before_id := coalesce((keelson.cursor_decode(cursor) ->> 'before')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
+    -- One more than asked for tells whether there is another page.
+    select array_agg(row(
+        live.id, live.id is not distinct from keelson.current_session_id(), live.created_at, live.last_seen_at,
+        live.ends_at, live.ip_address, live.user_agent
+    )::keelson.session_object order by live.id desc) into page
+    from (
+        select s.*, least(s.expires_at, s.rotated_at + keelson._session_idle(s.aal)) as ends_at
+        from keelson.sessions as s
+        where s.user_id = acting
+            and s.ended_at is null
+            and s.id < before_id
+            and s.expires_at > now()
+            and s.rotated_at + keelson._session_idle(s.aal) > now()
+        order by s.id desc
+        limit "limit" + 1
+    ) as live;
+    if cardinality(page) > "limit" then
+        perform keelson.page("limit", keelson.cursor_encode(jsonb_build_object('before', (page["limit"]).id)));
+    else
+        perform keelson.page("limit", null);
+    end if;
+    return query select * from unnest(page[1:"limit"]);
+end
+$$;
+comment on function keelson.session_list(integer, text) is
+    'The sessions of the user who is signed in that have not ended, the newest first.';
+grant execute on function keelson.session_list(integer, text) to keelson_app;
+
+create or replace function keelson.session_end(id uuid)
+returns keelson.reply
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    acting uuid := keelson.current_user_id();
+    is_own boolean := id is not distinct from keelson.current_session_id();
+    headers jsonb;
+begin
+    if acting is null then
+        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
+            'In psql, say who is acting: select keelson.act_as(...).');
+    end if;
+    if id is null or keelson._sessions_end(acting, id, null, 'ended') = 0 then
+        perform keelson.raise(404, 'NOT_FOUND', 'there is no such session');
+    end if;
+    if is_own and (keelson.current_request()).via = 'cookie' then
+        headers := keelson._logout_headers();
+    end if;
+    perform keelson.audit('auth.logout', jsonb_build_object('sessionId', id, 'endedSessions', 1));
+    return keelson.reply_with(row(1)::keelson.logout, 200, headers);
+end
+$$;
+comment on function keelson.session_end(uuid) is
+    'End a session of the user who is signed in: its tokens are refused from the next request on.';
+grant execute on function keelson.session_end(uuid) to keelson_app;

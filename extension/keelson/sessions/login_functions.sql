@@ -1,0 +1,91 @@
+-- Log-in with a password.
+
+create or replace function keelson.session_create(
+    email keelson.email_address,
+    password keelson.password,
+    cookie boolean default false,
+    device_token text default null,
+    captcha text default null
+)
+returns keelson.reply
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    credential keelson._credential;
+    nobody uuid;
+    account_id uuid;
+    device_id uuid;
+    known_device uuid;
+    locked_until timestamptz;
+    checked record;
+    digest record;
+    opened keelson._open_session;
+begin
+    perform keelson._require(email, 'email'), keelson._require(password, 'password');
+    -- What follows costs the same for an address that nobody holds.
+    credential := keelson._credential_find(email);
+    nobody := keelson._nobody_id(lower(email collate "C"));
+    account_id := coalesce(credential.user_id, nobody);
+    device_token := coalesce(device_token, (keelson.current_request()).device_cookie);
+    known_device := keelson._device_token_open(device_token, account_id);
+    device_id := coalesce(known_device, '00000000-0000-0000-0000-000000000000');
+    -- Before the lock is taken, since the CAPTCHA's provider may be slow.
+    if keelson._captcha_is_on() and known_device is null and keelson._login_is_suspicious(account_id) then
+        perform keelson._captcha_require(captcha);
+    end if;
+    locked_until := keelson._failures_lock(account_id, device_id);
+    if locked_until is not null then
+        return keelson._locked_reply(locked_until);
+    end if;
+    checked := keelson._password_check(password, credential.hash, credential.pepper_key_id);
+    if not checked.is_match then
+        return keelson._login_refusal(credential.user_id, email, account_id, device_id);
+    end if;
+    if credential.status = 'blocked' then
+        perform keelson.audit('auth.login', '{"reason": "blocked"}', 'denied', credential.user_id);
+        return keelson.refuse(403, 'FORBIDDEN', 'this account is blocked');
+    end if;
+    if checked.needs_rehash then
+        digest := keelson._password_store(password);
+        perform keelson._password_rehash(credential.user_id, credential.hash, digest.hash, digest.pepper_key_id);
+    end if;
+    if not keelson._user_lock(credential.user_id, credential.changed_at) then
+        return keelson._login_refusal(credential.user_id, email, account_id, device_id);
+    end if;
+    -- Who knows the password has not been guessing.
+    perform keelson._failures_forgive(account_id, device_id);
+    perform keelson._rate_limit_refund('auth');
+    perform keelson._present_session_end();
+    opened := keelson._session_open(credential.user_id, coalesce(cookie, false), device_token);
+    perform keelson.audit('auth.login', jsonb_build_object('sessionId', opened.session_id), user_id => credential.user_id);
+    return keelson._session_reply(opened, coalesce(cookie, false), 200, with_device => true);
+end
+$$;
+comment on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text) is
+    'Log in with e-mail address and password. An unknown address and a wrong password are one and the same refusal; after five within 15 minutes the account is locked for 15 minutes, but a device that has signed in before (device_token or its cookie) is counted apart. With cookie the tokens are set as cookies and left out of the body. Where a CAPTCHA is configured, its response is asked for when attempts have failed.';
+grant execute on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text) to keelson_app;
+
+create or replace function keelson._login_refusal(user_id uuid, email text, account_id uuid, device_id uuid)
+returns keelson.reply
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    locked_until timestamptz := keelson._failure_record(account_id, device_id);
+begin
+    perform keelson._captcha_is_on() and keelson._rate_limit_fits('captcha_login', charge => true);
+    perform keelson.audit(
+        'auth.login',
+        jsonb_strip_nulls(jsonb_build_object('email', email, 'lockedUntil', locked_until)),
+        'failure',
+        user_id
+    );
+    return keelson.refuse(401, 'INVALID_CREDENTIALS', 'the e-mail address or the password is wrong');
+end
+$$;
+comment on function keelson._login_refusal(uuid, text, uuid, uuid) is
+    'The one refusal of a login, whatever was wrong: counted against the account, and recorded with the address that was tried.';

@@ -1,0 +1,45 @@
+/*
+ * purge.c
+ *	  The keeper's duty here: failures that no longer count and sessions that
+ *	  have long been over are deleted, a batch at a time.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+
+#include "core/keeper.h"
+#include "core/spi.h"
+#include "sessions/purge.h"
+
+#define PURGE_INTERVAL_MS (60 * 1000)
+#define PURGE_BATCH 5000
+
+/* The duty's number, set while the library is preloaded. */
+static int duty;
+
+static void purge(void);
+
+void
+ks_sessions_init(void)
+{
+	duty = ks_keeper_register("sessions", PURGE_INTERVAL_MS, true, purge);
+}
+
+static void
+purge(void)
+{
+	static KsPlan plan = {
+		.sql = "select keelson._authentication_purge($1)",
+		.nargs = 1,
+		.argtypes = {INT4OID}};
+	Datum values[] = {Int32GetDatum(PURGE_BATCH)};
+	bool is_null;
+	int purged;
+
+	ks_spi_connect();
+	(void) ks_spi_execute(&plan, values, NULL, false, 0);
+	purged = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
+	ks_spi_finish();
+	if (purged == PURGE_BATCH)
+		ks_keeper_wake_duty(duty);
+}
