@@ -12,6 +12,7 @@
 
 #include "core/guc.h"
 
+int ks_guc_access_key_max;
 int ks_guc_access_token_lifetime;
 char *ks_guc_allowed_origins;
 char *ks_guc_app_url;
@@ -56,6 +57,10 @@ ks_guc_init(void)
 	/* A server that has not loaded us at its start can only be told to: see ks_require_shmem(). */
 	GucContext at_start = process_shared_preload_libraries_in_progress ? PGC_POSTMASTER : PGC_SIGHUP;
 
+	DefineCustomIntVariable("keelson.access_key_max",
+							"How many access keys a user has at once.",
+							"Those that have ended or been replaced do not count.",
+							&ks_guc_access_key_max, 50, 1, 10000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.access_token_lifetime",
 							"How long an access token is good.",
 							"Its session is looked up at every request besides; clients refresh before this is over.",

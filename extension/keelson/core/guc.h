@@ -14,6 +14,7 @@ typedef enum KsEnvironment
 	KS_PRODUCTION
 } KsEnvironment;
 
+extern int ks_guc_access_key_max;
 extern int ks_guc_access_token_lifetime;
 extern char *ks_guc_allowed_origins;
 extern char *ks_guc_app_url;

@@ -29,6 +29,8 @@ typedef struct KsIdentity
 	pg_uuid_t user_id;
 	bool has_session;
 	pg_uuid_t session_id;
+	bool has_access_key;
+	pg_uuid_t access_key_id;
 	int aal; /* authenticator assurance level, 0 unknown */
 } KsIdentity;
 

@@ -18,6 +18,7 @@
 #include "core/keeper.h"
 #include "core/shmem.h"
 #include "dispatch/dispatch.h"
+#include "keys/verify.h"
 #include "limits/limits.h"
 #include "secrets/keyring.h"
 #include "sessions/purge.h"
@@ -38,6 +39,7 @@ static void (*const capabilities[])(void) = {
 	ks_limits_init,
 	ks_dispatch_init,
 	ks_sessions_init,
+	ks_keys_init,
 };
 
 void

@@ -17,20 +17,31 @@ typedef enum KsProof
 {
 	KS_PROOF_NONE,    /* no credential, or one that proves nothing */
 	KS_PROOF_EXPIRED, /* was good */
+	KS_PROOF_REFUSED, /* is good, and opens nothing here: see refusal */
 	KS_PROOF_VALID
 } KsProof;
 
+/* Why a credential that is good is refused all the same. */
+typedef struct KsProofRefusal
+{
+	int status;
+	const char *code;
+	const char *message;
+} KsProofRefusal;
+
 typedef struct KsCredential
 {
+	const char *kind; /* in words; NULL: none that we know */
 	KsProof proof;
-	KsIdentity identity; /* when valid */
+	KsProofRefusal refusal; /* when refused */
+	KsIdentity identity;    /* when valid */
 	bool is_scoped;      /* may do only what its scopes say */
 	int scope_count;
 	const char *const *scopes;
 	bool names_session; /* a properly signed token, expired or not, names these */
 	pg_uuid_t token_user_id;
 	pg_uuid_t token_session_id;
-	int64 token_expires_at; /* seconds since 1970 */
+	int64 token_expires_at; /* seconds since 1970; 0: unknown */
 } KsCredential;
 
 typedef struct KsCall

@@ -12,6 +12,8 @@
 #include "core/spi.h"
 #include "dispatch/credential.h"
 #include "dispatch/session_probe.h"
+#include "keys/access_key.h"
+#include "keys/verify.h"
 #include "secrets/jwt.h"
 #include "utils/builtins.h"
 
@@ -27,11 +29,14 @@ typedef struct CredentialKind
 
 static bool is_token_shape(const KsCall *call);
 static void check_access_token(KsCall *call);
+static bool is_access_key_shape(const KsCall *call);
+static void check_access_key(KsCall *call);
 static bool is_cron_shape(const KsCall *call);
 static void check_cron_secret(KsCall *call);
 
 static const CredentialKind kinds[] = {
 	{"access token", is_token_shape, check_access_token},
+	{"access key", is_access_key_shape, check_access_key},
 	{"cron secret", is_cron_shape, check_cron_secret},
 };
 
@@ -43,6 +48,7 @@ ks_credential_check(KsCall *call)
 	for (int i = 0; i < lengthof(kinds); i++)
 		if (kinds[i].has_shape(call))
 		{
+			call->credential.kind = kinds[i].name;
 			kinds[i].check(call);
 			return;
 		}
@@ -91,6 +97,42 @@ check_access_token(KsCall *call)
 		.has_session = true,
 		.session_id = token.session_id,
 		.aal = aal};
+}
+
+/* A key is no cookie: a browser that sent it would need no proof of whose page that was. */
+static bool
+is_access_key_shape(const KsCall *call)
+{
+	return ks_access_key_has_shape(call->token, call->token_len) &&
+		   (call->caller.via == NULL || strcmp(call->caller.via, "cookie") != 0);
+}
+
+static void
+check_access_key(KsCall *call)
+{
+	KsCredential *credential = &call->credential;
+	KsAccessKey key;
+	KsKeyState state = ks_access_key_verify(call->token, call->token_len, call->caller.ip, &key);
+
+	if (state == KS_KEY_EXPIRED)
+		credential->proof = KS_PROOF_EXPIRED;
+	if (state == KS_KEY_ELSEWHERE)
+	{
+		credential->proof = KS_PROOF_REFUSED;
+		credential->refusal = (KsProofRefusal){403, "FORBIDDEN", "the access key may not be used from this address"};
+	}
+	if (state != KS_KEY_VALID)
+		return;
+	credential->proof = KS_PROOF_VALID;
+	credential->identity = (KsIdentity){
+		.actor = KS_ACTOR_ACCESS_KEY,
+		.has_user = true,
+		.user_id = key.user_id,
+		.has_access_key = true,
+		.access_key_id = key.id};
+	credential->is_scoped = true;
+	credential->scopes = key.scopes;
+	credential->scope_count = key.scope_count;
 }
 
 /* Only an endpoint of jobs takes the cron secret, which may be any text. */

@@ -296,6 +296,9 @@ authenticate(KsCall *call)
 	ks_credential_check(call);
 	if (call->credential.proof != KS_PROOF_VALID)
 		return true;
+	/* What is open to all tells a credential with scopes no more than anybody: its scopes do not name it. */
+	if (call->credential.is_scoped && call->route->is_public)
+		return true;
 	ks_identity_set(identity);
 	if (identity->has_user)
 		ks_reply_header(&call->reply, ":user", ks_uuid_string(&identity->user_id));

@@ -54,7 +54,9 @@ ks_limit_caller_step(KsCall *call)
 {
 	const KsIdentity *identity = &call->credential.identity;
 	bool is_known = call->credential.proof == KS_PROOF_VALID && identity->has_user;
-	KsLimitsSubject who = {.user_id = &identity->user_id};
+	KsLimitsSubject who = {
+		.user_id = &identity->user_id,
+		.access_key_id = identity->has_access_key ? &identity->access_key_id : NULL};
 	KsLimitsRefusal refusal;
 
 	if (ks_limits_admit(is_known ? &who : NULL, &refusal))

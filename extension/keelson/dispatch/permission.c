@@ -5,8 +5,9 @@
  *	  away is gone with the next request.
  *
  * A credential with scopes can do what they name and its user may, nothing
- * else. One without can do all that its user may; an endpoint that demands a
- * scope alone is not for it.
+ * else: a scope that is no open one (keelson.scopes) is a permission, and good
+ * while the user holds that. A credential without scopes can do all that its
+ * user may; an endpoint that demands a scope alone is not for it.
  */
 #include "postgres.h"
 
@@ -20,6 +21,7 @@
 #include "dispatch/permission.h"
 
 static bool require_proof(KsCall *call);
+static const char *needed_permission(const KsCall *call);
 static bool has_scope(const KsCredential *credential, const char *scope);
 
 bool
@@ -28,6 +30,7 @@ ks_authorise(KsCall *call)
 	KsRoute *route = call->route;
 	KsCredential *credential = &call->credential;
 	const char *scope = route->scope != NULL ? route->scope : route->permission;
+	const char *permission;
 	bool may;
 
 	if (route->is_public)
@@ -38,8 +41,9 @@ ks_authorise(KsCall *call)
 		may = scope != NULL && has_scope(credential, scope);
 	else
 		may = route->scope == NULL || route->permission != NULL;
-	if (may && route->permission != NULL)
-		may = ks_permission_held(&credential->identity, route->permission);
+	permission = needed_permission(call);
+	if (may && permission != NULL)
+		may = ks_permission_held(&credential->identity, permission);
 	if (may)
 		return true;
 	return ks_reply_refuse(&call->reply, 403, "FORBIDDEN", "you may not do this");
@@ -54,10 +58,23 @@ require_proof(KsCall *call)
 		ks_reply_header(&call->reply, "WWW-Authenticate", "Bearer");
 		return ks_reply_refuse(&call->reply, 401, "UNAUTHENTICATED", "sign in first");
 	}
+	if (call->credential.proof == KS_PROOF_REFUSED)
+		return ks_reply_refuse(&call->reply, call->credential.refusal.status, call->credential.refusal.code, call->credential.refusal.message);
 	ks_reply_header(&call->reply, "WWW-Authenticate", "Bearer error=\"invalid_token\"");
 	if (call->credential.proof == KS_PROOF_EXPIRED)
-		return ks_reply_refuse(&call->reply, 401, "TOKEN_EXPIRED", "the access token has expired");
+		return ks_reply_refuse(&call->reply, 401, "TOKEN_EXPIRED", psprintf("the %s has expired", call->credential.kind));
 	return ks_reply_refuse(&call->reply, 401, "UNAUTHENTICATED", "the credential is not valid");
+}
+
+/* The permission that the caller must hold; NULL: none. */
+static const char *
+needed_permission(const KsCall *call)
+{
+	const KsRoute *route = call->route;
+
+	if (route->permission == NULL && call->credential.identity.has_access_key && !route->is_scope_open)
+		return route->scope;
+	return route->permission;
 }
 
 static bool

@@ -110,7 +110,8 @@ ks_current_request(PG_FUNCTION_ARGS)
 	values[2] = text_or_null(caller->via, &nulls[2]);
 	values[3] = UUIDPGetDatum(&call->credential.token_user_id);
 	values[4] = UUIDPGetDatum(&call->credential.token_session_id);
-	nulls[3] = nulls[4] = nulls[5] = !call->credential.names_session;
+	nulls[3] = nulls[4] = !call->credential.names_session;
+	nulls[5] = call->credential.token_expires_at == 0;
 	values[5] = TimestampTzGetDatum(time_t_to_timestamptz(call->credential.token_expires_at));
 	values[6] = text_or_null(caller->refresh_cookie, &nulls[6]);
 	values[7] = text_or_null(caller->device_cookie, &nulls[7]);

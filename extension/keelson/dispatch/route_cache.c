@@ -46,6 +46,7 @@ static HTAB *cache;
 /* Whose invalidation means that routes have changed; looked up with each load. */
 static Oid routes_relation;
 static Oid overrides_relation;
+static Oid scopes_relation;
 
 /* Counts invalidations, so that one that comes during a load is not missed. */
 static uint64 invalidations;
@@ -109,7 +110,7 @@ make_cache(void)
 static void
 forget_relation(Datum arg, Oid relation)
 {
-	if (!OidIsValid(relation) || relation == routes_relation || relation == overrides_relation)
+	if (!OidIsValid(relation) || relation == routes_relation || relation == overrides_relation || relation == scopes_relation)
 		forget_all();
 }
 
@@ -160,6 +161,7 @@ load(int32 id)
 
 	routes_relation = get_relname_relid("routes", namespace);
 	overrides_relation = get_relname_relid("route_overrides", namespace);
+	scopes_relation = get_relname_relid("scopes", namespace);
 	route->id = id;
 	route->cxt = cxt;
 	if (!load_row(route, &function, &role))
@@ -182,7 +184,8 @@ load_row(KsRoute *route, char **function, char **role)
 {
 	static KsPlan plan = {
 		.sql = "select method, template, version, function, role, permission, scope, is_public, rate_class, "
-			   "timeout_ms, body_limit, kind, is_raw, status, content_types[1], rate_cost, rate_wait_ms "
+			   "timeout_ms, body_limit, kind, is_raw, status, content_types[1], rate_cost, rate_wait_ms, "
+			   "exists (select from keelson.scopes as open where open.name = scope) "
 			   "from keelson.effective_routes where id = $1",
 		.nargs = 1,
 		.argtypes = {INT4OID}};
@@ -216,6 +219,7 @@ load_row(KsRoute *route, char **function, char **role)
 		route->is_raw = column_bool(13);
 		route->status = column_int(14);
 		route->content_type = column_text(route, 15);
+		route->is_scope_open = column_bool(18);
 	}
 	ks_spi_finish();
 	return found;

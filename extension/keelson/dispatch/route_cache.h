@@ -42,6 +42,7 @@ typedef struct KsRoute
 	Oid role;
 	const char *permission; /* NULL: none demanded */
 	const char *scope;
+	bool is_scope_open; /* any user may give it to an access key */
 	bool is_public;
 	bool is_unsafe;   /* changes something, by its method */
 	bool is_security; /* its failures go into the audit trail */

@@ -447,7 +447,9 @@ void
 ks_limits_take(const KsLimitRule *rule, const KsPrincipal *principal, int32 cost)
 {
 	const KsIdentity *identity = ks_identity();
-	KsLimitsSubject who = {.user_id = identity->has_user ? &identity->user_id : NULL};
+	KsLimitsSubject who = {
+		.user_id = identity->has_user ? &identity->user_id : NULL,
+		.access_key_id = identity->has_access_key ? &identity->access_key_id : NULL};
 	const KsLimitRules *rules = ks_limit_rules();
 	KsLimitsRefusal refusal;
 	KsLimitTerms terms;
