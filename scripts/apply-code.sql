@@ -25,3 +25,4 @@ select exists (select from pg_extension where extname = 'keelson') as created,
 \endif
 
 select capability, number, name from keelson.migrate();
+select job, state from keelson.jobs_install();

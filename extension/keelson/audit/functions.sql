@@ -161,6 +161,18 @@ comment on function keelson.audit_partitions_make(integer, timestamptz) is
     'Make the missing partitions of audit events from yesterday''s to so many days ahead; returns how many. The keeper does it every hour.';
 grant execute on function keelson.audit_partitions_make(integer, timestamptz) to keelson_admin, keelson_jobs;
 
+create or replace function keelson._audit_partitions_ahead(batch integer)
+returns bigint
+language plpgsql
+volatile
+as $$
+begin
+    return least(keelson.audit_partitions_make(), batch - 1);
+end
+$$;
+comment on function keelson._audit_partitions_ahead(integer) is
+    'Make the missing partitions of audit events for the days to come; returns how many. The second line behind the keeper.';
+
 -- Sealing. What the tree is, and how it grows, stands in audit/README.md.
 
 create or replace function keelson.audit_seal(batch integer default 4096)

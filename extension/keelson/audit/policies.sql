@@ -40,7 +40,8 @@ values
     ('admin.legal_hold', 'admin', 'A legal hold was placed or released.', true),
     ('webhook.change', 'webhooks', 'A webhook endpoint was added, changed or removed.', true),
     ('config.change', 'configuration', 'A setting or a secret of the server was changed.', true),
-    ('audit.expire', 'configuration', 'Retention took events.', true)
+    ('audit.expire', 'configuration', 'Retention took events.', true),
+    ('jobs.large_cleanup', 'configuration', 'A cleanup took more than 10,000 rows.', true)
 on conflict (name) do update
 set category = excluded.category, description = excluded.description, is_reserved = excluded.is_reserved
 where (audit_event_types.category, audit_event_types.description, audit_event_types.is_reserved)

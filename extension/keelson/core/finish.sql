@@ -13,12 +13,12 @@ begin
         where p.pronamespace = 'keelson'::regnamespace
     loop
         if routine.prosecdef and routine.owner <> 'keelson_system' then
-            execute format('alter function %s owner to keelson_owner', routine.signature);
+            execute format('alter routine %s owner to keelson_owner', routine.signature);
         end if;
         if routine.proname <> 'current_user_id' then
-            execute format('revoke execute on function %s from public', routine.signature);
+            execute format('revoke execute on routine %s from public', routine.signature);
         end if;
-        execute format('grant execute on function %s to keelson_owner, keelson_system', routine.signature);
+        execute format('grant execute on routine %s to keelson_owner, keelson_system', routine.signature);
     end loop;
 end
 $finish$;

@@ -185,7 +185,9 @@ as $$
 declare
     section record;
     recorded text;
-    are_routes_begun boolean := false;
+    -- What the code no longer names goes: of jobs and of routes.
+    named text;
+    begun text[] := '{}';
 begin
     perform keelson._require_loaded();
     if not pg_catalog.pg_has_role(session_user, 'keelson_owner', 'member') then
@@ -211,10 +213,9 @@ begin
                 continue;
             end if;
         end if;
-        -- Routes that the code no longer names go.
-        if section.kind = 'routes' and not are_routes_begun then
-            perform keelson.routes_begin('keelson');
-            are_routes_begun := true;
+        if section.kind in ('jobs', 'routes') and section.kind <> all (begun) then
+            execute pg_catalog.format('select keelson.%I(''keelson'')', section.kind || '_begin');
+            begun := begun || section.kind;
         end if;
         execute section.statements;
         if section.kind = 'tables' then
@@ -226,9 +227,9 @@ begin
             return next;
         end if;
     end loop;
-    if are_routes_begun then
-        perform keelson.routes_end('keelson');
-    end if;
+    foreach named in array begun loop
+        execute pg_catalog.format('select keelson.%I(''keelson'')', named || '_end');
+    end loop;
     grant select, insert, update, delete on all tables in schema keelson to keelson_system;
     grant usage on all sequences in schema keelson to keelson_system;
     insert into keelson.installation (code_checksum)
@@ -239,7 +240,7 @@ begin
 end
 $$;
 comment on function keelson.migrate() is
-    'Bring tables, policies and routes to the state that this version of the code needs; returns the migrations it applied. Doing it again changes nothing.';
+    'Bring tables, policies, jobs and routes to the state that this version of the code needs; returns the migrations it applied. Doing it again changes nothing.';
 
 create or replace function keelson._checksum(statements text)
 returns text

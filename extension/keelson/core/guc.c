@@ -21,6 +21,7 @@ char *ks_guc_captcha_function;
 char *ks_guc_captcha_url;
 char *ks_guc_database;
 int ks_guc_environment;
+int ks_guc_job_history;
 char *ks_guc_keyring_command;
 char *ks_guc_keyring_file;
 int ks_guc_password_hash_slots;
@@ -93,6 +94,10 @@ ks_guc_init(void)
 							 "Whether this is a development or a production installation.",
 							 "In development some replies carry what would otherwise be mailed.",
 							 &ks_guc_environment, KS_PRODUCTION, environments, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.job_history",
+							"How long the runs of jobs are kept.",
+							"The job housekeeping removes older ones, see the table keelson.job_runs.",
+							&ks_guc_job_history, 90 * 86400, 86400, 3650 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomStringVariable("keelson.keyring_command",
 							   "A command that prints the keyring, instead of a file.",
 							   "It is run at start and at reload, for at most 10 seconds.",

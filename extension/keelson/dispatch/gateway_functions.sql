@@ -104,6 +104,7 @@ begin
         ),
         'workers', workers,
         'cron', cron,
+        'jobs', keelson._jobs_health(),
         'memory', jsonb_build_object(
             'sharedBuffersBytes', pg_size_bytes(current_setting('shared_buffers')),
             'keelsonBytes', (
@@ -119,7 +120,7 @@ begin
 end
 $$;
 comment on function keelson.gateway_health() is
-    'The state of the database for /health: connections, workers, cron, memory, versions.';
+    'The state of the database for /health: connections, workers, cron, jobs, memory, versions.';
 alter function keelson.gateway_health() owner to keelson_system;
 grant execute on function keelson.gateway_health() to keelson_gateway, keelson_admin;
 
@@ -218,6 +219,8 @@ union all
 select * from keelson._database_metrics()
 union all
 select * from keelson._audit_metrics()
+union all
+select * from keelson._jobs_metrics()
 $$;
 comment on function keelson.gateway_metrics() is
     'The database''s samples for /metrics, in Prometheus'' terms.';

@@ -164,6 +164,39 @@ $$;
 comment on function keelson._limits_cleanup() is
     'Remove blocks, exemptions and overrides that have expired, and up to 10,000 violations older than 30 days; returns how many of these.';
 
+create or replace function keelson._limits_remnants_purge(batch integer)
+returns bigint
+language plpgsql
+volatile
+as $$
+declare
+    removed integer;
+    total bigint := 0;
+begin
+    delete from keelson.blocks as b
+    where b.network in (
+        select old.network from keelson.blocks as old where old.expires_at < pg_catalog.now() - interval '1 hour' limit batch
+    );
+    get diagnostics total = row_count;
+    delete from keelson.exempt_networks as e
+    where e.network in (
+        select old.network from keelson.exempt_networks as old
+        where old.expires_at < pg_catalog.now() - interval '1 hour' limit batch - total
+    );
+    get diagnostics removed = row_count;
+    total := total + removed;
+    delete from keelson.user_rate_limits as u
+    where (u.user_id, u.access_key_id, u.name) in (
+        select old.user_id, old.access_key_id, old.name from keelson.user_rate_limits as old
+        where old.expires_at < pg_catalog.now() - interval '1 hour' limit batch - total
+    );
+    get diagnostics removed = row_count;
+    return total + removed;
+end
+$$;
+comment on function keelson._limits_remnants_purge(integer) is
+    'Remove blocks, exemptions and overrides that expired more than an hour ago, at most so many; returns how many. The second line behind the keeper.';
+
 create or replace function keelson._load_measure(
     previous_calls bigint,
     previous_microseconds bigint,
