@@ -341,6 +341,7 @@ select id, now(), '192.0.2.1', 'GET matrix', 'api', false, 1, now(), now() from 
 select keelson._failure_record(id, id) is null as counted from people;
 insert into keelson.legal_holds (user_id, reason, placed_by) select id, 'matrix', 'regress' from people;
 select count(keelson.access_key_create(id::text, 'Matrix', '{usage.write}')) from people;
+select count(keelson._verification_send(id)) as verifications from people;
 
 create temporary table matrix (actor text, relation regclass, verb text, outcome text);
 grant select on people, user_tables to public;

@@ -24,23 +24,44 @@ int ks_guc_environment;
 int ks_guc_job_history;
 char *ks_guc_keyring_command;
 char *ks_guc_keyring_file;
+char *ks_guc_mail_from;
 int ks_guc_password_hash_slots;
 int ks_guc_password_min_length;
 char *ks_guc_public_url;
 int ks_guc_rate_limit_entries;
 bool ks_guc_rate_limits;
+bool ks_guc_reset_sets_first_password;
 int ks_guc_session_idle;
 int ks_guc_session_idle_aal2;
 int ks_guc_session_lifetime;
 int ks_guc_session_lifetime_aal2;
 int ks_guc_session_max;
 
+static bool check_mail_from(char **new_value, void **extra, GucSource source);
 static bool check_rate_limits(bool *new_value, void **extra, GucSource source);
 
 static const struct config_enum_entry environments[] = {
 	{"development", KS_DEVELOPMENT, false},
 	{"production", KS_PRODUCTION, false},
 	{NULL, 0, false}};
+
+/* It becomes a header: one line, ASCII, one address at its end. */
+static bool
+check_mail_from(char **new_value, void **extra, GucSource source)
+{
+	const char *at = strrchr(*new_value, '@');
+
+	for (const char *c = *new_value; *c != '\0'; c++)
+		if (*c < ' ' || *c > '~')
+		{
+			GUC_check_errdetail("A sender is printable ASCII.");
+			return false;
+		}
+	if (**new_value == '\0' || (at != NULL && at > *new_value && at[1] != '\0' && at[1] != '>'))
+		return true;
+	GUC_check_errdetail("A sender is \"no-reply@example.com\" or \"Product <no-reply@example.com>\".");
+	return false;
+}
 
 /* The environment is defined, and so has its value, before this. */
 static bool
@@ -106,6 +127,10 @@ ks_guc_init(void)
 							   "The file with the master keys, readable by the server's user alone.",
 							   "It must lie outside the data directory. Read at start and at reload.",
 							   &ks_guc_keyring_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.mail_from",
+							   "Sender of mails, as \"Product <no-reply@example.com>\".",
+							   "The name is what mails call the product, the domain is that of their Message-ID.",
+							   &ks_guc_mail_from, "", PGC_SIGHUP, 0, check_mail_from, NULL, NULL);
 	DefineCustomIntVariable("keelson.password_hash_slots",
 							"How many passwords may be hashed at once.",
 							"0 means one less than the machine's cores, and at least one.",
@@ -126,6 +151,10 @@ ks_guc_init(void)
 							 "Whether rate limits hold.",
 							 "Off is for benchmarks, and refused in production.",
 							 &ks_guc_rate_limits, true, PGC_SIGHUP, 0, check_rate_limits, NULL, NULL);
+	DefineCustomBoolVariable("keelson.reset_sets_first_password",
+							 "Whether a reset may give a password to a user who has none.",
+							 "Such as one that an administrator has added, or who came by an external issuer.",
+							 &ks_guc_reset_sets_first_password, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.session_idle",
 							"How long a session lasts without being refreshed.",
 							"Counted from the last refresh, or from the log-in.",

@@ -20,6 +20,7 @@
 #include "dispatch/dispatch.h"
 #include "keys/verify.h"
 #include "limits/limits.h"
+#include "recovery/recovery.h"
 #include "secrets/keyring.h"
 #include "sessions/purge.h"
 
@@ -40,6 +41,7 @@ static void (*const capabilities[])(void) = {
 	ks_dispatch_init,
 	ks_sessions_init,
 	ks_keys_init,
+	ks_recovery_init,
 };
 
 void

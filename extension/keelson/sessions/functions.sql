@@ -489,6 +489,7 @@ begin
     digest := keelson._password_store(password);
     perform keelson._user_add(id, email, name);
     perform keelson._password_set(id, digest.hash, digest.pepper_key_id);
+    perform keelson._verification_send(id);
     perform keelson._present_session_end();
     perform keelson.audit('auth.register', user_id => id);
     return keelson._session_reply(

@@ -1,0 +1,32 @@
+-- Who may see what of mails and one-time tokens.
+
+select keelson._user_policies('keelson.mail_messages');
+select keelson._user_policies('keelson.recovery_tokens');
+
+-- Across users, and for the core alone.
+do $$
+declare
+    target text;
+begin
+    foreach target in array array['mail_suppressions', 'recovery_requests', 'recovery_days'] loop
+        execute pg_catalog.format('alter table keelson.%I enable row level security', target);
+        execute pg_catalog.format('alter table keelson.%I force row level security', target);
+    end loop;
+end
+$$;
+
+grant select, insert, update, delete on keelson.mail_templates to keelson_admin;
+grant select (user_id, id, template, language, recipient, is_security, state, attempts, created_at, settled_at)
+    on keelson.mail_messages to keelson_app;
+
+-- Words that an operator has changed stay; new templates come.
+insert into keelson.mail_templates (name, language, subject, body_text, body_html, is_security, is_core)
+select name, language, subject, body_text, body_html, true, true
+from keelson._mail_core_templates()
+on conflict on constraint mail_templates_pkey do nothing;
+
+create or replace view keelson.mails as
+select * from keelson.mails_list();
+comment on view keelson.mails is
+    'The newest thousand mails. In development with the words of those that wait; elsewhere those are nobody''s to read.';
+grant select on keelson.mails to keelson_admin;

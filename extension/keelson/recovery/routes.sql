@@ -1,0 +1,74 @@
+-- Verification and recovery. What hashes a password runs on the slow pool.
+
+select keelson.route(
+    'POST auth/verify',
+    'keelson.email_verify',
+    is_public => true,
+    rate_class => 'auth',
+    returns => 'keelson.verification',
+    errors => '{INVALID_TOKEN}',
+    examples => '{"request": {"token": "ksv_0194e0a000007000800000000000000047DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"}, "response": {"email": "ada@example.com", "emailVerified": true}}'
+);
+
+select keelson.route(
+    'GET auth/verify',
+    'keelson.email_verify_page',
+    is_public => true,
+    rate_class => 'auth',
+    returns => 'keelson.verification',
+    errors => '{INVALID_TOKEN}'
+);
+
+select keelson.route(
+    'POST auth/resend-verification',
+    'keelson.verification_resend',
+    is_public => true,
+    rate_class => 'reset',
+    returns => 'keelson.recovery_answer',
+    examples => '{"request": {"email": "ada@example.com"}}'
+);
+
+select keelson.route(
+    'POST auth/request-reset',
+    'keelson.password_reset_request',
+    is_public => true,
+    rate_class => 'reset',
+    returns => 'keelson.recovery_answer',
+    examples => '{"request": {"email": "ada@example.com"}}'
+);
+
+select keelson.route(
+    'POST auth/forgot-password',
+    'keelson.password_reset_request',
+    is_public => true,
+    rate_class => 'reset',
+    returns => 'keelson.recovery_answer',
+    examples => '{"request": {"email": "ada@example.com"}}'
+);
+
+select keelson.route(
+    'POST auth/reset-password',
+    'keelson.password_reset',
+    is_public => true,
+    rate_class => 'auth',
+    pool => 'slow',
+    returns => 'keelson.password_reset',
+    errors => '{INVALID_TOKEN}',
+    examples => '{"request": {"token": "ksp_0194e0a000007000800000000000000047DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU", "password": "a beam bolted to the keel"}, "response": {"endedSessions": 1}}'
+);
+
+select keelson.route(
+    'GET auth/reset-password',
+    'keelson.password_reset_page',
+    is_public => true,
+    is_raw => true,
+    content_types => '{text/html}'
+);
+
+select keelson.route(
+    'GET dev/mails',
+    'keelson.mails_page',
+    is_public => true,
+    is_raw => true,
+    content_types => '{text/html}'
+);

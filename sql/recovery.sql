@@ -1,0 +1,237 @@
+-- Mails, verification of addresses, resets of passwords.
+\set VERBOSITY terse
+\set SHOW_CONTEXT never
+set client_min_messages = warning;
+
+-- One request, as the gateway makes it.
+create function pg_temp.request(
+    endpoint text,
+    body jsonb default null,
+    query jsonb default null,
+    accept text default 'application/json',
+    out status integer,
+    out data jsonb,
+    out page text
+) language plpgsql as $$
+declare
+    reply keelson.reply;
+begin
+    reply := keelson.dispatch(
+        (select r.id from keelson.routes as r where r.method || ' ' || r.template = endpoint),
+        null,
+        query::json,
+        convert_to(body::text, 'UTF8'),
+        (jsonb_build_object('ip', '192.0.2.8', 'accept', accept)
+            || case when body is null then '{}'::jsonb else '{"contentType": "application/json"}' end)::json
+    );
+    status := reply.status;
+    if reply.headers ->> 'Content-Type' like 'text/html%' then
+        page := convert_from(reply.body, 'UTF8');
+    else
+        data := convert_from(reply.body, 'UTF8')::jsonb;
+    end if;
+exception when others then
+    if sqlstate !~ '^KS' then
+        raise;
+    end if;
+    declare
+        code text; field text; message text;
+    begin
+        get stacked diagnostics code = constraint_name, field = column_name, message = message_text;
+        status := right(sqlstate, 3)::integer;
+        data := jsonb_strip_nulls(jsonb_build_object('code', code, 'field', nullif(field, ''), 'message', message));
+    end;
+end
+$$;
+
+-- The token in the newest mail to an address.
+create function pg_temp.mailed(to_address text, with_template text) returns text language sql as $$
+    select (regexp_match(m.body_text, 'token=(ks[vpu]_[A-Za-z0-9_-]+)'))[1]
+    from keelson.mails as m
+    where m.recipient = to_address and m.template = with_template
+    order by m.created_at desc, m.id desc
+    limit 1
+$$;
+
+select keelson.user_create('mia@recovery.example.com', 'correct horse battery staple', 'Mia <b>') is not null as made;
+select keelson.user_create('noa@recovery.example.com') is not null as made_without_password;
+create temporary table people as
+select e.user_id as id, e.email from keelson.user_emails as e where e.email like '%@recovery.example.com';
+
+-- Templates are filled strictly, once, and escaped.
+select keelson._mail_fill('{{a}} and {{b}}', '{"a": "{{b}}", "b": "<&>"}', false, false) as text,
+       keelson._mail_fill('<p>{{b}}</p>', '{"b": "<script>\"x\"''&"}', true, false) as html,
+       keelson._mail_fill('{{a}}', jsonb_build_object('a', E'x\r\nBcc: eve@example.com\u2028y'), false, true) as line;
+select keelson._mail_fill('{{missing}}', '{}', false, false);
+select keelson._mail_fill('{{a}}', '{"a": null}', false, false);
+select keelson._mail_fill('{{a }}', '{"a": 1}', false, false);
+select keelson._mail_fill('{{', '{"a": 1}', false, false);
+
+select keelson.mail_template_set('app.welcome', 'Welcome, {{name}}', 'Hello {{name}}, {{thing}}.', '<p>{{thing}}</p>');
+select keelson.mail_template_set('app.welcome', 'Willkommen, {{name}}', 'Hallo {{name}}, {{thing}}.', language => 'de');
+select keelson.mail_template_set('app.welcome', E'two\nlines', 'x');
+select keelson.mail_template_set('App Welcome', 'x', 'x');
+select keelson.mail_template_set(null, 'x', 'x');
+
+begin;
+select keelson.act_as('mia@recovery.example.com') is not null as acting;
+select keelson.mail_send('app.welcome', 'mia@recovery.example.com', '{"thing": "<i>tea</i>"}') is not null as sent;
+commit;
+select m.template, m.recipient, m.state, m.subject, m.body_text, m.body_html
+from keelson.mails as m where m.template = 'app.welcome';
+update keelson.users set preferences = '{"language": "de-AT"}' where id = (select id from people where email like 'mia%');
+begin;
+select keelson.act_as('mia@recovery.example.com') is not null as acting;
+select keelson.mail_send('app.welcome', 'mia@recovery.example.com', '{"thing": "Tee"}') is not null as sent;
+select count(*) as own_mails, count(*) filter (where template = 'app.welcome') as of_the_product
+from keelson.mail_messages;
+rollback;
+select keelson.mail_send('app.welcome', 'mia@recovery.example.com', '{"thing": "x"}');
+-- Each refusal leaves nothing.
+create function pg_temp.try_send(template text, recipient text, given jsonb) returns text language plpgsql as $$
+begin
+    perform keelson.act_as('mia@recovery.example.com');
+    perform keelson.mail_send(template, recipient, given);
+    return 'sent';
+exception when others then
+    return sqlstate || ' ' || sqlerrm;
+end
+$$;
+begin;
+select pg_temp.try_send('app.welcome', 'mia@recovery.example.com', '{}');
+rollback;
+begin;
+select pg_temp.try_send('app.nothing', 'mia@recovery.example.com', '{}');
+rollback;
+begin;
+select pg_temp.try_send('password.reset', 'mia@recovery.example.com', '{"link": "https://evil.example.com"}');
+rollback;
+begin;
+select pg_temp.try_send('app.welcome', E'mia@recovery.example.com\r\nBcc: eve@example.com', '{"thing": "x"}');
+rollback;
+begin;
+select pg_temp.try_send('app.welcome', repeat('a', 300) || '@example.com', '{"thing": "x"}');
+rollback;
+begin;
+select pg_temp.try_send('app.welcome', 'mia@recovery.example.com', '[]');
+rollback;
+select count(*) as mails from keelson.mails where template = 'app.welcome';
+
+-- What stands in the table is sealed, and does not open elsewhere.
+select bool_and(position('tea'::bytea in content) = 0) as is_sealed from keelson.mail_messages where template = 'app.welcome';
+-- Suppressed addresses get nothing; with unsubscribe, security mail still.
+select keelson.mail_suppress('Mia@recovery.example.com', 'unsubscribe');
+select keelson.mail_suppress('mia@recovery.example.com', 'because');
+begin;
+select keelson.act_as('mia@recovery.example.com') is not null as acting;
+select keelson.mail_send('app.welcome', 'mia@recovery.example.com', '{"thing": "more"}') is not null as sent;
+commit;
+select m.state, m.subject from keelson.mails as m where m.template = 'app.welcome' order by m.created_at desc, m.id desc limit 1;
+
+-- Verification: the mail, the page, the button.
+select keelson._verification_send(id) ~ '^ksv_[0-9a-f]{32}[A-Za-z0-9_-]{43}$' as is_token from people where email like 'mia%';
+select m.state, m.subject, m.body_text ~ 'https?://[^ ]+/api/auth/verify\?token=ksv_' as has_link, m.body_html like '%Mia &lt;b&gt;%' as is_escaped
+from keelson.mails as m where m.template = 'email.verify' and m.recipient like 'mia%';
+select pg_temp.mailed('mia@recovery.example.com', 'email.verify') as token \gset first_
+select count(keelson._verification_send(id)) as again from people where email like 'mia%';
+select pg_temp.mailed('mia@recovery.example.com', 'email.verify') as token \gset
+select status, data ->> 'code' as code, data -> 'details' -> 0 ->> 'field' as field
+from pg_temp.request('POST auth/verify', jsonb_build_object('token', :'first_token'));
+select status, page like '%' || :'token' || '%' as has_token, page like '%<button>Confirm</button>%' as has_button
+from pg_temp.request('GET auth/verify', query => jsonb_build_object('query', jsonb_build_object('token', :'token')), accept => 'text/html,application/xhtml+xml;q=0.9,*/*;q=0.8');
+select page not like '%<script>alert%' as is_escaped
+from pg_temp.request('GET auth/verify', query => '{"query": {"token": "\"><script>alert(1)</script>"}}', accept => 'text/html');
+select email_verified_at is null as still_unverified from keelson.users where email like 'mia@%';
+select status, data from pg_temp.request('GET auth/verify', query => jsonb_build_object('query', jsonb_build_object('token', :'token')));
+select status, data ->> 'code' as code from pg_temp.request('POST auth/verify', jsonb_build_object('token', :'token'));
+select email_verified_at is not null as verified from keelson.users where email like 'mia@%';
+select keelson._verification_send(id) is null as nothing_to_verify from people where email like 'mia%';
+
+-- Tokens of every wrong kind are one refusal.
+select distinct status, data ->> 'code' as code
+from unnest(array['', 'x', 'ksv_', left(:'token', 78), :'token' || 'A', upper(:'token'), replace(:'token', 'ksv_', 'ksp_'), ' ' || :'token',
+    'ksv_' || repeat('0', 32) || repeat('A', 43), repeat('a', 5000)]) as tried (token),
+    pg_temp.request('POST auth/verify', jsonb_build_object('token', tried.token));
+select status, data from pg_temp.request('POST auth/verify', '{"token": null}');
+select status, data ->> 'code' as code, data -> 'details' -> 0 ->> 'field' as field from pg_temp.request('POST auth/verify', '{}');
+
+-- An address that has changed since is not verified by an old link.
+select keelson._verification_send(id) as token from people where email like 'noa%' \gset
+update keelson.users set email = 'other@recovery.example.com' where id = (select id from people where email like 'noa%');
+select status, data ->> 'code' as code from pg_temp.request('POST auth/verify', jsonb_build_object('token', :'token'));
+update keelson.users set email = 'noa@recovery.example.com' where id = (select id from people where email like 'noa%');
+
+-- Asking for a reset: one answer for all; the token is shown in development.
+select status, data ->> 'message' as message, data ? 'devToken' as shows, data ->> 'devToken' is not null as is_known
+from unnest(array['mia@recovery.example.com', 'MIA@Recovery.example.com', 'nobody@recovery.example.com']) with ordinality as tried (email, n),
+    pg_temp.request('POST auth/request-reset', jsonb_build_object('email', tried.email))
+order by n;
+select status, data from pg_temp.request('POST auth/forgot-password', '{"email": "mia"}');
+select status, data from pg_temp.request('POST auth/request-reset', '{"email": null}');
+
+-- Resetting: rules, one use, all sessions end, the address is proved, older and other links are void.
+select pg_temp.mailed('mia@recovery.example.com', 'password.reset') as token \gset
+select data ->> 'devToken' as token from pg_temp.request('POST auth/request-reset', '{"email": "mia@recovery.example.com"}') \gset second_
+select pg_temp.mailed('mia@recovery.example.com', 'password.reset') = :'second_token' as is_mailed;
+select status, data ->> 'code' as code
+from pg_temp.request('POST auth/reset-password', jsonb_build_object('token', :'token', 'password', 'a brand new sentence'));
+select status, data
+from unnest(array['short', 'password1234', 'mia@recovery.example.com']) with ordinality as tried (password, n),
+    pg_temp.request('POST auth/reset-password', jsonb_build_object('token', :'second_token', 'password', tried.password))
+order by n;
+select status from pg_temp.request('POST auth/login', '{"email": "mia@recovery.example.com", "password": "correct horse battery staple"}');
+select status, data from pg_temp.request('POST auth/reset-password', jsonb_build_object('token', :'second_token', 'password', 'a brand new sentence'));
+select status, data ->> 'code' as code
+from pg_temp.request('POST auth/reset-password', jsonb_build_object('token', :'second_token', 'password', 'a brand new sentence'));
+select count(*) filter (where ended_at is null) as live, count(*) filter (where end_reason = 'password_changed') as ended
+from keelson.sessions where user_id = (select id from people where email like 'mia%');
+select status from pg_temp.request('POST auth/login', '{"email": "mia@recovery.example.com", "password": "correct horse battery staple"}');
+select status from pg_temp.request('POST auth/login', '{"email": "mia@recovery.example.com", "password": "a brand new sentence"}');
+select count(*) as notices from keelson.mails where template = 'password.changed' and recipient like 'mia%';
+
+-- Expired, of a blocked user, of one without a password.
+select data ->> 'devToken' as token from pg_temp.request('POST auth/request-reset', '{"email": "mia@recovery.example.com"}') \gset
+update keelson.recovery_tokens set created_at = now() - interval '2 hours', expires_at = now() - interval '1 hour'
+where user_id = (select id from people where email like 'mia%') and used_at is null;
+select status, data ->> 'code' as code
+from pg_temp.request('POST auth/reset-password', jsonb_build_object('token', :'token', 'password', 'yet another sentence'));
+select data ->> 'devToken' as token from pg_temp.request('POST auth/request-reset', '{"email": "mia@recovery.example.com"}') \gset
+update keelson.users set status = 'blocked' where id = (select id from people where email like 'mia%');
+select status, data ->> 'code' as code
+from pg_temp.request('POST auth/reset-password', jsonb_build_object('token', :'token', 'password', 'yet another sentence'));
+select data ->> 'devToken' is null as blocked_gets_none from pg_temp.request('POST auth/request-reset', '{"email": "mia@recovery.example.com"}');
+select data ->> 'devToken' as token from pg_temp.request('POST auth/request-reset', '{"email": "noa@recovery.example.com"}') \gset
+select status from pg_temp.request('POST auth/reset-password', jsonb_build_object('token', :'token', 'password', 'a first good sentence'));
+select status, data #> '{user,emailVerified}' as verified
+from pg_temp.request('POST auth/login', '{"email": "noa@recovery.example.com", "password": "a first good sentence"}');
+
+-- What the keeper does elsewhere than in development.
+insert into keelson.recovery_requests (id, purpose, email, created_at)
+values (keelson.uuid7(), 'reset_password', 'noa@recovery.example.com', now()),
+       (keelson.uuid7(), 'reset_password', 'nobody@recovery.example.com', now()),
+       (keelson.uuid7(), 'reset_password', 'noa@recovery.example.com', now() - interval '2 hours');
+select keelson._recovery_requests_answer(2) <= 2 as answered;
+select count(keelson._recovery_requests_answer()) as calls;
+select count(*) as waiting from keelson.recovery_requests where email like '%@recovery.example.com';
+select pg_temp.mailed('noa@recovery.example.com', 'password.reset') is not null as mailed;
+
+-- Cleaning up: what was used or has expired.
+select keelson._recovery_tokens_purge(1000) > 0 as purged;
+select purpose, count(*) from keelson.recovery_tokens
+where user_id in (select id from people) group by purpose order by purpose;
+
+-- The words of mails are for development alone, and nobody's but the administrator's.
+set role keelson_app;
+select count(*) from keelson.mails;
+select count(*) from keelson.mail_messages;
+select content from keelson.mail_messages;
+select count(*) from keelson.recovery_tokens;
+select keelson._mail_queue(null, 'password.reset', 'x@example.com');
+select keelson.mail_template_set('app.x', 'x', 'x');
+reset role;
+select status, page like '%Willkommen%' or page like '%Welcome%' as shows from pg_temp.request('GET dev/mails', accept => 'text/html');
+
+select keelson.mail_unsuppress('mia@recovery.example.com') as was, keelson.mail_unsuppress('mia@recovery.example.com') as is_now;
+delete from keelson.mail_templates where name = 'app.welcome';
+delete from keelson.users where id in (select id from people);
+delete from keelson.user_emails where user_id in (select id from people);
