@@ -22,7 +22,9 @@ where a.attname = 'user_id' or t.name = 'keelson.users'::regclass and a.attname 
 
 -- Global look-ups (style: their own small tables): found by something else than the user.
 create temporary view global_tables as
-select 'keelson.user_emails'::regclass as oid;
+select 'keelson.user_emails'::regclass as oid
+union all
+select 'keelson.external_identities'::regclass;
 
 -- Everything is explained.
 select 'schema' as what, n.nspname::text as name
@@ -342,6 +344,7 @@ select keelson._failure_record(id, id) is null as counted from people;
 insert into keelson.legal_holds (user_id, reason, placed_by) select id, 'matrix', 'regress' from people;
 select count(keelson.access_key_create(id::text, 'Matrix', '{usage.write}')) from people;
 select count(keelson._verification_send(id)) as verifications from people;
+insert into keelson.external_identities (issuer, subject, user_id, id) select 'https://matrix.example', name, id, keelson.uuid7() from people;
 
 create temporary table matrix (actor text, relation regclass, verb text, outcome text);
 grant select on people, user_tables to public;

@@ -42,6 +42,7 @@ typedef struct KsCredential
 	pg_uuid_t token_user_id;
 	pg_uuid_t token_session_id;
 	int64 token_expires_at; /* seconds since 1970; 0: unknown */
+	bool is_first_sight;    /* the user is newer than the statement's snapshot */
 } KsCredential;
 
 typedef struct KsCall
@@ -60,6 +61,7 @@ typedef struct KsCall
 	/* What the steps have made of it. */
 	KsRoute *route;
 	KsCredential credential;
+	bool has_snapshot; /* a newer one than the statement's was pushed */
 	bool is_keyed; /* holds the lock of its Idempotency-Key */
 	Datum *values; /* of the function's arguments */
 	bool *nulls;

@@ -12,6 +12,7 @@
 #include "core/spi.h"
 #include "dispatch/credential.h"
 #include "dispatch/session_probe.h"
+#include "issuers/external.h"
 #include "keys/access_key.h"
 #include "keys/verify.h"
 #include "secrets/jwt.h"
@@ -29,6 +30,7 @@ typedef struct CredentialKind
 
 static bool is_token_shape(const KsCall *call);
 static void check_access_token(KsCall *call);
+static void check_external_token(KsCall *call);
 static bool is_access_key_shape(const KsCall *call);
 static void check_access_key(KsCall *call);
 static bool is_cron_shape(const KsCall *call);
@@ -73,11 +75,22 @@ check_access_token(KsCall *call)
 {
 	KsCredential *credential = &call->credential;
 	KsAccessToken token;
-	KsTokenState state = ks_access_token_verify(call->token, call->token_len, &token);
+	KsTokenState state;
 	int aal;
 
-	if (state == KS_TOKEN_INVALID)
+	/* Before it is looked at as one of ours, which costs more. */
+	if (ks_external_is_known(call->token, call->token_len))
+	{
+		check_external_token(call);
 		return;
+	}
+	state = ks_access_token_verify(call->token, call->token_len, &token);
+
+	if (state == KS_TOKEN_INVALID)
+	{
+		check_external_token(call);
+		return;
+	}
 	credential->names_session = true;
 	credential->token_user_id = token.user_id;
 	credential->token_session_id = token.session_id;
@@ -97,6 +110,42 @@ check_access_token(KsCall *call)
 		.has_session = true,
 		.session_id = token.session_id,
 		.aal = aal};
+}
+
+/* A token of another issuer, which is no cookie of ours. It names no session. */
+static void
+check_external_token(KsCall *call)
+{
+	KsCredential *credential = &call->credential;
+	KsExternalToken token = {0};
+
+	if (call->caller.via != NULL && strcmp(call->caller.via, "cookie") == 0)
+		return;
+	switch (ks_external_verify(call->token, call->token_len, &token))
+	{
+		case KS_EXTERNAL_INVALID:
+			return;
+		case KS_EXTERNAL_EXPIRED:
+			credential->proof = KS_PROOF_EXPIRED;
+			return;
+		case KS_EXTERNAL_UNLINKED:
+			credential->proof = KS_PROOF_REFUSED;
+			credential->refusal = (KsProofRefusal){403, "FORBIDDEN", "no account belongs to this token"};
+			return;
+		case KS_EXTERNAL_UNVERIFIED:
+			credential->proof = KS_PROOF_REFUSED;
+			credential->refusal = (KsProofRefusal){403, "EMAIL_UNVERIFIED", "the issuer of this token has not verified the e-mail address"};
+			return;
+		case KS_EXTERNAL_VALID:
+			break;
+	}
+	credential->proof = KS_PROOF_VALID;
+	credential->identity = (KsIdentity){
+		.actor = KS_ACTOR_USER,
+		.has_user = true,
+		.user_id = token.user_id};
+	credential->token_expires_at = token.expires_at;
+	credential->is_first_sight = token.is_first_sight;
 }
 
 /* A key is no cookie: a browser that sent it would need no proof of whose page that was. */

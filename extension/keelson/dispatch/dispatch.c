@@ -30,6 +30,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/typcache.h"
 
 #include "audit/audit.h"
@@ -159,6 +160,9 @@ ks_dispatch(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 	(void) end(&before);
+	/* An error leaves it to the end of the transaction or subtransaction. */
+	if (call->has_snapshot)
+		PopActiveSnapshot();
 	ks_limit_headers(call);
 	ks_counter_add(call->route != NULL ? call->route->counter : ks_counter(0), call->reply.status, &started);
 	if (call->reply.status >= 400 && call->route != NULL)
@@ -299,6 +303,12 @@ authenticate(KsCall *call)
 	/* What is open to all tells a credential with scopes no more than anybody: its scopes do not name it. */
 	if (call->credential.is_scoped && call->route->is_public)
 		return true;
+	/* So that the endpoint sees who has just been made. */
+	if (call->credential.is_first_sight)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		call->has_snapshot = true;
+	}
 	ks_identity_set(identity);
 	if (identity->has_user)
 		ks_reply_header(&call->reply, ":user", ks_uuid_string(&identity->user_id));

@@ -39,7 +39,6 @@
 #define JTI_LENGTH 16
 #define ACCESS_TYPE "at+jwt"
 #define MAX_TYPE_LENGTH 64
-#define MAX_LEEWAY 30
 
 /* A verified access token; last_used 0: an empty place. */
 typedef struct Verified
@@ -171,7 +170,7 @@ read_access_claims(const JsonbContainer *claims, KsAccessToken *out)
 		!ks_json_seconds(claims, "aal", &aal))
 		return false;
 	out->aal = (int) Min(aal, PG_INT16_MAX);
-	return out->issued_at <= unix_now() + MAX_LEEWAY;
+	return out->issued_at <= unix_now() + KS_JWT_MAX_LEEWAY;
 }
 
 /* A UUID in the one form that we write: 36 characters, lower case. */
@@ -259,18 +258,7 @@ unix_now(void)
 	return (int64) time(NULL);
 }
 
-/* What a verified token must say; NULL where anything will do. */
-typedef struct Expected
-{
-	const char *issuer;
-	ArrayType *audience;
-	const char *typ;
-	int leeway;
-} Expected;
-
-static const char *check_claims(const JsonbContainer *claims, const KsJws *jws, const Expected *expected, bool *is_expired);
 static const char *check_times(const JsonbContainer *claims, int leeway, bool *is_expired);
-static bool is_type(const char *typ, const char *expected);
 static bool is_for_audience(const JsonbContainer *claims, ArrayType *audience);
 static bool holds_text(ArrayType *texts, const char *value, size_t len);
 static int read_algorithms(ArrayType *names);
@@ -302,7 +290,7 @@ Datum
 ks_jwt_verify(PG_FUNCTION_ARGS)
 {
 	text *token;
-	Expected expected;
+	KsJwtExpected expected;
 	const KsJwkSet *set;
 	int allowed;
 	KsJws jws;
@@ -319,26 +307,25 @@ ks_jwt_verify(PG_FUNCTION_ARGS)
 	expected.audience = PG_ARGISNULL(5) ? NULL : PG_GETARG_ARRAYTYPE_P(5);
 	expected.typ = optional_text(fcinfo, 6);
 	expected.leeway = PG_ARGISNULL(7) ? 0 : PG_GETARG_INT32(7);
-	if (expected.leeway < 0 || expected.leeway > MAX_LEEWAY)
-		ks_raise_field(400, "VALIDATION_FAILED", "leeway", NULL, "the leeway is 0 to %d seconds", MAX_LEEWAY);
+	if (expected.leeway < 0 || expected.leeway > KS_JWT_MAX_LEEWAY)
+		ks_raise_field(400, "VALIDATION_FAILED", "leeway", NULL, "the leeway is 0 to %d seconds", KS_JWT_MAX_LEEWAY);
 	problem = ks_jws_verify(set, allowed, VARDATA_ANY(token), VARSIZE_ANY_EXHDR(token), &jws);
 	if (problem == NULL)
 	{
 		claims = ks_json_object((const char *) jws.payload, jws.payload_len);
-		problem = claims != NULL ? check_claims(&claims->root, &jws, &expected, &is_expired) : "its claims are not a well-formed JSON object";
+		problem = claims != NULL ? ks_jwt_check(&claims->root, &jws, &expected, &is_expired) : "its claims are not a well-formed JSON object";
 	}
 	if (problem != NULL)
 		ks_raise(401, is_expired ? "TOKEN_EXPIRED" : "UNAUTHENTICATED", NULL, "the token is not valid: %s", problem);
 	PG_RETURN_JSONB_P(claims);
 }
 
-/* NULL, or what is wrong with the claims of a token that is properly signed. */
-static const char *
-check_claims(const JsonbContainer *claims, const KsJws *jws, const Expected *expected, bool *is_expired)
+const char *
+ks_jwt_check(const JsonbContainer *claims, const KsJws *jws, const KsJwtExpected *expected, bool *is_expired)
 {
 	const char *issuer = ks_json_string(claims, "iss");
 
-	if (expected->typ != NULL && !is_type(jws->typ, expected->typ))
+	if (expected->typ != NULL && !ks_jwt_is_type(jws->typ, expected->typ))
 		return "it is of another type";
 	if (expected->issuer != NULL && (issuer == NULL || strcmp(issuer, expected->issuer) != 0))
 		return "it is of another issuer";
@@ -365,9 +352,8 @@ check_times(const JsonbContainer *claims, int leeway, bool *is_expired)
 	return NULL;
 }
 
-/* Media types compare without regard to case; "application/" may be left out. */
-static bool
-is_type(const char *typ, const char *expected)
+bool
+ks_jwt_is_type(const char *typ, const char *expected)
 {
 	static const char prefix[] = "application/";
 
