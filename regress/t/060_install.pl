@@ -156,6 +156,29 @@ subtest 'a wrong keyring' => sub {
 
 $keelson->stop;
 
+subtest 'another migration' => sub {
+	my $source = "$KeelsonTest::root/extension/keelson";
+	my ($capability) = map { m{([^/]+)/tables\.sql$} } glob "$source/*/tables.sql";
+	my $folder = PostgreSQL::Test::Utils::tempdir();
+	my $count = () = KeelsonTest::slurp("$source/$capability/tables.sql") =~ /^-- migration \d+:/mg;
+	my $added = '-- migration ' . ($count + 1) . ": one more\n\nselect 1;\n";
+	mkdir "$folder/$_" for 'core', $capability;
+	for my $file ('core/finish.sql', "$capability/tables.sql")
+	{
+		open my $copy, '>', "$folder/$file" or die "$folder/$file: $!";
+		print $copy KeelsonTest::slurp("$source/$file");
+	}
+	my $build = sub { return scalar `cd '$folder' && '$source/build-install-script' '$capability'`; };
+	my $section = qr/'tables', $count, (.*?)\\$keelson\\$\)(?:,|\n\\$source)/s;
+	my ($before) = $build->() =~ $section;
+	open my $more, '>>', "$folder/$capability/tables.sql" or die $!;
+	print $more "\n$added";
+	close $more;
+	my ($after) = $build->() =~ $section;
+	ok(length $before > 20, 'the install script holds the text of a migration');
+	is($after, $before, 'which is the same when another one has been added behind it');
+};
+
 subtest 'without shared_preload_libraries' => sub {
 	my $bare = KeelsonTest->new('unloaded', uninstalled => 1, preload => '');
 	my ($status, undef, $messages) = $bare->try_sql('create extension keelson cascade; select keelson.migrate()');
