@@ -169,7 +169,7 @@ subtest 'another migration' => sub {
 		print $copy KeelsonTest::slurp("$source/$file");
 	}
 	my $build = sub { return scalar `cd '$folder' && '$source/build-install-script' '$capability'`; };
-	my $section = qr/'tables', $count, (.*?)\\$keelson\\$\)(?:,|\n\\$source)/s;
+	my $section = qr{'tables', $count, (.*?)\x24keelson\x24\)(?:,|\n\x24source)}s;
 	my ($before) = $build->() =~ $section;
 	open my $more, '>>', "$folder/$capability/tables.sql" or die $!;
 	print $more "\n$added";
