@@ -36,6 +36,7 @@ static const struct Field fields[] = {
 	FIELD("Content-Type", content_type, false),
 	FIELD("Cookie", cookie, false),
 	FIELD("Idempotency-Key", idempotency_key, false),
+	FIELD("If-None-Match", if_none_match, true),
 	FIELD("Origin", origin, false),
 	FIELD("Referer", referer, false),
 	FIELD("Sec-Fetch-Site", fetch_site, false),
@@ -139,6 +140,7 @@ gw_head_caller(const struct GwHead *head, const struct GwClient *client, const c
 	member(out, "idempotencyKey", head->idempotency_key);
 	cut_member(out, "contentType", head->content_type);
 	cut_member(out, "accept", head->accept);
+	cut_member(out, "ifNoneMatch", head->if_none_match);
 	gw_text_lit(out, "}");
 }
 

@@ -25,6 +25,7 @@ struct GwHead
 	const char *forwarded_for;
 	const char *forwarded_proto;
 	const char *idempotency_key;
+	const char *if_none_match;
 	const char *origin;
 	const char *referer;
 	const char *request_id;

@@ -56,6 +56,7 @@ typedef struct KsCaller
 	const char *idempotency_key;
 	const char *content_type;
 	const char *accept;
+	const char *if_none_match;
 	const char *repeat; /* not NULL: an event stream looks again, which no limit counts */
 	const char *held;   /* how many refusals the gateway has repeated in our name */
 	const char *queue;  /* how many calls wait in the gateway */

@@ -16,7 +16,8 @@ create type keelson.request as (
     fetch_site text,
     idempotency_key text,
     content_type text,
-    accept text
+    accept text,
+    if_none_match text
 );
 comment on type keelson.request is
     'The running request as the core''s own functions may see it, secrets included.';

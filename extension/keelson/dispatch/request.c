@@ -42,6 +42,7 @@ static const Member members[] = {
 	{"idempotencyKey", offsetof(KsCaller, idempotency_key)},
 	{"contentType", offsetof(KsCaller, content_type)},
 	{"accept", offsetof(KsCaller, accept)},
+	{"ifNoneMatch", offsetof(KsCaller, if_none_match)},
 	{"repeat", offsetof(KsCaller, repeat)},
 	{"held", offsetof(KsCaller, held)},
 	{"queue", offsetof(KsCaller, queue)},
@@ -99,8 +100,8 @@ ks_current_request(PG_FUNCTION_ARGS)
 	const KsCaller *caller;
 	TupleDesc desc;
 	HeapTuple tuple;
-	Datum values[16];
-	bool nulls[16];
+	Datum values[17];
+	bool nulls[17];
 
 	if (call == NULL)
 		PG_RETURN_NULL();
@@ -123,6 +124,7 @@ ks_current_request(PG_FUNCTION_ARGS)
 	values[13] = text_or_null(caller->idempotency_key, &nulls[13]);
 	values[14] = text_or_null(caller->content_type, &nulls[14]);
 	values[15] = text_or_null(caller->accept, &nulls[15]);
+	values[16] = text_or_null(caller->if_none_match, &nulls[16]);
 	desc = lookup_rowtype_tupdesc(get_func_rettype(fcinfo->flinfo->fn_oid), -1);
 	tuple = heap_form_tuple(desc, values, nulls);
 	ReleaseTupleDesc(desc);
