@@ -341,6 +341,10 @@ select keelson.rate_limit_override('api', 1000, who => id::text) from people;
 insert into keelson.rate_limit_violations (user_id, hour_at, ip_address, endpoint, name, is_shadow, refusals, first_at, last_at)
 select id, now(), '192.0.2.1', 'GET matrix', 'api', false, 1, now(), now() from people;
 select keelson._failure_record(id, id) is null as counted from people;
+insert into keelson.avatars (user_id, content_type, image, width, height) select id, 'image/png', 'x', 1, 1 from people;
+insert into keelson.email_changes (user_id, id, old_email, new_email, undo_until) select id, keelson.uuid7(), 'a', 'b', now() from people;
+insert into keelson.bulk_operations (user_id, id, operation, total) select id, id, 'block', 1 from people;
+insert into keelson.bulk_items (user_id, bulk_id, place, target_id, outcome) select id, id, 1, id, 'done' from people;
 insert into keelson.legal_holds (user_id, reason, placed_by) select id, 'matrix', 'regress' from people;
 select count(keelson.access_key_create(id::text, 'Matrix', '{usage.write}')) from people;
 select count(keelson._verification_send(id)) as verifications from people;

@@ -160,7 +160,7 @@ select keelson.role_grant('20000000-0000-7000-8000-00000000000a', 'admin');
 select keelson.role_revoke('nobody@example.com', 'admin');
 select count(*) from keelson.user_roles where user_id in (:ada, :eve);
 create function regress_identity.may(permission text) returns boolean language plpgsql
-as $$ begin perform keelson.permission_require(permission); return keelson.permission_check(permission); end $$;
+as $$ begin perform keelson.permission_require(permission); return keelson.has_permission(permission); end $$;
 comment on function regress_identity.may(text) is 'Ask for a permission.';
 select keelson.route('POST regress-may', 'regress_identity.may', is_public => true) as id \gset may_
 select keelson.role_grant(:eve, 'admin');
@@ -168,7 +168,7 @@ select * from pg_temp.ask(:may_id, :'eve_token', '{}', '{"permission": "users.wr
 select * from pg_temp.ask(:may_id, :'eve_token', '{}', '{"permission": "roles.write"}');
 select * from pg_temp.ask(:may_id, :'ada_token', '{}', '{"permission": "users.write"}');
 select * from pg_temp.ask(:may_id, null, '{}', '{"permission": "users.write"}');
-select keelson.permission_check('users.read'), keelson.permission_check(null);
+select keelson.has_permission('users.read'), keelson.has_permission(null);
 select keelson.role_revoke(:eve, 'admin');
 -- What the roles hold.
 select r.name, string_agg(p.permission, ' ' order by p.permission)

@@ -42,7 +42,7 @@ create function regress_keys.whoami() returns jsonb language plpgsql stable as $
 begin
     return jsonb_build_object(
         'user', keelson.current_user_id(), 'actor', keelson.current_actor(), 'session', keelson.current_session_id(),
-        'mayRead', keelson.permission_check('users.read'));
+        'mayRead', keelson.has_permission('users.read'));
 end $$;
 comment on function regress_keys.whoami() is 'Who the caller is.';
 select keelson.route('GET regress-keys/open', 'regress_keys.whoami', scope => 'usage.write') is not null as open,

@@ -48,7 +48,7 @@ $keelson->sql(q{
 	create function intruder.climb() returns text language plpgsql as $$
 	begin
 		perform pg_catalog.set_config('search_path', 'intruder, pg_catalog', true);
-		return keelson.permission_check('users.write')::text;
+		return keelson.has_permission('users.write')::text;
 	end $$;
 	comment on function intruder.climb() is 'Has the core compare by an operator of its own.';
 	create function intruder.who(value text) returns text language plpgsql immutable as $$

@@ -51,11 +51,13 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    held uuid := keelson._user_find(who);
+    held uuid := keelson._user_find_any(who);
 begin
     if coalesce(reason, '') = '' then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a legal hold needs a reason', field => 'reason');
     end if;
+    -- Erasure has the user locked: the hold waits for its batch to end, or the batch goes round the user.
+    perform from keelson.users as u where u.id = held for no key update;
     perform keelson._retention_lock();
     insert into keelson.legal_holds (user_id, reason, placed_by)
     values (held, reason, session_user)
@@ -73,7 +75,7 @@ end
 $$;
 alter function keelson.legal_hold_place(text, text) owner to keelson_system;
 comment on function keelson.legal_hold_place(text, text) is
-    'Keep all events of the user (e-mail address or id) whatever their age; false when they are held already.';
+    'Keep all events of the user (e-mail address or id) whatever their age, and all else of a deleted one; false when they are held already.';
 grant execute on function keelson.legal_hold_place(text, text) to keelson_admin;
 
 create or replace function keelson.legal_hold_release(who text)
@@ -84,7 +86,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    held uuid := keelson._user_find(who);
+    held uuid := keelson._user_find_any(who);
 begin
     perform keelson._retention_lock();
     delete from keelson.legal_holds as h where h.user_id = held;
@@ -345,7 +347,7 @@ $$;
 comment on function keelson._audit_checkpoints_thin(integer, timestamptz) is
     'Of checkpoints older than a week keep the last of each hour: of long ago that is as good as one every five seconds.';
 
-create or replace function keelson._audit_forget(user_id uuid)
+create or replace function keelson._audit_forget(user_id uuid, row_limit integer default 2147483647)
 returns bigint
 language plpgsql
 volatile
@@ -356,11 +358,15 @@ declare
     forgotten bigint;
 begin
     update keelson.audit_events as e set address_hash = null
-    where e.user_id = _audit_forget.user_id and e.address_hash is not null;
+    where e.user_id = _audit_forget.user_id and e.id in (
+        select f.id from keelson.audit_events as f
+        where f.user_id = _audit_forget.user_id and f.address_hash is not null
+        limit row_limit
+    );
     get diagnostics forgotten = row_count;
     return forgotten;
 end
 $$;
-alter function keelson._audit_forget(uuid) owner to keelson_system;
-comment on function keelson._audit_forget(uuid) is
-    'Empty the hashes of addresses in the user''s events, for their erasure, which erases the user''s keys too. The seal does not cover them.';
+alter function keelson._audit_forget(uuid, integer) owner to keelson_system;
+comment on function keelson._audit_forget(uuid, integer) is
+    'Empty the hashes of addresses in so many of the user''s events at most, for their erasure, which erases the user''s keys too; returns in how many. The seal does not cover them.';

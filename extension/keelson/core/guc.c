@@ -21,6 +21,7 @@ char *ks_guc_captcha_function;
 char *ks_guc_captcha_url;
 char *ks_guc_database;
 int ks_guc_environment;
+int ks_guc_erasure_after;
 int ks_guc_job_history;
 char *ks_guc_keyring_command;
 char *ks_guc_keyring_file;
@@ -115,6 +116,10 @@ ks_guc_init(void)
 							 "Whether this is a development or a production installation.",
 							 "In development some replies carry what would otherwise be mailed.",
 							 &ks_guc_environment, KS_PRODUCTION, environments, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.erasure_after",
+							"How long a deleted user is kept before everything of theirs is erased.",
+							"Until then an administrator can restore them.",
+							&ks_guc_erasure_after, 30 * 86400, 3600, 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.job_history",
 							"How long the runs of jobs are kept.",
 							"The job housekeeping removes older ones, see the table keelson.job_runs.",

@@ -23,6 +23,7 @@ extern char *ks_guc_captcha_function;
 extern char *ks_guc_captcha_url;
 extern char *ks_guc_database;
 extern int ks_guc_environment;
+extern int ks_guc_erasure_after;
 extern int ks_guc_job_history;
 extern char *ks_guc_keyring_command;
 extern char *ks_guc_keyring_file;

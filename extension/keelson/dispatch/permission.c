@@ -113,11 +113,11 @@ ks_permission_held(const KsIdentity *identity, const char *permission)
 	return is_held;
 }
 
-PG_FUNCTION_INFO_V1(ks_permission_check);
+PG_FUNCTION_INFO_V1(ks_has_permission);
 
-/* keelson.permission_check(permission text) */
+/* keelson.has_permission(permission text) */
 Datum
-ks_permission_check(PG_FUNCTION_ARGS)
+ks_has_permission(PG_FUNCTION_ARGS)
 {
 	char *permission = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	KsCall *call = ks_call();

@@ -1,15 +1,15 @@
 -- Permissions: what the running request may do; administration of roles.
 
-create or replace function keelson.permission_check(permission text)
+create or replace function keelson.has_permission(permission text)
 returns boolean
 language c
 stable
 strict
 parallel restricted
-as 'MODULE_PATHNAME', 'ks_permission_check';
-comment on function keelson.permission_check(text) is
+as 'MODULE_PATHNAME', 'ks_has_permission';
+comment on function keelson.has_permission(text) is
     'Whether the acting user holds the permission through a role and, where an access key is used, the key has it as a scope.';
-grant execute on function keelson.permission_check(text) to keelson_app, keelson_admin;
+grant execute on function keelson.has_permission(text) to keelson_app, keelson_admin;
 
 create or replace function keelson.permission_require(permission text)
 returns void
@@ -19,13 +19,13 @@ as $$
 begin
     if keelson.current_actor() is null then
         perform keelson.raise(401, 'UNAUTHENTICATED', 'sign in first');
-    elsif keelson.permission_check(permission) is not true then
+    elsif keelson.has_permission(permission) is not true then
         perform keelson.raise(403, 'FORBIDDEN', 'you may not do this');
     end if;
 end
 $$;
 comment on function keelson.permission_require(text) is
-    'Raise 401 when nobody is known, 403 unless keelson.permission_check(permission).';
+    'Raise 401 when nobody is known, 403 unless keelson.has_permission(permission).';
 grant execute on function keelson.permission_require(text) to keelson_app, keelson_admin;
 
 create or replace function keelson._user_find(who text)
@@ -34,23 +34,51 @@ language plpgsql
 stable
 as $$
 declare
+    id_found uuid := keelson._user_find_any(who);
+begin
+    if exists (select from keelson.users as u where u.id = id_found and u.status = 'deleted') then
+        perform keelson._user_raise_unknown(who);
+    end if;
+    return id_found;
+end
+$$;
+comment on function keelson._user_find(text) is
+    'The id of the user with this e-mail address or id; 404 when there is none, or a deleted one.';
+
+create or replace function keelson._user_find_any(who text)
+returns uuid
+language plpgsql
+stable
+as $$
+declare
     id uuid;
 begin
     if who ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-        select users.id into id from keelson.users as users
-        where users.id = who::uuid and users.status <> 'deleted';
+        select users.id into id from keelson.users as users where users.id = who::uuid;
     else
         select emails.user_id into id from keelson.user_emails as emails
-        where emails.email = pg_catalog.lower(who collate "C");
+        where emails.email = pg_catalog.lower(who collate "C") and emails.reserved_until is null;
     end if;
     if id is null then
-        perform keelson.raise(404, 'NOT_FOUND', pg_catalog.format('user "%s" does not exist', who), field => 'who');
+        perform keelson._user_raise_unknown(who);
     end if;
     return id;
 end
 $$;
-comment on function keelson._user_find(text) is
-    'The id of the user with this e-mail address or id; 404 when there is none.';
+comment on function keelson._user_find_any(text) is
+    'The id of the user with this e-mail address or id, deleted and not yet erased ones included; 404 when there is none.';
+
+create or replace function keelson._user_raise_unknown(who text)
+returns void
+language plpgsql
+stable
+as $$
+begin
+    perform keelson.raise(404, 'NOT_FOUND', pg_catalog.format('user "%s" does not exist', who), field => 'who');
+end
+$$;
+comment on function keelson._user_raise_unknown(text) is
+    'The one refusal of a user who does not exist.';
 
 create or replace function keelson.role_grant(who text, role text)
 returns boolean
@@ -95,6 +123,9 @@ as $$
 declare
     target_id uuid := keelson._user_find(who);
 begin
+    if role = 'owner' then
+        perform keelson._owner_require_other(target_id);
+    end if;
     delete from keelson.user_roles
     where user_roles.user_id = target_id and user_roles.role = role_revoke.role;
     if not found then
@@ -105,6 +136,6 @@ begin
 end
 $$;
 comment on function keelson.role_revoke(text, text) is
-    'Take the role from the user (e-mail address or id); false when it was not there.';
+    'Take the role from the user (e-mail address or id); false when it was not there, 409 for the last owner.';
 alter function keelson.role_revoke(text, text) owner to keelson_system;
 grant execute on function keelson.role_revoke(text, text) to keelson_admin;

@@ -1,4 +1,4 @@
--- Users: what their fields may be, and reading and changing one's own.
+-- Users: what their fields may be, and reading them.
 
 -- Domains are for arguments. A domain's comment is what its violator reads.
 
@@ -32,6 +32,42 @@ begin
         create type keelson.profile as (
             "user" keelson.user_object,
             member_since timestamptz
+        );
+    end if;
+    if pg_catalog.to_regtype('keelson.short_text') is null then
+        create domain keelson.short_text as text;
+    end if;
+    if pg_catalog.to_regtype('keelson.role_name') is null then
+        create domain keelson.role_name as text;
+    end if;
+    if pg_catalog.to_regtype('keelson.user_deletion') is null then
+        create type keelson.user_deletion as (
+            id uuid,
+            deleted_at timestamptz,
+            erasure_due_at timestamptz
+        );
+    end if;
+    if pg_catalog.to_regtype('keelson.admin_user') is null then
+        create type keelson.admin_user as (
+            id uuid,
+            email text,
+            email_verified boolean,
+            name text,
+            avatar_url text,
+            preferences jsonb,
+            roles text[],
+            status text,
+            block_reason text,
+            blocked_at timestamptz,
+            deleted_at timestamptz,
+            erasure_due_at timestamptz,
+            created_at timestamptz,
+            updated_at timestamptz
+        );
+    end if;
+    if pg_catalog.to_regtype('keelson.ended_sessions') is null then
+        create type keelson.ended_sessions as (
+            ended_sessions integer
         );
     end if;
 end
@@ -95,12 +131,42 @@ alter domain keelson.preferences add constraint preferences_check check (
 comment on domain keelson.preferences is
     'may have theme (light, dark or system), language (such as en or pt-BR) and notifications (true, false, or up to 32 names with true or false), nothing else';
 
+alter domain keelson.short_text drop constraint if exists short_text_check;
+alter domain keelson.short_text add constraint short_text_check check (
+    pg_catalog.char_length(value) between 1 and 500
+    and value collate "C" operator(pg_catalog.!~) '[\u0001-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]'
+);
+comment on domain keelson.short_text is
+    'must have 1 to 500 characters and no control characters';
+
+alter domain keelson.role_name drop constraint if exists role_name_check;
+alter domain keelson.role_name add constraint role_name_check check (
+    value collate "C" operator(pg_catalog.~) '^[a-z][a-z0-9_]{0,62}$'
+);
+comment on domain keelson.role_name is
+    'must begin with a small letter and have small letters, digits and underscores, 63 at most';
+
 comment on type keelson.user_object is
     'A user as clients see it.';
 comment on column keelson.user_object.email_verified is 'Whether the address was shown to be the user''s.';
 comment on column keelson.user_object.avatar_url is 'Where the picture is; null without one.';
 comment on column keelson.user_object.preferences is 'theme, language and notifications, as far as they were chosen.';
 comment on column keelson.user_object.roles is 'The roles held; user is implied.';
+comment on type keelson.admin_user is
+    'A user as administrators see them.';
+comment on column keelson.admin_user.email is 'The address; null for a user who is no person.';
+comment on column keelson.admin_user.status is 'active, blocked or deleted.';
+comment on column keelson.admin_user.block_reason is 'Why they were blocked; null when nobody said.';
+comment on column keelson.admin_user.blocked_at is 'Since when they are blocked; null for who is not.';
+comment on column keelson.admin_user.deleted_at is 'When they were deleted; null for who is not.';
+comment on column keelson.admin_user.erasure_due_at is 'From when on everything of theirs is erased; null for who is not deleted.';
+comment on type keelson.user_deletion is
+    'A user who is deleted: nobody can log in as them any more, and an administrator can restore them until they are erased.';
+comment on column keelson.user_deletion.id is 'Who was deleted.';
+comment on column keelson.user_deletion.deleted_at is 'When.';
+comment on column keelson.user_deletion.erasure_due_at is 'From when on everything of theirs is erased, for good.';
+comment on type keelson.ended_sessions is
+    'How many sessions were ended.';
 comment on type keelson.profile is
     'A user''s own profile.';
 comment on column keelson.profile.member_since is 'When the user came.';
@@ -135,75 +201,6 @@ comment on function keelson.user_profile() is
     'The profile of the user who is signed in.';
 grant execute on function keelson.user_profile() to keelson_app;
 
-create or replace function keelson._preferences_merge(present jsonb, change jsonb)
-returns jsonb
-language sql
-immutable
-parallel safe
-as $$
-select pg_catalog.jsonb_strip_nulls(
-    present || change || case
-        when pg_catalog.jsonb_typeof(present -> 'notifications') = 'object'
-            and pg_catalog.jsonb_typeof(change -> 'notifications') = 'object'
-        then pg_catalog.jsonb_build_object('notifications', (present -> 'notifications') || (change -> 'notifications'))
-        else '{}'
-    end
-)
-$$;
-comment on function keelson._preferences_merge(jsonb, jsonb) is
-    'The preferences after a change as of RFC 7396: what is not named stays, null takes away.';
-
-create or replace function keelson.user_profile_update(
-    name keelson.display_name default null,
-    preferences keelson.preferences default null,
-    current_password keelson.password default null,
-    new_password keelson.password default null
-)
-returns keelson.reply
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    refusal keelson.reply;
-    -- Outside a request null says nothing; inside it may have been sent.
-    is_request boolean := (keelson.current_request()).method is not null;
-    changes_name boolean := name is not null or is_request and keelson.given('name');
-    changes_preferences boolean := preferences is not null or is_request and keelson.given('preferences');
-begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    end if;
-    if new_password is not null then
-        refusal := keelson._password_change(current_password, new_password, name);
-        if refusal.status is not null then
-            return refusal;
-        end if;
-    elsif is_request and keelson.given('new_password') then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'the new password must not be null', field => 'new_password');
-    end if;
-    if changes_name or changes_preferences then
-        update keelson.users as u
-        set name = case when changes_name then normalize(user_profile_update.name, nfc) else u.name end,
-            preferences = case
-                when not changes_preferences then u.preferences
-                when user_profile_update.preferences is null then '{}'
-                else keelson._preferences_merge(u.preferences, user_profile_update.preferences)
-            end,
-            updated_at = now()
-        where u.id = keelson.current_user_id();
-        perform keelson.audit('user.update', jsonb_build_object('changed', array_remove(array[
-            case when changes_name then 'name' end, case when changes_preferences then 'preferences' end
-        ], null)));
-    end if;
-    return keelson.reply_with(keelson.user_profile());
-end
-$$;
-comment on function keelson.user_profile_update(keelson.display_name, keelson.preferences, keelson.password, keelson.password) is
-    'Change the profile of the user who is signed in. What is not given stays; preferences are merged, null takes one away. A new password needs the current one and ends the user''s other sessions.';
-grant execute on function keelson.user_profile_update(keelson.display_name, keelson.preferences, keelson.password, keelson.password) to keelson_app;
-
 create or replace function keelson._require(value text, field text)
 returns void
 language plpgsql
@@ -218,60 +215,3 @@ end
 $$;
 comment on function keelson._require(text, text) is
     'Raise 400 naming the field when the value is null.';
-
--- Across users: executed by the core's own functions alone.
-
-create or replace function keelson._user_add(id uuid, email text, name text)
-returns void
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- Waits for another registration of the address, and sees how it ended.
-    insert into keelson.user_emails (email, user_id)
-    values (lower(_user_add.email collate "C"), _user_add.id)
-    on conflict do nothing;
-    if not found then
-        perform keelson._email_raise_taken();
-    end if;
-    insert into keelson.users (id, email, name)
-    values (_user_add.id, _user_add.email, normalize(_user_add.name, nfc));
-end
-$$;
-alter function keelson._user_add(uuid, text, text) owner to keelson_system;
-comment on function keelson._user_add(uuid, text, text) is
-    'Add a person; 409 EMAIL_TAKEN when somebody holds the address.';
-
-create or replace function keelson._email_require_free(email text)
-returns void
-language plpgsql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if exists (
-        select from keelson.user_emails as e where e.email = lower(_email_require_free.email collate "C")
-    ) then
-        perform keelson._email_raise_taken();
-    end if;
-end
-$$;
-alter function keelson._email_require_free(text) owner to keelson_system;
-comment on function keelson._email_require_free(text) is
-    '409 EMAIL_TAKEN when somebody holds the address: asked before the costly work, decided by keelson._user_add().';
-
-create or replace function keelson._email_raise_taken()
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    perform keelson.raise(409, 'EMAIL_TAKEN', 'this e-mail address is taken', field => 'email');
-end
-$$;
-comment on function keelson._email_raise_taken() is
-    'The one refusal of an address that somebody holds.';

@@ -54,3 +54,130 @@ comment on column keelson.user_emails.email is 'The address, folded to lower cas
 comment on column keelson.user_emails.user_id is 'The user who holds it.';
 comment on constraint user_emails_pkey on keelson.user_emails is 'the e-mail address is taken';
 comment on index keelson.user_emails_user_id_idx is 'The addresses of a user, for change and erasure.';
+
+-- migration 2: avatars, changes of address, blocks, bulk operations, what erasure and export need to know
+
+alter table keelson.users
+    add column avatar_hash bytea,
+    add column blocked_at timestamptz,
+    add column block_reason text,
+    add column erasure_started_at timestamptz,
+    add constraint users_avatar_hash_check check (pg_catalog.octet_length(avatar_hash) = 32),
+    add constraint users_block_reason_check check (
+        block_reason is null or blocked_at is not null and pg_catalog.char_length(block_reason) between 1 and 500
+    ),
+    add constraint users_erasure_started_at_check check (erasure_started_at is null or status = 'deleted');
+comment on column keelson.users.avatar_hash is 'SHA-256 of the picture in keelson.avatars; null without one.';
+comment on column keelson.users.blocked_at is 'When the user was blocked. A deleted user keeps it: who is restored is blocked again.';
+comment on column keelson.users.block_reason is 'Why, for administrators.';
+comment on column keelson.users.erasure_started_at is
+    'Since when the user''s keys are erased and rows go in batches: from here there is no way back.';
+-- What administrators look for. Folded in code-point order, so that the same
+-- index serves equality, prefixes and sorting; the id makes each place unique.
+create index users_email_idx on keelson.users ((coalesce(pg_catalog.lower(email collate "C"), '') collate "C"), id);
+create index users_name_idx on keelson.users ((coalesce(pg_catalog.lower(name), '') collate "C"), id);
+create index users_last_name_idx on keelson.users
+    ((pg_catalog.lower(pg_catalog.substring(name, '[^ ]+$')) collate "C"), id) where pg_catalog.strpos(name, ' ') > 0;
+create index users_status_idx on keelson.users (status, id) where status <> 'active';
+create index users_deleted_at_idx on keelson.users (deleted_at, id) where status = 'deleted';
+comment on index keelson.users_last_name_idx is 'The last word of names that have more than one.';
+comment on index keelson.users_deleted_at_idx is 'Who is to be erased, in order.';
+
+create table keelson.avatars (
+    user_id uuid not null,
+    content_type text not null,
+    image bytea not null,
+    width integer not null,
+    height integer not null,
+    updated_at timestamptz not null default pg_catalog.now(),
+    constraint avatars_pkey primary key (user_id),
+    constraint avatars_user_id_fkey foreign key (user_id) references keelson.users (id) on delete cascade,
+    constraint avatars_content_type_check check (content_type in ('image/png', 'image/jpeg', 'image/webp')),
+    constraint avatars_image_check check (pg_catalog.octet_length(image) between 1 and 1048576),
+    constraint avatars_width_check check (width between 1 and 8192),
+    constraint avatars_height_check check (height between 1 and 8192)
+);
+-- Pictures are compressed already.
+alter table keelson.avatars alter column image set storage external;
+comment on table keelson.avatars is 'The users'' pictures, as they were sent.';
+comment on column keelson.avatars.content_type is 'What the bytes are, by what they say themselves.';
+
+alter table keelson.user_emails
+    add column reserved_until timestamptz;
+comment on column keelson.user_emails.reserved_until is
+    'Null: the user''s present address. Else one that the user has left; until then nobody else gets it, so that the change can be undone.';
+create index user_emails_reserved_until_idx on keelson.user_emails (reserved_until) where reserved_until is not null;
+
+create table keelson.email_changes (
+    user_id uuid not null,
+    id uuid not null,
+    old_email text not null,
+    old_verified_at timestamptz,
+    new_email text not null,
+    changed_at timestamptz not null default pg_catalog.now(),
+    undo_until timestamptz not null,
+    undone_at timestamptz,
+    constraint email_changes_pkey primary key (user_id, id),
+    constraint email_changes_user_id_fkey foreign key (user_id) references keelson.users (id) on delete cascade
+);
+create index email_changes_undo_until_idx on keelson.email_changes (undo_until);
+comment on table keelson.email_changes is
+    'Changes of address that can be undone, for seven days; keelson.identity_purge() takes them after that.';
+comment on column keelson.email_changes.old_verified_at is 'users.email_verified_at as it was before.';
+
+-- An administrator's bulk operation, and what became of each user in it.
+create table keelson.bulk_operations (
+    user_id uuid not null,
+    id uuid not null,
+    operation text not null,
+    reason text,
+    role text,
+    total integer not null,
+    succeeded integer not null default 0,
+    failed integer not null default 0,
+    created_at timestamptz not null default pg_catalog.now(),
+    finished_at timestamptz,
+    constraint bulk_operations_pkey primary key (user_id, id),
+    constraint bulk_operations_total_check check (total between 1 and 1000)
+);
+create index bulk_operations_created_at_idx on keelson.bulk_operations (created_at);
+comment on table keelson.bulk_operations is
+    'Operations on many users at once, by who ordered them; keelson.identity_purge() takes them after 30 days.';
+
+create table keelson.bulk_items (
+    user_id uuid not null,
+    bulk_id uuid not null,
+    place integer not null,
+    target_id uuid not null,
+    outcome text not null,
+    code text,
+    message text,
+    constraint bulk_items_pkey primary key (user_id, bulk_id, place),
+    constraint bulk_items_user_id_fkey foreign key (user_id, bulk_id)
+        references keelson.bulk_operations (user_id, id) on delete cascade,
+    constraint bulk_items_outcome_check check (outcome in ('done', 'unchanged', 'failed'))
+);
+comment on table keelson.bulk_items is 'What became of each user in a bulk operation.';
+comment on column keelson.bulk_items.place is 'The place in the list that was sent, from 1.';
+
+-- The one place that says which of users' tables are not treated as all others
+-- are: deleted when their user is erased, shown to the user in the export.
+create table keelson.user_data_rules (
+    relation text not null,
+    column_name text not null default '*',
+    is_kept boolean not null default false,
+    is_hidden boolean not null default false,
+    open_expression text,
+    reason text not null,
+    constraint user_data_rules_pkey primary key (relation, column_name),
+    constraint user_data_rules_is_kept_check check (not is_kept or column_name = '*'),
+    constraint user_data_rules_open_expression_check check (open_expression is null or column_name <> '*' and not is_hidden)
+);
+comment on table keelson.user_data_rules is
+    'Exceptions to how users'' data is exported and erased, by table and column. What has no rule: rows are exported and erased; columns are exported unless they are bytea or named like a secret.';
+comment on column keelson.user_data_rules.relation is 'The table, with its schema.';
+comment on column keelson.user_data_rules.column_name is 'The column; * for the table as a whole.';
+comment on column keelson.user_data_rules.is_kept is 'The rows outlive their user.';
+comment on column keelson.user_data_rules.is_hidden is 'Not exported. Of a column, false: exported whatever its name.';
+comment on column keelson.user_data_rules.open_expression is
+    'What is exported in place of the column, over the row t: how a sealed column is opened for its user.';

@@ -23,8 +23,10 @@
 
 #include "core/compat.h"
 #include "core/error.h"
+#include "core/guc.h"
 #include "core/identity.h"
 #include "core/spi.h"
+#include "core/uuid.h"
 
 /* The columns of keelson.user_object. */
 enum
@@ -43,15 +45,20 @@ enum
 /* What is read of a user whose id is given by the expression. */
 #define READ_USER(id)                                                                                  \
 	"select u.email, u.email_verified_at is not null, u.name, u.preferences, u.created_at, "           \
+	"u.avatar_hash, "                                                                                  \
 	"array(select r.role from keelson.user_roles as r where r.user_id operator(pg_catalog.=) " id ") " \
 	"from keelson.users as u where u.id operator(pg_catalog.=) " id " and u.deleted_at is null"
 
 /* What everybody signed in holds, without a row. */
 #define EVERYBODYS_ROLE "user"
 
+/* How much of a picture's hash stands in its address. */
+#define AVATAR_VERSION_BYTES 8
+
 static Datum make_user(const pg_uuid_t *id, Oid type, TimestampTz *created_at);
 static bool read_user(const pg_uuid_t *id);
 static Datum column(int number, bool *is_null);
+static Datum avatar_url(const pg_uuid_t *id, bytea *hash);
 static Datum order_roles(Datum roles);
 static int compare_roles(const void *a, const void *b);
 static Datum form_row(Oid type, Datum *values, bool *nulls);
@@ -102,7 +109,8 @@ make_user(const pg_uuid_t *id, Oid type, TimestampTz *created_at)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	Datum values[USER_COLUMNS];
-	bool nulls[USER_COLUMNS] = {[USER_AVATAR_URL] = true};
+	bool nulls[USER_COLUMNS] = {0};
+	Datum avatar_hash;
 	Datum row;
 
 	if (id == NULL)
@@ -116,7 +124,10 @@ make_user(const pg_uuid_t *id, Oid type, TimestampTz *created_at)
 	values[USER_NAME] = column(3, &nulls[USER_NAME]);
 	values[USER_PREFERENCES] = column(4, &nulls[USER_PREFERENCES]);
 	values[USER_CREATED_AT] = column(5, &nulls[USER_CREATED_AT]);
-	values[USER_ROLES] = order_roles(column(6, &nulls[USER_ROLES]));
+	avatar_hash = column(6, &nulls[USER_AVATAR_URL]);
+	if (!nulls[USER_AVATAR_URL])
+		values[USER_AVATAR_URL] = avatar_url(id, DatumGetByteaPP(avatar_hash));
+	values[USER_ROLES] = order_roles(column(7, &nulls[USER_ROLES]));
 	MemoryContextSwitchTo(cxt);
 	row = form_row(type, values, nulls);
 	if (created_at != NULL)
@@ -146,6 +157,16 @@ static Datum
 column(int number, bool *is_null)
 {
 	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, number, is_null);
+}
+
+/* Where the picture is; a new one is elsewhere, so that none is shown from memory. */
+static Datum
+avatar_url(const pg_uuid_t *id, bytea *hash)
+{
+	char version[2 * AVATAR_VERSION_BYTES + 1] = "";
+
+	(void) hex_encode(VARDATA_ANY(hash), Min(VARSIZE_ANY_EXHDR(hash), AVATAR_VERSION_BYTES), version);
+	return PointerGetDatum(cstring_to_text(psprintf("%s/api/users/%s/avatar?v=%s", ks_guc_public_url, ks_uuid_string(id), version)));
 }
 
 /* The roles in order of name, after everybody's. */

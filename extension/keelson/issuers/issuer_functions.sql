@@ -360,7 +360,8 @@ begin
         return;
     end if;
     if email is not null then
-        select held.user_id into holder_id from keelson.user_emails as held where held.email = lower(email collate "C");
+        select held.user_id into holder_id from keelson.user_emails as held
+        where held.email = lower(email collate "C") and held.reserved_until is null;
     end if;
     if holder_id is not null and i.links_by_email is true and exists (
         select from keelson.users as u where u.id = holder_id and u.status = 'active' and u.email_verified_at is not null

@@ -49,7 +49,7 @@ declare
     credential keelson._credential;
 begin
     select e.user_id into user_id from keelson.user_emails as e
-    where e.email = lower(_credential_find.email collate "C");
+    where e.email = lower(_credential_find.email collate "C") and e.reserved_until is null;
     -- An address that nobody holds costs the same look-ups.
     return keelson._credential_of(coalesce(user_id, keelson.uuid7()));
 end
