@@ -26,13 +26,13 @@
 #include "executor/tuptable.h"
 #include "storage/bufmgr.h"
 #include "utils/fmgroids.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 #include "core/compat.h"
+#include "core/invalidation.h"
 #include "core/probe.h"
 
 /* Where a row was found the last time. */
@@ -125,7 +125,7 @@ remember_table(KsProbeTable *table)
 {
 	table->places = MemoryContextAllocZero(TopMemoryContext, PLACES * sizeof(KsProbePlace));
 	if (known_tables == NULL)
-		CacheRegisterRelcacheCallback(forget, (Datum) 0);
+		ks_on_relation_change(forget, (Datum) 0);
 	table->next = known_tables;
 	known_tables = table;
 	table->is_known = true;

@@ -30,6 +30,7 @@
 #include "utils/varlena.h"
 
 #include "core/compat.h"
+#include "core/invalidation.h"
 #include "core/roles.h"
 #include "core/spi.h"
 #include "dispatch/route_cache.h"
@@ -100,7 +101,7 @@ make_cache(void)
 {
 	HASHCTL control = {.keysize = sizeof(int32), .entrysize = sizeof(Entry)};
 
-	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
+	ks_on_relation_change(forget_relation, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, forget_function, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHOID, forget_roles, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_roles, (Datum) 0);

@@ -15,10 +15,10 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/inet.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "core/invalidation.h"
 #include "core/roles.h"
 #include "core/spi.h"
 #include "limits/networks.h"
@@ -109,7 +109,7 @@ load(Networks *networks)
 	if (networks->cxt == NULL)
 	{
 		networks->cxt = AllocSetContextCreate(TopMemoryContext, "keelson limits networks", ALLOCSET_DEFAULT_SIZES);
-		CacheRegisterRelcacheCallback(forget, PointerGetDatum(networks));
+		ks_on_relation_change(forget, PointerGetDatum(networks));
 	}
 	networks->ranges = NULL;
 	MemoryContextReset(networks->cxt);

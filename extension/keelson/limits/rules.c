@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
+#include "core/invalidation.h"
 #include "core/roles.h"
 #include "core/spi.h"
 #include "limits/principal.h"
@@ -150,7 +151,7 @@ load(void)
 	if (rules_cxt == NULL)
 	{
 		rules_cxt = AllocSetContextCreate(TopMemoryContext, "keelson limits rules", ALLOCSET_DEFAULT_SIZES);
-		CacheRegisterRelcacheCallback(forget, (Datum) 0);
+		ks_on_relation_change(forget, (Datum) 0);
 	}
 	rules = NULL;
 	own = NULL;

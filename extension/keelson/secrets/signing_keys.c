@@ -33,6 +33,7 @@
 #include "utils/uuid.h"
 
 #include "core/error.h"
+#include "core/invalidation.h"
 #include "core/roles.h"
 #include "core/shmem.h"
 #include "core/spi.h"
@@ -143,7 +144,7 @@ refresh(void)
 	if (likely(keys.is_read && now < keys.valid_until))
 		return;
 	if (!registered)
-		CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
+		ks_on_relation_change(forget_relation, (Datum) 0);
 	registered = true;
 	/* An invalidation that comes while the rows are read makes them be read again. */
 	for (int i = 0; !keys.is_read && i < 4; i++)
