@@ -20,6 +20,7 @@
 #include "utils/rel.h"
 
 #include "core/error.h"
+#include "core/invalidation.h"
 #include "core/roles.h"
 #include "core/spi.h"
 #include "issuers/issuers.h"
@@ -85,7 +86,7 @@ load(void)
 	if (!registered)
 	{
 		copy.cxt = AllocSetContextCreate(TopMemoryContext, "keelson issuers", ALLOCSET_DEFAULT_SIZES);
-		CacheRegisterRelcacheCallback(forget, (Datum) 0);
+		ks_on_relation_change(forget, (Datum) 0);
 		registered = true;
 	}
 	copy.issuers = NULL;

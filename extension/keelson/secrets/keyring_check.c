@@ -30,6 +30,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "core/invalidation.h"
 #include "core/roles.h"
 #include "core/spi.h"
 #include "secrets/keyring.h"
@@ -167,7 +168,7 @@ register_callbacks(void)
 
 	if (registered)
 		return;
-	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
+	ks_on_relation_change(forget_relation, (Datum) 0);
 	RegisterXactCallback(forget_insert, NULL);
 	RegisterSubXactCallback(forget_insert_sub, NULL);
 	registered = true;

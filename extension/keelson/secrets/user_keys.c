@@ -42,6 +42,7 @@
 #include "utils/memutils.h"
 
 #include "core/error.h"
+#include "core/invalidation.h"
 #include "core/roles.h"
 #include "core/shmem.h"
 #include "core/spi.h"
@@ -349,7 +350,7 @@ make_cache(void)
 	dlist_init(&spare);
 	for (int i = 0; i < CACHE_SIZE; i++)
 		dlist_push_tail(&spare, &cache[i].node);
-	CacheRegisterRelcacheCallback(forget_relation, (Datum) 0);
+	ks_on_relation_change(forget_relation, (Datum) 0);
 	RegisterXactCallback(end_of_transaction, NULL);
 	RegisterSubXactCallback(end_of_subtransaction, NULL);
 }
