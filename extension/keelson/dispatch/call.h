@@ -35,7 +35,7 @@ typedef struct KsCredential
 	KsProof proof;
 	KsProofRefusal refusal; /* when refused */
 	KsIdentity identity;    /* when valid */
-	bool is_scoped;      /* may do only what its scopes say */
+	bool is_scoped;         /* may do only what its scopes say */
 	int scope_count;
 	const char *const *scopes;
 	bool names_session; /* a properly signed token, expired or not, names these */
@@ -62,8 +62,8 @@ typedef struct KsCall
 	KsRoute *route;
 	KsCredential credential;
 	bool has_snapshot; /* a newer one than the statement's was pushed */
-	bool is_keyed; /* holds the lock of its Idempotency-Key */
-	Datum *values; /* of the function's arguments */
+	bool is_keyed;     /* holds the lock of its Idempotency-Key */
+	Datum *values;     /* of the function's arguments */
 	bool *nulls;
 	bool *given;
 	bool is_binding;  /* an input function's error is the client's */

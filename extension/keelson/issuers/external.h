@@ -21,7 +21,7 @@ typedef enum KsExternalState
 typedef struct KsExternalToken
 {
 	pg_uuid_t user_id;
-	int64 expires_at;   /* seconds since 1970 */
+	int64 expires_at;    /* seconds since 1970 */
 	bool is_first_sight; /* the statement's snapshot does not show the user: a newer one does */
 } KsExternalToken;
 
