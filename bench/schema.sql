@@ -74,3 +74,4 @@ grant execute on function bench.nothing() to keelson_app;
 
 select keelson.route('POST bench/events', 'bench.event_add');
 select keelson.route('GET bench/nothing', 'bench.nothing');
+select keelson.route('GET bench/scoped', 'bench.nothing', scope => 'usage.write');
