@@ -162,12 +162,17 @@ static bool
 read_access_claims(const JsonbContainer *claims, KsAccessToken *out)
 {
 	int64 aal;
+	int64 not_before;
 
 	memset(out, 0, sizeof(*out));
 	if (!is_our_url(claims, "iss") || !is_our_url(claims, "aud") ||
 		!read_uuid(claims, "sub", &out->user_id) || !read_uuid(claims, "sid", &out->session_id) ||
 		!ks_json_seconds(claims, "iat", &out->issued_at) || !ks_json_seconds(claims, "exp", &out->expires_at) ||
 		!ks_json_seconds(claims, "aal", &aal))
+		return false;
+	/* We write none, but what it says would hold. */
+	if (ks_json_member(claims, "nbf") != NULL &&
+		(!ks_json_seconds(claims, "nbf", &not_before) || not_before > unix_now() + KS_JWT_MAX_LEEWAY))
 		return false;
 	out->aal = (int) Min(aal, PG_INT16_MAX);
 	return out->issued_at <= unix_now() + KS_JWT_MAX_LEEWAY;

@@ -1,6 +1,6 @@
 /*
  * password.c
- *	  argon2id by libsodium, bcrypt by pgcrypto, and the queue before them.
+ *	  argon2id (argon2.c), bcrypt by pgcrypto, and the queue before them.
  *
  * A hash costs a core and 19 MiB for some 20 ms, so shared memory counts those
  * that run and those that wait: at most `slots` run, at most MAX_WAITING wait,
@@ -16,7 +16,6 @@
  */
 #include "postgres.h"
 
-#include <sodium.h>
 #include <unistd.h>
 
 #include "catalog/pg_collation.h"
@@ -40,6 +39,7 @@
 #include "core/guc.h"
 #include "core/shmem.h"
 #include "core/spi.h"
+#include "secrets/argon2.h"
 #include "secrets/crypto.h"
 #include "secrets/keyring.h"
 #include "secrets/password.h"
@@ -124,18 +124,18 @@ init_shared(void *area, bool found)
 text *
 ks_password_hash(const text *password, uint32 pepper_key_id)
 {
-	char hash[crypto_pwhash_argon2id_STRBYTES];
+	char hash[KS_ARGON2_SIZE];
 	char *input;
 	size_t len;
-	int failed;
+	bool is_made;
 
 	check_sodium();
 	prepare_input(password, pepper_key_id, &input, &len);
 	take_slot();
-	failed = crypto_pwhash_argon2id_str(hash, input, len, PASSES, (size_t) MEMORY_KIB * 1024);
+	is_made = ks_argon2_hash(input, len, PASSES, MEMORY_KIB, hash);
 	leave();
 	wipe_input(input, len);
-	if (failed)
+	if (!is_made)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("could not hash a password"),
@@ -341,7 +341,7 @@ parse_argon2(const char *hash, Argon2Cost *cost)
 {
 	int end = 0;
 
-	if (strlen(hash) >= crypto_pwhash_argon2id_STRBYTES ||
+	if (strlen(hash) >= KS_ARGON2_SIZE ||
 		sscanf(hash, "$argon2id$v=19$m=%6u,t=%2u,p=%2u$%n", &cost->memory_kib, &cost->passes, &cost->lanes, &end) != 3 || end == 0)
 		return false;
 	return cost->memory_kib <= MAX_MEMORY_KIB && cost->passes <= MAX_PASSES && cost->lanes <= MAX_LANES;
@@ -351,7 +351,7 @@ static bool
 verify_argon2(const char *hash, const text *password, uint32 pepper_key_id)
 {
 	/* The library reads the whole array. */
-	char stored[crypto_pwhash_argon2id_STRBYTES] = {0};
+	char stored[KS_ARGON2_SIZE] = {0};
 	char *input;
 	size_t len;
 	bool matches;
@@ -359,7 +359,7 @@ verify_argon2(const char *hash, const text *password, uint32 pepper_key_id)
 	strlcpy(stored, hash, sizeof(stored));
 	prepare_input(password, pepper_key_id, &input, &len);
 	take_slot();
-	matches = crypto_pwhash_argon2id_str_verify(stored, input, len) == 0;
+	matches = ks_argon2_matches(input, len, stored);
 	leave();
 	wipe_input(input, len);
 	return matches;
