@@ -138,6 +138,20 @@ select left(hash, 30) as hash, pepper_key_id, normalisation from keelson.passwor
 where user_id = (select user_id from keelson.user_emails where email = 'imported@sessions.example.com');
 select status from pg_temp.request('POST auth/login', '{"email": "imported@sessions.example.com", "password": "from another system"}');
 
+-- So is an argon2id hash below the present policy, or without the pepper; one that is neither stays as it is.
+select keelson.user_create('weak@sessions.example.com',
+    password_hash => '$argon2id$v=19$m=8192,t=1,p=1$QWBOmPrIkS33GK0hIjjN9Q$1D+MotYjwP9wv43RHa9POf/fcB/dhmL78fcaH/BQ4mc') as weak \gset
+select status from pg_temp.request('POST auth/login', '{"email": "weak@sessions.example.com", "password": "from another systen"}');
+select left(hash, 29) as hash, pepper_key_id, normalisation from keelson.passwords where user_id = :'weak';
+select status from pg_temp.request('POST auth/login', '{"email": "weak@sessions.example.com", "password": "from another system"}');
+select left(hash, 30) as hash, pepper_key_id, normalisation from keelson.passwords where user_id = :'weak';
+update keelson.passwords set hash = keelson.password_hash('from another system'), pepper_key_id = 0 where user_id = :'weak';
+select status from pg_temp.request('POST auth/login', '{"email": "weak@sessions.example.com", "password": "from another system"}');
+select hash as present, pepper_key_id > 0 as has_pepper from keelson.passwords where user_id = :'weak' \gset
+select status from pg_temp.request('POST auth/login', '{"email": "weak@sessions.example.com", "password": "from another system"}');
+select hash = :'present' as stays, :'has_pepper'::boolean as has_pepper
+from keelson.passwords where user_id = :'weak';
+
 -- Cookies carry the tokens, and the body does not.
 create temporary table cookie_login as
 select status, headers, data
