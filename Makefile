@@ -2,7 +2,8 @@
 # KEELSON_PORT=9090 or TESTS='dispatch t/010' may be given as arguments.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down psql check check-asan check-valgrind bench format lint clean install
+.PHONY: help up down psql check check-asan check-valgrind bench format lint clean install \
+	keyring-status keyring-backup keyring-restore keyring-rotate keyring-retire
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-24s%s\n' "$$target" "$$what"; done
@@ -15,6 +16,21 @@ down: ## stop the gateway and the server
 
 psql: ## open psql as administrator
 	@scripts/psql
+
+keyring-status: ## show the master keys, and what rests on each
+	@scripts/keyring status
+
+keyring-backup: ## copy the keyring to FILE
+	@scripts/keyring backup '$(FILE)'
+
+keyring-restore: ## put the copy FILE of the keyring in place
+	@scripts/keyring restore '$(FILE)'
+
+keyring-rotate: ## add a master key and move everything to it
+	@scripts/keyring rotate
+
+keyring-retire: ## let the old master key KEY go (ACCEPT names what may be lost)
+	@ACCEPT='$(ACCEPT)' scripts/keyring retire '$(KEY)'
 
 check: ## run all tests (TESTS='dispatch t/010' runs some, VECTORS=dir gives test vectors)
 	@scripts/check

@@ -349,6 +349,7 @@ insert into keelson.legal_holds (user_id, reason, placed_by) select id, 'matrix'
 select count(keelson.access_key_create(id::text, 'Matrix', '{usage.write}')) from people;
 select count(keelson._verification_send(id)) as verifications from people;
 insert into keelson.external_identities (issuer, subject, user_id, id) select 'https://matrix.example', name, id, keelson.uuid7() from people;
+insert into keelson.user_api_keys (user_id, service, id, masked_key, sealed_key) select id, 'openai', id, 'x', 'x' from people;
 
 create temporary table matrix (actor text, relation regclass, verb text, outcome text);
 grant select on people, user_tables to public;

@@ -31,6 +31,7 @@
 #include "core/roles.h"
 #include "core/shmem.h"
 #include "core/uuid.h"
+#include "secrets/seal.h"
 
 typedef struct Pending
 {
@@ -56,6 +57,7 @@ static bool ends_transaction(int sqlstate);
 static void hold(const KsAuditRecord *record, const char *reason);
 static void at_end(XactEvent event, void *arg);
 static void at_subtransaction_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg);
+static void record_unopened(const KsSealContext *context);
 static const char *refusal_type(int status, bool is_security);
 static Jsonb *refusal_data(int status, const char *code, const char *endpoint);
 static void push_string(JsonbParseState **state, JsonbIteratorToken token, const char *string);
@@ -68,6 +70,7 @@ ks_audit_init(void)
 	ks_ring_init();
 	ks_audit_partitions_init();
 	ks_seal_init();
+	ks_unseal_on_failure(record_unopened);
 	RegisterXactCallback(at_end, NULL);
 	RegisterSubXactCallback(at_subtransaction_end, NULL);
 }
@@ -284,6 +287,32 @@ ks_audit_request_refused(const KsAuditRefusal *refusal)
 	record.data = refusal_data(refusal->status, refusal->code, refusal->endpoint);
 	name_actor(&event, &record, refusal->identity, true);
 	take_caller(&record, refusal->caller);
+	ks_uuid7(&record.id);
+	ks_ring_push(ks_flat_record(&record), true);
+}
+
+/*
+ * A sealed value did not open: through the ring, for the transaction that met
+ * it goes. Nothing personal is said, which would have to be sealed.
+ */
+static void
+record_unopened(const KsSealContext *context)
+{
+	KsAuditEvent event = {.type = "security.unseal_failed", .outcome = KS_FAILURE, .has_user = context->has_user, .user_id = context->user_id};
+	KsAuditRecord record = {0};
+	JsonbParseState *state = NULL;
+	const KsCaller *caller = ks_caller();
+
+	record.type = event.type;
+	record.outcome = event.outcome;
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	push_string(&state, WJB_KEY, "what");
+	push_string(&state, WJB_VALUE, context->purpose);
+	push_string(&state, WJB_KEY, "rowId");
+	push_string(&state, WJB_VALUE, ks_uuid_string(&context->row_id));
+	record.data = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	name_actor(&event, &record, ks_identity(), caller->request_id != NULL || caller->ip != NULL);
+	take_caller(&record, caller);
 	ks_uuid7(&record.id);
 	ks_ring_push(ks_flat_record(&record), true);
 }

@@ -31,6 +31,7 @@ values
     ('security.forbidden', 'security', 'A request was refused: it was not allowed.', true),
     ('security.locked', 'security', 'A request was refused: the account is locked.', true),
     ('security.rate_limited', 'security', 'A request was refused: there were too many.', true),
+    ('security.unseal_failed', 'security', 'A sealed value could not be opened.', true),
     ('security.failed', 'security', 'A request of a security endpoint failed.', true),
     ('admin.act_as', 'admin', 'An administrator acted as a user.', true),
     ('admin.role_grant', 'admin', 'A role was given.', true),
@@ -58,6 +59,12 @@ values
 on conflict (name) do update
 set scope = excluded.scope, description = excluded.description
 where (seal_purposes.scope, seal_purposes.description) is distinct from (excluded.scope, excluded.description);
+
+insert into keelson.keyring_uses (name, kind, relation, loss)
+values ('audit events', 'events', 'keelson.audit_events',
+    'Address and user agent in events that concern nobody known, and finding events by address.')
+on conflict (name) do update
+set kind = excluded.kind, relation = excluded.relation, loss = excluded.loss;
 
 grant select on keelson.audit_event_types to keelson_app, keelson_admin;
 grant select on keelson.retention_policies, keelson.audit_tombstones, keelson.audit_checkpoints, keelson.audit_tiles,

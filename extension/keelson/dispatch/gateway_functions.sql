@@ -221,6 +221,8 @@ union all
 select * from keelson._audit_metrics()
 union all
 select * from keelson._jobs_metrics()
+union all
+select * from keelson._secrets_metrics()
 $$;
 comment on function keelson.gateway_metrics() is
     'The database''s samples for /metrics, in Prometheus'' terms.';

@@ -107,3 +107,8 @@ for each statement execute function keelson._routes_changed();
 grant select on keelson.roles, keelson.permissions, keelson.role_permissions, keelson.user_roles to keelson_app;
 grant select on keelson.routes, keelson.route_overrides, keelson.effective_routes, keelson.user_roles to keelson_admin;
 grant select, insert, update, delete on keelson.roles, keelson.permissions, keelson.role_permissions to keelson_admin;
+
+insert into keelson.keyring_uses (name, kind, lifetime, loss)
+values ('cursors of lists', 'token', '1 day', 'Whoever pages through a list begins anew.')
+on conflict (name) do update
+set kind = excluded.kind, lifetime = excluded.lifetime, loss = excluded.loss;

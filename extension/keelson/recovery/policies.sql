@@ -30,3 +30,9 @@ select * from keelson.mails_list();
 comment on view keelson.mails is
     'The newest thousand mails. In development with the words of those that wait; elsewhere those are nobody''s to read.';
 grant select on keelson.mails to keelson_admin;
+
+insert into keelson.keyring_uses (name, kind, relation, key_column, id_column, purpose, loss)
+values ('mails', 'sealed', 'keelson.mail_messages', 'content', 'id', 'mail', 'Mails that wait to be sent.')
+on conflict (name) do update
+set kind = excluded.kind, relation = excluded.relation, key_column = excluded.key_column, id_column = excluded.id_column,
+    purpose = excluded.purpose, loss = excluded.loss;

@@ -30,6 +30,16 @@ as 'MODULE_PATHNAME', 'ks_unseal_sql';
 comment on function keelson.unseal(bytea, keelson.seal_context) is
     'The data of a sealed value; one and the same error whatever keeps it from being opened. For the owner roles alone.';
 
+create or replace function keelson._unseal_for(sealed bytea, context keelson.seal_context, details jsonb)
+returns bytea
+language c
+volatile
+strict
+parallel unsafe
+as 'MODULE_PATHNAME', 'ks_unseal_for';
+comment on function keelson._unseal_for(bytea, keelson.seal_context, jsonb) is
+    'As keelson.unseal(), always with an event key.use in the audit trail that has the details.';
+
 create or replace function keelson._user_keys_erase(user_id uuid)
 returns integer
 language c
@@ -106,7 +116,7 @@ begin
             coalesce(loaded.key_id, recorded.key_id),
             coalesce(loaded.is_primary, false),
             case
-                when loaded.key_id is null and recorded.retired_at is not null then 'retired'
+                when recorded.retired_at is not null then 'retired'
                 when loaded.key_id is null then 'missing'
                 when recorded.key_id is null then 'unused'
                 when recorded.check_value <> loaded.check_value then 'wrong'
@@ -117,7 +127,9 @@ begin
             case
                 when loaded.key_id is null and recorded.retired_at is null then
                     'the keyring lacks this key, which the database needs'
-                when recorded.check_value <> loaded.check_value then
+                when recorded.retired_at is not null and loaded.is_primary then
+                    'the primary was retired: another key must be'
+                when recorded.retired_at is null and recorded.check_value <> loaded.check_value then
                     'the keyring''s key of this id is another than the database''s'
             end
         from keelson._keyring_loaded() as loaded
@@ -129,7 +141,7 @@ begin
 end
 $$;
 comment on function keelson.keyring_status() is
-    'Each master key that the server holds or the database needs: ready, unused (nothing is sealed under it yet), missing, wrong or retired; and, without an id, what was wrong when the keyring was last read.';
+    'Each master key that the server holds or the database needs: ready, unused (nothing is sealed under it yet), missing, wrong or retired (the keyring may do without it); and, without an id, what was wrong when the keyring was last read.';
 grant execute on function keelson.keyring_status() to keelson_admin;
 
 create or replace function keelson._keyring_register()

@@ -27,7 +27,10 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
+#include "storage/lock.h"
 #include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -41,6 +44,7 @@
 #include "secrets/keyring_file.h"
 #include "secrets/locked.h"
 #include "secrets/password.h"
+#include "secrets/seal.h"
 
 #define KEEPER_INTERVAL_MS 60000
 #define MAX_DERIVED 64
@@ -109,6 +113,7 @@ ks_secrets_init(void)
 	ks_shmem_register("keelson keyring", sizeof(uint64), init_shared, &unused);
 	ks_keeper_on_reload(reload);
 	ks_keeper_register("keyring", KEEPER_INTERVAL_MS, true, keep);
+	ks_sealing_init();
 	ks_password_init();
 }
 
@@ -154,9 +159,11 @@ keep(void)
 
 	if (PgReloadTime > shared->read_at)
 		load();
-	if (ks_keyring_generation() == 0)
-		return;
 	initStringInfo(&why);
+	/* A database that has sealed nothing may do without a keyring. */
+	if (ks_keyring_generation() == 0 && !ks_keyring_needed(&why))
+		return;
+	resetStringInfo(&why);
 	if (!ks_keyring_ready(&why))
 		ereport(WARNING, (errmsg("secrets cannot be used: %s", why.data)));
 }
@@ -260,6 +267,7 @@ is_ready(StringInfo why, bool is_use)
 		LWLockAcquire(&shared->lock, LW_SHARED);
 		appendStringInfoString(why, shared->problem);
 		LWLockRelease(&shared->lock);
+		(void) ks_keyring_needed(why);
 	}
 	return false;
 }
@@ -481,4 +489,21 @@ ks_keyring_ready_sql(PG_FUNCTION_ARGS)
 	nulls[0] = false;
 	nulls[1] = why.len == 0;
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
+}
+
+PG_FUNCTION_INFO_V1(ks_transactions_wait);
+
+/* keelson._transactions_wait() */
+Datum
+ks_transactions_wait(PG_FUNCTION_ARGS)
+{
+	int count;
+	VirtualTransactionId *running = GetCurrentVirtualXIDs(InvalidTransactionId, false, false, PROC_IS_AUTOVACUUM | PROC_IN_VACUUM, &count);
+
+	for (int i = 0; i < count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) VirtualXactLock(running[i], true);
+	}
+	PG_RETURN_VOID();
 }

@@ -8,7 +8,8 @@
  * a wrong keyring: nothing is sealed, opened, signed or verified until it is
  * put right, and the message names the key. A key that the keyring has and the
  * table lacks is recorded when it is the primary, before anything is sealed
- * under it, in the same transaction; not by those who only look (the keeper, the
+ * under it, in the same transaction (a key that was retired is never the primary
+ * again); not by those who only look (the keeper, the
  * gateway's question whether all is well), who may look while a dump is being
  * restored into the table.
  *
@@ -26,7 +27,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -45,7 +45,10 @@ static struct
 } checked;
 
 static KsPlan read_plan = {
-	"select key_id, check_value from keelson.keyring_keys where retired_at is null order by key_id"};
+	"select key_id, check_value, retired_at is not null from keelson.keyring_keys order by key_id"};
+static KsPlan needed_plan = {
+	"select pg_catalog.string_agg(key_id::text, ', ' order by key_id), pg_catalog.count(*)"
+	" from keelson.keyring_keys where retired_at is null having pg_catalog.count(*) > 0"};
 static KsPlan insert_plan = {
 	"insert into keelson.keyring_keys (key_id, check_value) values ($1, $2) on conflict (key_id) do nothing",
 	2,
@@ -102,10 +105,38 @@ ks_keyring_check(StringInfo why, bool is_use)
 	return right;
 }
 
+bool
+ks_keyring_needed(StringInfo why)
+{
+	KsRoleSwitch save;
+	Oid schema = get_namespace_oid("keelson", true);
+	bool is_needed;
+
+	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("keyring_keys", schema)))
+		return false;
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
+	(void) ks_spi_execute(&needed_plan, NULL, NULL, true, 1);
+	is_needed = SPI_processed == 1;
+	if (is_needed)
+	{
+		bool is_null;
+		int64 count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &is_null));
+
+		appendStringInfo(why, "; this database needs key%s %s", count > 1 ? "s" : "",
+						 SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	}
+	ks_role_leave(&save);
+	ks_spi_finish();
+	return is_needed;
+}
+
 /* Look at every row; false, with the reason, at the first that does not fit. */
 static bool
 compare_rows(uint32 primary, bool *has_primary, StringInfo why)
 {
+	bool is_primary_retired = false;
+
 	(void) ks_spi_execute(&read_plan, NULL, NULL, true, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -113,12 +144,16 @@ compare_rows(uint32 primary, bool *has_primary, StringInfo why)
 		bool is_null;
 		uint32 key_id = (uint32) DatumGetInt32(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &is_null));
 		bytea *value = DatumGetByteaPP(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &is_null));
+		bool is_retired = DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &is_null));
 
-		if (!compare_row(key_id, value, why))
+		if (!is_retired && !compare_row(key_id, value, why))
 			return false;
 		*has_primary |= key_id == primary;
+		is_primary_retired |= is_retired && key_id == primary;
 	}
-	return true;
+	if (is_primary_retired && why != NULL)
+		appendStringInfo(why, "the keyring's primary is key %u, which was retired", primary);
+	return !is_primary_retired;
 }
 
 static bool

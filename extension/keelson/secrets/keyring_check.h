@@ -18,4 +18,7 @@ extern bool ks_keyring_is_checked(void);
  */
 extern bool ks_keyring_check(StringInfo why, bool is_use);
 
+/* Append "; this database needs key …" where it needs any; false where it needs none. */
+extern bool ks_keyring_needed(StringInfo why);
+
 #endif /* KS_KEYRING_CHECK_H */

@@ -8,8 +8,10 @@
  * for the purpose from a master key. Nonces are random, 96 bits: a key seals at
  * most 2^31 values, see the README.
  *
- * The two ciphers keep the key of the value before, so that many values of one
- * user cost no key set-up; they lose it when the transaction ends.
+ * The ciphers keep the key of the value before, so that many values of one user
+ * cost no key set-up; users' keys are wrapped by ciphers of their own, so that
+ * values of many users cost one set-up each. They lose their keys when the
+ * transaction ends.
  */
 #include "postgres.h"
 
@@ -17,14 +19,18 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
+#include "port/atomics.h"
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/typcache.h"
 
 #include "core/error.h"
 #include "core/roles.h"
+#include "core/shmem.h"
 #include "core/spi.h"
+#include "core/uuid.h"
 #include "secrets/crypto.h"
 #include "secrets/seal.h"
 #include "secrets/user_keys.h"
@@ -44,6 +50,14 @@ typedef struct KeyedCipher
 /* Of this backend; keys forgotten when the transaction ends. */
 static KeyedCipher sealer;
 static KeyedCipher opener;
+static KeyedCipher wrapper;
+static KeyedCipher unwrapper;
+
+/* In shared memory: how many values did not open since the server started. */
+static pg_atomic_uint64 *failures;
+
+/* Who is told of them; set once, while the library is loaded. */
+static void (*on_failure)(const KsSealContext *context);
 
 /*
  * Purposes found in keelson.seal_purposes, most of them asked for once in a
@@ -53,21 +67,49 @@ typedef struct KnownPurpose
 {
 	char name[KS_SEAL_PURPOSE_LENGTH];
 	bool is_user;
+	bool is_audited;
 } KnownPurpose;
 
 static KnownPurpose *known_purposes;
 static int known_count;
 
-static KsPlan purpose_plan = {"select scope = 'user' from keelson.seal_purposes where name = $1", 1, {TEXTOID}};
+static KsPlan purpose_plan = {"select scope = 'user', is_opening_audited from keelson.seal_purposes where name = $1", 1, {TEXTOID}};
+static KsPlan audit_plan = {
+	"select keelson.audit('key.use', pg_catalog.jsonb_build_object('what', $1, 'rowId', $2) || coalesce($3, '{}'), 'success', $4)",
+	4,
+	{TEXTOID, UUIDOID, JSONBOID, UUIDOID}};
 
+static void init_shared(void *area, bool found);
+static void seal_by(KeyedCipher *cipher, const KsKey *key, uint32 key_id, const KsSealContext *context, const void *data, size_t len, uint8 *out);
+static bool unseal_by(KeyedCipher *cipher, const KsKey *key, const KsSealContext *context, const uint8 *sealed, size_t len, uint8 *out);
 static const uint8 *choose(KeyedCipher *cipher, bool seals, const KsKey *key);
 static void forget_keys(XactEvent event, void *arg);
 static size_t write_aad(uint8 *aad, const uint8 *header, const KsSealContext *context);
 static const KsKey *server_key(uint32 key_id, const char *purpose);
-static void check_purpose(const KsSealContext *context);
+static const KnownPurpose *check_purpose(const KsSealContext *context);
 static const KnownPurpose *find_purpose(const char *name);
 static const KnownPurpose *load_purpose(const char *name);
-KS_NORETURN static void fail_to_open(void);
+static void record_opening(const KsSealContext *context, Jsonb *details);
+
+/* Begin: the counter of failures. */
+void
+ks_sealing_init(void)
+{
+	ks_shmem_register("keelson sealing", sizeof(pg_atomic_uint64), init_shared, (void **) &failures);
+}
+
+static void
+init_shared(void *area, bool found)
+{
+	if (!found)
+		pg_atomic_init_u64(area, 0);
+}
+
+void
+ks_unseal_on_failure(void (*report)(const KsSealContext *context))
+{
+	on_failure = report;
+}
 
 bytea *
 ks_seal(const KsSealContext *context, const void *data, size_t len)
@@ -77,7 +119,7 @@ ks_seal(const KsSealContext *context, const void *data, size_t len)
 	uint32 key_id;
 
 	ks_keyring_require();
-	check_purpose(context);
+	(void) check_purpose(context);
 	if (len > KS_SEAL_MAX_LENGTH)
 		ks_raise(413, "PAYLOAD_TOO_LARGE", NULL, "a value to seal may have %d bytes", KS_SEAL_MAX_LENGTH);
 	result = palloc(VARHDRSZ + len + KS_SEAL_OVERHEAD);
@@ -105,50 +147,94 @@ ks_unseal(const KsSealContext *context, const bytea *sealed)
 	bytea *result;
 
 	ks_keyring_require();
-	check_purpose(context);
+	(void) check_purpose(context);
 	if (!ks_seal_key_id(bytes, len, &key_id))
-		fail_to_open();
+		ks_unseal_fail(context, "it is no sealed value");
 	result = palloc(VARHDRSZ + len - KS_SEAL_OVERHEAD);
 	SET_VARSIZE(result, VARHDRSZ + len - KS_SEAL_OVERHEAD);
 	if (context->has_user)
 		key = ks_user_key(&context->user_id, key_id);
 	else
 		key = ks_keyring_has(key_id) ? server_key(key_id, context->purpose) : NULL;
-	if (key == NULL || !ks_unseal_with(key, context, bytes, len, (uint8 *) VARDATA(result)))
-		fail_to_open();
+	if (key == NULL)
+		ks_unseal_fail(context, context->has_user ? "the user has no key %u" : "the keyring lacks key %u", key_id);
+	if (!ks_unseal_with(key, context, bytes, len, (uint8 *) VARDATA(result)))
+		ks_unseal_fail(context, "it was changed, or sealed for another place, under key %u", key_id);
 	return result;
 }
 
 void
+ks_unseal_fail(const KsSealContext *context, const char *fmt, ...)
+{
+	char reason[128];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(reason, sizeof(reason), fmt, args);
+	va_end(args);
+	pg_atomic_fetch_add_u64(failures, 1);
+	ereport(LOG_SERVER_ONLY,
+			(errmsg("a sealed value of purpose \"%s\" could not be opened: %s", context->purpose, reason),
+			 errdetail("It belongs to user %s, row %s.", ks_uuid_string(&context->user_id), ks_uuid_string(&context->row_id))));
+	if (on_failure != NULL)
+		on_failure(context);
+	ks_raise(500, "INTERNAL", NULL, "a sealed value could not be opened");
+}
+
+void
 ks_seal_with(const KsKey *key, uint32 key_id, const KsSealContext *context, const void *data, size_t len, uint8 *out)
+{
+	seal_by(&sealer, key, key_id, context, data, len, out);
+}
+
+bool
+ks_unseal_with(const KsKey *key, const KsSealContext *context, const uint8 *sealed, size_t len, uint8 *out)
+{
+	return unseal_by(&opener, key, context, sealed, len, out);
+}
+
+void
+ks_wrap_with(const KsKey *key, uint32 key_id, const KsSealContext *context, const uint8 in[KS_KEY_LENGTH], uint8 *out)
+{
+	seal_by(&wrapper, key, key_id, context, in, KS_KEY_LENGTH, out);
+}
+
+bool
+ks_unwrap_with(const KsKey *key, const KsSealContext *context, const uint8 *wrapped, size_t len, uint8 *out)
+{
+	return unseal_by(&unwrapper, key, context, wrapped, len, out);
+}
+
+static void
+seal_by(KeyedCipher *cipher, const KsKey *key, uint32 key_id, const KsSealContext *context, const void *data, size_t len, uint8 *out)
 {
 	uint8 aad[MAX_AAD];
 	size_t aad_len;
 	uint32 network_id = pg_hton32(key_id);
 	uint8 *nonce = out + HEADER_LENGTH;
 	uint8 *text = nonce + KS_NONCE_LENGTH;
-	const uint8 *new_key = choose(&sealer, true, key);
+	const uint8 *new_key = choose(cipher, true, key);
 
 	out[0] = VERSION;
 	memcpy(out + 1, &network_id, sizeof(network_id));
 	ks_random_nonce(nonce, KS_NONCE_LENGTH);
 	aad_len = write_aad(aad, out, context);
-	ks_gcm_seal(sealer.gcm, new_key, nonce, aad, aad_len, data, len, text, text + len);
-	sealer.serial = key->serial;
+	ks_gcm_seal(cipher->gcm, new_key, nonce, aad, aad_len, data, len, text, text + len);
+	cipher->serial = key->serial;
 }
 
-bool
-ks_unseal_with(const KsKey *key, const KsSealContext *context, const uint8 *sealed, size_t len, uint8 *out)
+static bool
+unseal_by(KeyedCipher *cipher, const KsKey *key, const KsSealContext *context, const uint8 *sealed, size_t len, uint8 *out)
 {
 	uint8 aad[MAX_AAD];
 	size_t aad_len = write_aad(aad, sealed, context);
 	const uint8 *nonce = sealed + HEADER_LENGTH;
 	const uint8 *text = nonce + KS_NONCE_LENGTH;
-	const uint8 *new_key = choose(&opener, false, key);
+	const uint8 *new_key = choose(cipher, false, key);
 	size_t text_len = len - KS_SEAL_OVERHEAD;
-	bool opened = ks_gcm_open(opener.gcm, new_key, nonce, aad, aad_len, text, text_len, out, text + text_len);
+	bool opened = ks_gcm_open(cipher->gcm, new_key, nonce, aad, aad_len, text, text_len, out, text + text_len);
 
-	opener.serial = key->serial;
+	cipher->serial = key->serial;
 	return opened;
 }
 
@@ -186,14 +272,17 @@ choose(KeyedCipher *cipher, bool seals, const KsKey *key)
 static void
 forget_keys(XactEvent event, void *arg)
 {
+	KeyedCipher *ciphers[] = {&sealer, &opener, &wrapper, &unwrapper};
+
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE &&
 		event != XACT_EVENT_PARALLEL_COMMIT && event != XACT_EVENT_PARALLEL_ABORT)
 		return;
-	if (sealer.gcm != NULL)
-		ks_gcm_forget(sealer.gcm);
-	if (opener.gcm != NULL)
-		ks_gcm_forget(opener.gcm);
-	sealer.serial = opener.serial = 0;
+	for (int i = 0; i < lengthof(ciphers); i++)
+	{
+		if (ciphers[i]->gcm != NULL)
+			ks_gcm_forget(ciphers[i]->gcm);
+		ciphers[i]->serial = 0;
+	}
 }
 
 /* What the tag binds besides the text: of fixed length up to the purpose. */
@@ -227,8 +316,8 @@ server_key(uint32 key_id, const char *purpose)
 	return ks_keyring_key(key_id, name);
 }
 
-/* Refuse a purpose that is not registered, or not for this kind of value. */
-static void
+/* The registered purpose; refuses one that is not, or not for this kind of value. */
+static const KnownPurpose *
 check_purpose(const KsSealContext *context)
 {
 	const KnownPurpose *known = find_purpose(context->purpose);
@@ -244,6 +333,7 @@ check_purpose(const KsSealContext *context)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("purpose \"%s\" is for values of %s", context->purpose, known->is_user ? "a user" : "the server")));
+	return known;
 }
 
 static const KnownPurpose *
@@ -263,6 +353,7 @@ load_purpose(const char *name)
 	bool is_null;
 	bool found;
 	bool is_user = false;
+	bool is_audited = false;
 	KnownPurpose *known;
 
 	ks_spi_connect();
@@ -270,7 +361,10 @@ load_purpose(const char *name)
 	(void) ks_spi_execute(&purpose_plan, values, NULL, true, 1);
 	found = SPI_processed == 1;
 	if (found)
+	{
 		is_user = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
+		is_audited = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &is_null));
+	}
 	ks_role_leave(&save);
 	ks_spi_finish();
 	if (!found)
@@ -280,14 +374,27 @@ load_purpose(const char *name)
 	known = &known_purposes[known_count < MAX_KNOWN_PURPOSES ? known_count++ : MAX_KNOWN_PURPOSES - 1];
 	strlcpy(known->name, name, sizeof(known->name));
 	known->is_user = is_user;
+	known->is_audited = is_audited;
 	return known;
 }
 
-/* The one error for every value that does not open, whatever the cause. */
+/* Note in the audit trail that a user's secret was opened; with details, where there are any. */
 static void
-fail_to_open(void)
+record_opening(const KsSealContext *context, Jsonb *details)
 {
-	ks_raise(500, "INTERNAL", NULL, "a sealed value could not be opened");
+	KsRoleSwitch save;
+	Datum values[4];
+	const char *nulls = details == NULL ? "  n " : "    ";
+
+	values[0] = CStringGetTextDatum(context->purpose);
+	values[1] = UUIDPGetDatum(&context->row_id);
+	values[2] = details != NULL ? JsonbPGetDatum(details) : (Datum) 0;
+	values[3] = UUIDPGetDatum(&context->user_id);
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
+	(void) ks_spi_execute(&audit_plan, values, nulls, false, 0);
+	ks_role_leave(&save);
+	ks_spi_finish();
 }
 
 /* The row type of the context as the calls of one expression see it. */
@@ -374,7 +481,82 @@ ks_unseal_sql(PG_FUNCTION_ARGS)
 	bytea *sealed = PG_GETARG_BYTEA_PP(0);
 	char purpose[KS_SEAL_PURPOSE_LENGTH];
 	KsSealContext context;
+	bytea *data;
 
 	read_context(fcinfo, PG_GETARG_HEAPTUPLEHEADER(1), &context, purpose);
-	PG_RETURN_BYTEA_P(ks_unseal(&context, sealed));
+	data = ks_unseal(&context, sealed);
+	if (unlikely(check_purpose(&context)->is_audited))
+		record_opening(&context, NULL);
+	PG_RETURN_BYTEA_P(data);
+}
+
+PG_FUNCTION_INFO_V1(ks_unseal_for);
+
+/* keelson._unseal_for(bytea, keelson.seal_context, details jsonb) */
+Datum
+ks_unseal_for(PG_FUNCTION_ARGS)
+{
+	bytea *sealed = PG_GETARG_BYTEA_PP(0);
+	char purpose[KS_SEAL_PURPOSE_LENGTH];
+	KsSealContext context;
+	bytea *data;
+
+	read_context(fcinfo, PG_GETARG_HEAPTUPLEHEADER(1), &context, purpose);
+	data = ks_unseal(&context, sealed);
+	record_opening(&context, PG_GETARG_JSONB_P(2));
+	PG_RETURN_BYTEA_P(data);
+}
+
+PG_FUNCTION_INFO_V1(ks_reseal);
+
+/* keelson._reseal(bytea, keelson.seal_context): null where the value does not open */
+Datum
+ks_reseal(PG_FUNCTION_ARGS)
+{
+	bytea *sealed = PG_GETARG_BYTEA_PP(0);
+	const uint8 *bytes = (const uint8 *) VARDATA_ANY(sealed);
+	size_t len = VARSIZE_ANY_EXHDR(sealed);
+	char purpose[KS_SEAL_PURPOSE_LENGTH];
+	KsSealContext context;
+	uint32 key_id;
+	uint8 *data;
+	bytea *result;
+
+	read_context(fcinfo, PG_GETARG_HEAPTUPLEHEADER(1), &context, purpose);
+	ks_keyring_require();
+	(void) check_purpose(&context);
+	if (context.has_user)
+		elog(ERROR, "a user's value is not sealed anew: its key is wrapped anew");
+	if (!ks_seal_key_id(bytes, len, &key_id) || !ks_keyring_has(key_id))
+		PG_RETURN_NULL();
+	data = palloc(len);
+	if (!ks_unseal_with(server_key(key_id, purpose), &context, bytes, len, data))
+		PG_RETURN_NULL();
+	result = ks_seal(&context, data, len - KS_SEAL_OVERHEAD);
+	ks_wipe(data, len);
+	PG_RETURN_BYTEA_P(result);
+}
+
+PG_FUNCTION_INFO_V1(ks_sealed_key_id);
+
+/* keelson._sealed_key_id(bytea): null for what is no sealed value */
+Datum
+ks_sealed_key_id(PG_FUNCTION_ARGS)
+{
+	bytea *sealed = PG_GETARG_BYTEA_PP(0);
+	uint32 key_id;
+
+	if (!ks_seal_key_id((const uint8 *) VARDATA_ANY(sealed), VARSIZE_ANY_EXHDR(sealed), &key_id))
+		PG_RETURN_NULL();
+	PG_RETURN_INT32((int32) key_id);
+}
+
+PG_FUNCTION_INFO_V1(ks_unseal_failures);
+
+/* keelson._unseal_failures() */
+Datum
+ks_unseal_failures(PG_FUNCTION_ARGS)
+{
+	ks_require_shmem();
+	PG_RETURN_INT64((int64) pg_atomic_read_u64(failures));
 }

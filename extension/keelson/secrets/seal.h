@@ -31,8 +31,18 @@ typedef struct KsSealContext
 /* Seal; the result is palloc-ed. */
 extern bytea *ks_seal(const KsSealContext *context, const void *data, size_t len);
 
-/* Open; one error, KS500, for whatever is wrong with the value. */
+/*
+ * Open; one error, KS500, for whatever is wrong with the value. The caller
+ * records the opening where the purpose asks for it; keelson.unseal() does.
+ */
 extern bytea *ks_unseal(const KsSealContext *context, const bytea *sealed);
+
+/*
+ * Raise that error, count it, and tell the server's log the reason, which the
+ * error keeps to itself; and whoever has asked to be told (one may ask).
+ */
+KS_NORETURN extern void ks_unseal_fail(const KsSealContext *context, const char *fmt, ...) pg_attribute_printf(2, 3);
+extern void ks_unseal_on_failure(void (*report)(const KsSealContext *context));
 
 /*
  * The same with a key that the caller has, for secrets/ alone. `out` has room
@@ -41,7 +51,13 @@ extern bytea *ks_unseal(const KsSealContext *context, const bytea *sealed);
 extern void ks_seal_with(const KsKey *key, uint32 key_id, const KsSealContext *context, const void *data, size_t len, uint8 *out);
 extern bool ks_unseal_with(const KsKey *key, const KsSealContext *context, const uint8 *sealed, size_t len, uint8 *out);
 
+/* The same two for wrapping users' keys, which keep their key apart from the values'. */
+extern void ks_wrap_with(const KsKey *key, uint32 key_id, const KsSealContext *context, const uint8 in[KS_KEY_LENGTH], uint8 *out);
+extern bool ks_unwrap_with(const KsKey *key, const KsSealContext *context, const uint8 *wrapped, size_t len, uint8 *out);
+
 /* The key id that a sealed value names; false when it is no sealed value. */
 extern bool ks_seal_key_id(const uint8 *sealed, size_t len, uint32 *key_id);
+
+extern void ks_sealing_init(void);
 
 #endif /* KS_SEAL_H */

@@ -91,3 +91,79 @@ comment on column keelson.signing_keys.active_from is
     'From when on it signs, until a younger one does.';
 comment on column keelson.signing_keys.revoked_at is
     'Since when neither it nor any of its tokens counts.';
+-- migration 2: rotation of the keyring, audited openings
+
+alter table keelson.seal_purposes add is_opening_audited boolean not null default false;
+comment on column keelson.seal_purposes.is_opening_audited is
+    'Whether each opening by keelson.unseal() is an event of the audit trail: for what is a user''s secret, and not opened on every request.';
+
+alter table keelson.keyring_keys add superseded_at timestamptz;
+comment on column keelson.keyring_keys.superseded_at is
+    'Since when another key seals: no token or value made later needs this one. Set by keelson.keyring_rotate().';
+
+-- The users' keys that a rotation has still to wrap anew, in the order that it goes.
+create index user_keys_wrap_key_id_idx on keelson.user_keys (wrap_key_id, user_id, key_no);
+comment on index keelson.user_keys_wrap_key_id_idx is 'What each master key wraps, for rotating and retiring it.';
+
+-- What rests on a master key, so that nobody takes one away that is needed.
+create table keelson.keyring_uses (
+    name text not null,
+    kind text not null,
+    relation text,
+    key_column name,
+    id_column name,
+    purpose text,
+    condition text,
+    lifetime interval,
+    loss text not null,
+    constraint keyring_uses_pkey primary key (name),
+    constraint keyring_uses_kind_check check (kind in ('wrapped', 'sealed', 'derived', 'token', 'events')),
+    constraint keyring_uses_relation_check check (case when kind = 'token' then relation is null else relation is not null end),
+    constraint keyring_uses_key_column_check check ((key_column is not null) = (kind in ('wrapped', 'sealed', 'derived'))),
+    constraint keyring_uses_purpose_check check ((kind = 'sealed') = (purpose is not null)),
+    constraint keyring_uses_id_column_check check (id_column is null or kind = 'sealed'),
+    constraint keyring_uses_lifetime_check check ((kind = 'token') = (lifetime is not null))
+);
+comment on table keelson.keyring_uses is
+    'What rests on the master keys: a rotation moves what it can, and keelson.keyring_needs() says what still rests on an old key. Whoever seals values of the server, or derives keys, adds a row.';
+comment on column keelson.keyring_uses.kind is
+    'wrapped: users'' keys, wrapped anew by a rotation. sealed: values of the server, sealed anew by it. derived: rows that name the key which theirs was derived from. token: in the hands of clients. events: rows with UUIDv7 ids that stay as they are until they expire.';
+comment on column keelson.keyring_uses.relation is 'The table, with its schema.';
+comment on column keelson.keyring_uses.key_column is 'Of the table: the key''s id, or the sealed value that begins with it.';
+comment on column keelson.keyring_uses.id_column is 'Of the table: the row id that the sealed value is bound to; null where it is bound to none.';
+comment on column keelson.keyring_uses.purpose is 'What the value is sealed for.';
+comment on column keelson.keyring_uses.condition is 'Which rows of the table count, as SQL; null for all.';
+comment on column keelson.keyring_uses.lifetime is 'How long a token is good for.';
+comment on column keelson.keyring_uses.loss is 'What is lost with the key, in words.';
+
+-- One row for each rotation, and how far it has come. A batch moves the cursor
+-- in the transaction that moves the keys, so that it goes on where it was.
+create table keelson.keyring_rotations (
+    id bigint generated always as identity,
+    to_key_id integer not null,
+    started_at timestamptz not null default pg_catalog.clock_timestamp(),
+    started_by text not null,
+    from_key_id integer,
+    after_user_id uuid not null default '00000000-0000-0000-0000-000000000000',
+    after_key_no integer not null default 0,
+    moved_in_pass bigint not null default 0,
+    user_keys bigint not null default 0,
+    server_values bigint not null default 0,
+    finished_at timestamptz,
+    outcome text,
+    constraint keyring_rotations_pkey primary key (id),
+    constraint keyring_rotations_outcome_check check (outcome in ('done', 'incomplete', 'superseded')),
+    constraint keyring_rotations_finished_at_check check ((finished_at is null) = (outcome is null))
+);
+create unique index keyring_rotations_finished_at_idx on keelson.keyring_rotations ((finished_at is null)) where finished_at is null;
+comment on index keelson.keyring_rotations_finished_at_idx is 'One rotation at a time.';
+comment on table keelson.keyring_rotations is
+    'The rotations of the keyring: what they have moved to the new key, and how far they have come.';
+comment on column keelson.keyring_rotations.to_key_id is 'The master key that everything moves to.';
+comment on column keelson.keyring_rotations.from_key_id is 'The master key whose users'' keys are being moved; null before the first and after the last.';
+comment on column keelson.keyring_rotations.after_user_id is 'The cursor: the users'' keys of from_key_id up to this one were looked at.';
+comment on column keelson.keyring_rotations.moved_in_pass is 'What this pass has moved: one that moves nothing is the last.';
+comment on column keelson.keyring_rotations.user_keys is 'How many users'' keys it has wrapped anew.';
+comment on column keelson.keyring_rotations.server_values is 'How many values of the server it has sealed anew.';
+comment on column keelson.keyring_rotations.outcome is
+    'done: nothing is left under another key. incomplete: something was locked all along, or does not open. superseded: another primary came before it was done.';

@@ -3,8 +3,8 @@
  *	  The users' keys: making, unwrapping, keeping, counting, erasing.
  *
  * A key is 32 random bytes, stored in keelson.user_keys as a sealed value under
- * a key derived from a master key. Rows are read and written as keelson_system,
- * by primary key, since values are also sealed for users who are not signed in
+ * a key derived from a master key. Rows are read (user_key_row.c) and, as
+ * keelson_system, written by primary key, since values are also sealed for users who are not signed in
  * yet; the user is always the caller's choice, never a client's.
  *
  * Two sessions that make the first key of one user at once: each inserts with
@@ -32,6 +32,7 @@
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
@@ -40,6 +41,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "core/error.h"
 #include "core/invalidation.h"
@@ -49,6 +51,7 @@
 #include "secrets/crypto.h"
 #include "secrets/locked.h"
 #include "secrets/seal.h"
+#include "secrets/user_key_row.h"
 #include "secrets/user_keys.h"
 
 #define CACHE_SIZE 256
@@ -56,7 +59,6 @@
 #define MAX_TRIES 4
 #define SAMPLE_RATE 65536
 #define MAX_USES (INT64CONST(1) << 30)
-#define WRAPPED_LENGTH (KS_KEY_LENGTH + KS_SEAL_OVERHEAD)
 
 typedef struct CacheKey
 {
@@ -91,14 +93,6 @@ static bool has_made;        /* has this transaction made a key? */
 static Oid relation;         /* keelson.user_keys; invalid: to be looked up */
 static uint64 invalidations; /* how often the cache was emptied */
 
-static KsPlan current_plan = {
-	"select key_no, wrapped, uses from keelson.user_keys where user_id = $1 order by key_no desc limit 1",
-	1,
-	{UUIDOID}};
-static KsPlan numbered_plan = {
-	"select key_no, wrapped, uses from keelson.user_keys where user_id = $1 and key_no = $2",
-	2,
-	{UUIDOID, INT4OID}};
 static KsPlan insert_plan = {
 	"insert into keelson.user_keys (user_id, key_no, wrap_key_id, wrapped) values ($1, $2, $3, $4) on conflict (user_id, key_no) do nothing",
 	4,
@@ -109,6 +103,15 @@ static KsPlan count_plan = {
 	" where keys.user_id = free.user_id and keys.key_no = free.key_no returning keys.uses",
 	3,
 	{UUIDOID, INT4OID, INT8OID}};
+static KsPlan old_plan = {
+	"select user_id, key_no, wrapped from keelson.user_keys where wrap_key_id = $1 and (user_id, key_no) > ($2, $3)"
+	" order by user_id, key_no limit $4 for update skip locked",
+	4,
+	{INT4OID, UUIDOID, INT4OID, INT4OID}};
+static KsPlan rewrap_plan = {
+	"update keelson.user_keys set wrap_key_id = $3, wrapped = $4 where user_id = $1 and key_no = $2",
+	4,
+	{UUIDOID, INT4OID, INT4OID, BYTEAOID}};
 static KsPlan erase_plan = {"delete from keelson.user_keys where user_id = $1", 1, {UUIDOID}};
 
 /* A row of keelson.user_keys, unwrapped; the holder wipes it. */
@@ -121,10 +124,13 @@ typedef struct KeyRow
 
 static const KsKey *find(const pg_uuid_t *user_id, uint32 key_no, uint32 *actual_no);
 static bool load(const pg_uuid_t *user_id, uint32 key_no, KeyRow *row);
+static bool make_current(const pg_uuid_t *user_id, bool found, KeyRow *row);
 static bool read_row(const pg_uuid_t *user_id, uint32 key_no, bool fresh, KeyRow *row);
 static bool make_row(const pg_uuid_t *user_id, uint32 key_no, KeyRow *row);
 static bool can_write(void);
-static void unwrap(const pg_uuid_t *user_id, bytea *wrapped, KeyRow *row);
+static void unwrap(const pg_uuid_t *user_id, const uint8 *wrapped, size_t len, KeyRow *row);
+static bool try_unwrap(const pg_uuid_t *user_id, const uint8 *wrapped, size_t len, KeyRow *row);
+static bytea *wrap(const pg_uuid_t *user_id, const KeyRow *row, uint32 master_id);
 static KsSealContext wrap_context(const pg_uuid_t *user_id, uint32 key_no);
 static const KsKey *wrapping_key(uint32 key_id);
 static void make_cache(void);
@@ -228,24 +234,31 @@ find(const pg_uuid_t *user_id, uint32 key_no, uint32 *actual_no)
 static bool
 load(const pg_uuid_t *user_id, uint32 key_no, KeyRow *row)
 {
+	bool found = read_row(user_id, key_no, false, row) || read_row(user_id, key_no, true, row);
+
+	if (key_no == CURRENT && (!found || (row->uses >= MAX_USES && can_write())))
+		found = make_current(user_id, found, row);
+	return found;
+}
+
+/* Make the user's first key, or the next; settles with others who do the same. */
+static bool
+make_current(const pg_uuid_t *user_id, bool found, KeyRow *row)
+{
 	KsRoleSwitch save;
-	bool found;
 
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	found = read_row(user_id, key_no, false, row) || read_row(user_id, key_no, true, row);
-	for (int i = 0; key_no == CURRENT && i < MAX_TRIES; i++)
+	for (int i = 0; i < MAX_TRIES && (!found || row->uses >= MAX_USES); i++)
 	{
-		if (found && (row->uses < MAX_USES || !can_write()))
-			break;
 		if (make_row(user_id, found ? row->key_no + 1 : 1, row))
 			found = true;
 		else
-			found = read_row(user_id, key_no, true, row);
+			found = read_row(user_id, CURRENT, true, row);
 	}
 	ks_role_leave(&save);
 	ks_spi_finish();
-	if (!found && key_no == CURRENT)
+	if (!found)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not settle on a user's key: it was erased meanwhile")));
@@ -256,21 +269,25 @@ load(const pg_uuid_t *user_id, uint32 key_no, KeyRow *row)
 static bool
 read_row(const pg_uuid_t *user_id, uint32 key_no, bool fresh, KeyRow *row)
 {
-	Datum values[2] = {UUIDPGetDatum(user_id), Int32GetDatum((int32) key_no)};
-	bool is_null;
-	HeapTuple tuple;
-	TupleDesc desc;
+	KsUserKeyRow stored;
+	bool found;
 
 	if (fresh && IsInParallelMode())
 		return false;
-	(void) ks_spi_execute(key_no == CURRENT ? &current_plan : &numbered_plan, values, NULL, !fresh, 1);
-	if (SPI_processed == 0)
+	fresh = fresh || !ActiveSnapshotSet();
+	if (fresh)
+	{
+		CommandCounterIncrement();
+		PushActiveSnapshot(GetTransactionSnapshot());
+	}
+	found = ks_user_key_row_read(user_id, key_no, GetActiveSnapshot(), &stored);
+	if (fresh)
+		PopActiveSnapshot();
+	if (!found)
 		return false;
-	tuple = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
-	row->key_no = (uint32) DatumGetInt32(SPI_getbinval(tuple, desc, 1, &is_null));
-	row->uses = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &is_null));
-	unwrap(user_id, DatumGetByteaPP(SPI_getbinval(tuple, desc, 2, &is_null)), row);
+	row->key_no = stored.key_no;
+	row->uses = stored.uses;
+	unwrap(user_id, stored.wrapped, stored.length, row);
 	return true;
 }
 
@@ -278,24 +295,32 @@ read_row(const pg_uuid_t *user_id, uint32 key_no, bool fresh, KeyRow *row)
 static bool
 make_row(const pg_uuid_t *user_id, uint32 key_no, KeyRow *row)
 {
-	KsSealContext context = wrap_context(user_id, key_no);
 	uint32 master_id = ks_keyring_primary();
-	bytea *wrapped = palloc(VARHDRSZ + WRAPPED_LENGTH);
 	Datum values[4];
 
 	row->key_no = key_no;
 	row->uses = 0;
 	ks_random(row->key, KS_KEY_LENGTH);
-	SET_VARSIZE(wrapped, VARHDRSZ + WRAPPED_LENGTH);
-	ks_seal_with(wrapping_key(master_id), master_id, &context, row->key, KS_KEY_LENGTH, (uint8 *) VARDATA(wrapped));
 	values[0] = UUIDPGetDatum(user_id);
 	values[1] = Int32GetDatum((int32) key_no);
 	values[2] = Int32GetDatum((int32) master_id);
-	values[3] = PointerGetDatum(wrapped);
+	values[3] = PointerGetDatum(wrap(user_id, row, master_id));
 	(void) ks_spi_execute(&insert_plan, values, NULL, false, 0);
 	if (SPI_processed == 1)
 		has_made = true;
 	return SPI_processed == 1;
+}
+
+/* The key of a row, wrapped by the master key. */
+static bytea *
+wrap(const pg_uuid_t *user_id, const KeyRow *row, uint32 master_id)
+{
+	KsSealContext context = wrap_context(user_id, row->key_no);
+	bytea *wrapped = palloc(VARHDRSZ + KS_WRAPPED_LENGTH);
+
+	SET_VARSIZE(wrapped, VARHDRSZ + KS_WRAPPED_LENGTH);
+	ks_wrap_with(wrapping_key(master_id), master_id, &context, row->key, (uint8 *) VARDATA(wrapped));
+	return wrapped;
 }
 
 static bool
@@ -306,15 +331,23 @@ can_write(void)
 
 /* Unwrap the key of a row; a row that does not open is an error. */
 static void
-unwrap(const pg_uuid_t *user_id, bytea *wrapped, KeyRow *row)
+unwrap(const pg_uuid_t *user_id, const uint8 *wrapped, size_t len, KeyRow *row)
 {
 	KsSealContext context = wrap_context(user_id, row->key_no);
-	const uint8 *bytes = (const uint8 *) VARDATA_ANY(wrapped);
+
+	if (!try_unwrap(user_id, wrapped, len, row))
+		ks_unseal_fail(&context, "the user's key %u does not open under the keyring", row->key_no);
+}
+
+/* Unwrap the key of a row, whose number is set; false where it does not open. */
+static bool
+try_unwrap(const pg_uuid_t *user_id, const uint8 *wrapped, size_t len, KeyRow *row)
+{
+	KsSealContext context = wrap_context(user_id, row->key_no);
 	uint32 master_id;
 
-	if (VARSIZE_ANY_EXHDR(wrapped) != WRAPPED_LENGTH || !ks_seal_key_id(bytes, WRAPPED_LENGTH, &master_id) ||
-		!ks_unseal_with(wrapping_key(master_id), &context, bytes, WRAPPED_LENGTH, row->key))
-		ks_raise(500, "INTERNAL", NULL, "a sealed value could not be opened");
+	return len == KS_WRAPPED_LENGTH && ks_seal_key_id(wrapped, len, &master_id) && ks_keyring_has(master_id) &&
+		   ks_unwrap_with(wrapping_key(master_id), &context, wrapped, len, row->key);
 }
 
 /* The number stands in for the row's id. */
@@ -495,4 +528,65 @@ ks_user_keys_erase(PG_FUNCTION_ARGS)
 	CacheInvalidateRelcacheByRelid(get_relname_relid("user_keys", get_namespace_oid("keelson", false)));
 	CommandCounterIncrement();
 	PG_RETURN_INT32((int32) erased);
+}
+
+PG_FUNCTION_INFO_V1(ks_user_keys_rewrap);
+
+/*
+ * keelson._user_keys_rewrap(from_key_id integer, after_user_id uuid, after_key_no integer, batch integer):
+ * how many rows were seen, how many wrapped anew, the last one's user and number
+ */
+Datum
+ks_user_keys_rewrap(PG_FUNCTION_ARGS)
+{
+	KsRoleSwitch save;
+	TupleDesc desc;
+	Datum old[4] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2), PG_GETARG_DATUM(3)};
+	Datum results[4];
+	bool nulls[4] = {false, false, false, false};
+	uint32 master_id;
+	pg_uuid_t last_user = *PG_GETARG_UUID_P(1);
+	KeyRow row = {.key_no = (uint32) PG_GETARG_INT32(2)};
+	SPITupleTable *rows;
+	uint64 count;
+	int32 moved = 0;
+
+	ks_keyring_require();
+	master_id = ks_keyring_primary();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	desc = BlessTupleDesc(desc);
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	(void) ks_spi_execute(&old_plan, old, NULL, false, 0);
+	rows = SPI_tuptable;
+	count = SPI_processed;
+	for (uint64 i = 0; i < count; i++)
+	{
+		Datum values[4];
+		bytea *wrapped;
+		bool is_null;
+
+		CHECK_FOR_INTERRUPTS();
+		values[0] = SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &is_null);
+		values[1] = SPI_getbinval(rows->vals[i], rows->tupdesc, 2, &is_null);
+		last_user = *DatumGetUUIDP(values[0]);
+		row.key_no = (uint32) DatumGetInt32(values[1]);
+		wrapped = DatumGetByteaPP(SPI_getbinval(rows->vals[i], rows->tupdesc, 3, &is_null));
+		/* One that does not open stays as it is, for somebody to look at. */
+		if (!try_unwrap(&last_user, (const uint8 *) VARDATA_ANY(wrapped), VARSIZE_ANY_EXHDR(wrapped), &row))
+			continue;
+		values[2] = Int32GetDatum((int32) master_id);
+		values[3] = PointerGetDatum(wrap(&last_user, &row, master_id));
+		(void) ks_spi_execute(&rewrap_plan, values, NULL, false, 0);
+		moved++;
+	}
+	ks_wipe(row.key, sizeof(row.key));
+	ks_role_leave(&save);
+	ks_spi_finish();
+	results[0] = Int32GetDatum((int32) count);
+	results[1] = Int32GetDatum(moved);
+	results[2] = UUIDPGetDatum(&last_user);
+	results[3] = Int32GetDatum((int32) row.key_no);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, results, nulls)));
 }

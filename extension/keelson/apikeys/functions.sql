@@ -1,0 +1,317 @@
+-- The users' own API keys for other services: storing, showing, removing,
+-- using, and the services themselves.
+
+do $types$
+begin
+    if pg_catalog.to_regtype('keelson.api_key_text') is null then
+        create domain keelson.api_key_text as text;
+    end if;
+    if pg_catalog.to_regtype('keelson.api_key') is null then
+        create type keelson.api_key as (
+            service text,
+            key_name text,
+            masked_key text,
+            created_at timestamptz,
+            updated_at timestamptz,
+            last_used_at timestamptz
+        );
+    end if;
+end
+$types$;
+
+-- What every service's keys have in common; the rest are the service's rules.
+alter domain keelson.api_key_text drop constraint if exists api_key_text_check;
+alter domain keelson.api_key_text add constraint api_key_text_check check (
+    pg_catalog.char_length(value) between 1 and 4096
+    and value collate "C" operator(pg_catalog.~) '^[\u0021-\u007e]+$'
+);
+comment on domain keelson.api_key_text is
+    'must have 1 to 4,096 characters, all of them letters, digits and signs of ASCII, without blanks';
+
+comment on type keelson.api_key is
+    'A user''s own API key for another service, as it is shown.';
+comment on column keelson.api_key.service is 'The service that it is for.';
+comment on column keelson.api_key.key_name is 'What the user calls it; null without a name.';
+comment on column keelson.api_key.masked_key is 'What is shown of the key: the service''s public prefix and the last four characters.';
+comment on column keelson.api_key.created_at is 'When a key for the service was first stored.';
+comment on column keelson.api_key.updated_at is 'When this key was stored.';
+comment on column keelson.api_key.last_used_at is 'When this key was last used; null if never.';
+
+create or replace function keelson._acting_user()
+returns uuid
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if keelson.current_user_id() is null then
+        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
+            'In psql, say who is acting: select keelson.act_as(...).');
+    end if;
+    return keelson.current_user_id();
+end
+$$;
+comment on function keelson._acting_user() is
+    'The id of the user who is acting; 401 when nobody is.';
+
+create or replace function keelson._api_key_mask(api_key text, prefix text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+as $$
+select case when pg_catalog.starts_with(api_key, prefix) then prefix else '' end || '…' || pg_catalog.right(api_key, 4)
+$$;
+comment on function keelson._api_key_mask(text, text) is
+    'What is shown of a key: the prefix, where it has it, and its last four characters.';
+
+create or replace function keelson._api_key_require(service text, api_key text)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    rules keelson.api_key_services;
+begin
+    select * into rules from keelson.api_key_services as s where s.service = _api_key_require.service and s.is_enabled;
+    if not found then
+        perform keelson.raise(400, 'VALIDATION_FAILED', format('keys are kept for these services: %s', coalesce(
+            (select string_agg(s.service, ', ' order by s.service) from keelson.api_key_services as s where s.is_enabled), 'none'
+        )), field => 'service');
+    end if;
+    -- The length first: the pattern never sees more than it is meant for.
+    if char_length(api_key) not between rules.min_length and rules.max_length
+        or api_key collate "C" !~ ('^(?:' || rules.pattern || ')$')
+    then
+        perform keelson.raise(400, 'VALIDATION_FAILED', format('a key of %s %s', rules.title, rules.hint), field => 'api_key');
+    end if;
+    return rules.prefix;
+end
+$$;
+comment on function keelson._api_key_require(text, text) is
+    'The public prefix of the service''s keys; 400 for a service that there is not, or a key that is none of its.';
+
+-- A user's own.
+
+create or replace function keelson.user_api_keys()
+returns setof keelson.api_key
+language plpgsql
+stable
+as $$
+begin
+    return query
+        select k.service, k.key_name, k.masked_key, k.created_at, k.updated_at, k.last_used_at
+        from keelson.user_api_keys as k
+        where k.user_id operator(pg_catalog.=) keelson.current_user_id()
+        order by k.service;
+end
+$$;
+comment on function keelson.user_api_keys() is
+    'The user''s own API keys for other services, one at most for each, masked.';
+grant execute on function keelson.user_api_keys() to keelson_app;
+
+create or replace function keelson.user_api_key_store(
+    service text,
+    api_key keelson.api_key_text,
+    key_name keelson.display_name default null
+)
+returns keelson.api_key
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+    acting uuid := keelson._acting_user();
+    row_id uuid := keelson.uuid7();
+    prefix text;
+    stored keelson.api_key;
+    is_new boolean;
+begin
+    perform keelson._require(user_api_key_store.service, 'service'), keelson._require(user_api_key_store.api_key, 'api_key');
+    prefix := keelson._api_key_require(user_api_key_store.service, user_api_key_store.api_key);
+    insert into keelson.user_api_keys as k (user_id, service, id, key_name, masked_key, sealed_key)
+    values (
+        acting, user_api_key_store.service, row_id, normalize(user_api_key_store.key_name, nfc),
+        keelson._api_key_mask(user_api_key_store.api_key, prefix),
+        keelson.seal(convert_to(user_api_key_store.api_key, 'UTF8'), row('api-key', acting, row_id)::keelson.seal_context)
+    )
+    on conflict (user_id, service) do update
+    set id = excluded.id, key_name = excluded.key_name, masked_key = excluded.masked_key, sealed_key = excluded.sealed_key,
+        updated_at = excluded.updated_at, last_used_at = null
+    returning k.service, k.key_name, k.masked_key, k.created_at, k.updated_at, k.last_used_at, k.xmax = 0
+    into stored.service, stored.key_name, stored.masked_key, stored.created_at, stored.updated_at, stored.last_used_at, is_new;
+    perform keelson.audit(
+        case when is_new then 'key.create' else 'key.rotate' end,
+        jsonb_build_object('what', 'API key', 'service', stored.service)
+    );
+    return stored;
+end
+$$;
+comment on function keelson.user_api_key_store(text, keelson.api_key_text, keelson.display_name) is
+    'Store the user''s own API key for another service, sealed, in place of the one before. It is never shown again, but for the service''s prefix and its last four characters.';
+grant execute on function keelson.user_api_key_store(text, keelson.api_key_text, keelson.display_name) to keelson_app;
+
+create or replace function keelson.user_api_key_delete(service text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform keelson._require(service, 'service');
+    delete from keelson.user_api_keys as k
+    where k.user_id = keelson._acting_user() and k.service = user_api_key_delete.service;
+    if not found then
+        perform keelson.raise(404, 'NOT_FOUND', 'there is no key stored for this service', field => 'service');
+    end if;
+    perform keelson.audit('key.revoke', jsonb_build_object('what', 'API key', 'service', service));
+end
+$$;
+comment on function keelson.user_api_key_delete(text) is
+    'Remove the user''s own API key for a service.';
+grant execute on function keelson.user_api_key_delete(text) to keelson_app;
+
+-- For trusted SQL alone.
+
+create or replace function keelson.user_api_key_use(user_id uuid, service text)
+returns text
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    held record;
+    opened bytea;
+begin
+    if user_id <> keelson.current_user_id() then
+        perform keelson.raise(403, 'FORBIDDEN', 'while a user is acting, only that user''s keys may be used', field => 'user_id');
+    end if;
+    select k.id, k.sealed_key, u.status into held
+    from keelson.user_api_keys as k
+    join keelson.users as u on u.id = k.user_id
+    where k.user_id = user_api_key_use.user_id and k.service = user_api_key_use.service;
+    if not found then
+        perform keelson.raise(404, 'NOT_FOUND', 'there is no key stored for this service', field => 'service');
+    elsif held.status <> 'active' then
+        perform keelson.raise(403, 'FORBIDDEN', 'the user is not active', field => 'user_id');
+    end if;
+    opened := keelson._unseal_for(
+        held.sealed_key,
+        row('api-key', user_id, held.id)::keelson.seal_context,
+        jsonb_build_object('what', 'API key', 'service', service, 'databaseRole', session_user)
+    );
+    -- Nobody waits for others who use the key: theirs is as good a time.
+    update keelson.user_api_keys as k
+    set last_used_at = greatest(k.last_used_at, now())
+    where k.user_id = user_api_key_use.user_id and k.service = user_api_key_use.service
+        and k.last_used_at is distinct from now()
+        and k.id in (
+            select free.id from keelson.user_api_keys as free
+            where free.user_id = user_api_key_use.user_id and free.service = user_api_key_use.service
+            for no key update skip locked
+        );
+    return convert_from(opened, 'UTF8');
+end
+$$;
+alter function keelson.user_api_key_use(uuid, text) owner to keelson_system;
+comment on function keelson.user_api_key_use(uuid, text) is
+    'A user''s API key for a service, in the clear, for calling that service with. For keelson_key_user alone; each use is in the audit trail, and noted as the key''s last.';
+grant execute on function keelson.user_api_key_use(uuid, text) to keelson_key_user;
+
+-- Services.
+
+create or replace function keelson.api_key_service_set(
+    service text,
+    title text,
+    pattern text,
+    hint text,
+    prefix text default '',
+    min_length integer default 20,
+    max_length integer default 256,
+    is_enabled boolean default true
+)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    field text := case
+        when coalesce(service, '') !~ '^[a-z][a-z0-9_-]{0,31}$' then 'service'
+        when coalesce(char_length(title), 0) not between 1 and 100 then 'title'
+        when coalesce(char_length(pattern), 0) not between 1 and 1000 then 'pattern'
+        when coalesce(char_length(hint), 0) not between 1 and 200 then 'hint'
+        when coalesce(prefix, ' ') !~ '^[\u0021-\u007e]{0,16}$' then 'prefix'
+        when coalesce(min_length, 0) < char_length(prefix) + 16 then 'min_length'
+        when coalesce(max_length, 0) not between min_length and 4096 then 'max_length'
+        when is_enabled is null then 'is_enabled'
+    end;
+begin
+    if field is not null then
+        perform keelson.raise(400, 'VALIDATION_FAILED', format('%s is not as it must be', field),
+            'A service has a name of lower-case letters, digits, _ and -; a title; a pattern for the whole key; a hint in words; a prefix of at most 16 characters; lengths of 16 more than the prefix to 4,096.',
+            field);
+    end if;
+    begin
+        perform '' ~ ('^(?:' || pattern || ')$');
+    exception when invalid_regular_expression then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'pattern is not a regular expression', field => 'pattern');
+    end;
+    insert into keelson.api_key_services as s (service, title, pattern, prefix, min_length, max_length, hint, is_enabled)
+    values (service, title, pattern, prefix, min_length, max_length, hint, is_enabled)
+    on conflict on constraint api_key_services_pkey do update
+    set title = excluded.title, pattern = excluded.pattern, prefix = excluded.prefix, min_length = excluded.min_length,
+        max_length = excluded.max_length, hint = excluded.hint, is_enabled = excluded.is_enabled, changed_at = now();
+    perform keelson.audit('config.change', jsonb_build_object(
+        'what', 'service of API keys', 'which', service, 'isEnabled', is_enabled, 'databaseRole', session_user
+    ));
+end
+$$;
+comment on function keelson.api_key_service_set(text, text, text, text, text, integer, integer, boolean) is
+    'Add a service that users may keep an API key for, or change one: pattern is a regular expression for the whole key, hint says in words what a key looks like, prefix is the public beginning of its keys. Keys stored before stay.';
+grant execute on function keelson.api_key_service_set(text, text, text, text, text, integer, integer, boolean) to keelson_admin;
+
+create or replace function keelson.api_key_service_remove(service text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if keelson._api_key_service_is_used(service) then
+        perform keelson.raise(409, 'CONFLICT', 'users have keys stored for this service',
+            'keelson.api_key_service_set(..., is_enabled => false) takes no new ones.', 'service');
+    end if;
+    delete from keelson.api_key_services as s where s.service = api_key_service_remove.service;
+    if not found then
+        perform keelson.raise(404, 'NOT_FOUND', 'there is no such service', field => 'service');
+    end if;
+    perform keelson.audit('config.change', jsonb_build_object(
+        'what', 'service of API keys', 'which', service, 'isRemoved', true, 'databaseRole', session_user
+    ));
+end
+$$;
+comment on function keelson.api_key_service_remove(text) is
+    'Remove a service that no user has a key stored for.';
+grant execute on function keelson.api_key_service_remove(text) to keelson_admin;
+
+create or replace function keelson._api_key_service_is_used(service text)
+returns boolean
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+select exists (select from keelson.user_api_keys as k where k.service = _api_key_service_is_used.service)
+$$;
+alter function keelson._api_key_service_is_used(text) owner to keelson_system;
+comment on function keelson._api_key_service_is_used(text) is
+    'Whether any user has a key stored for the service.';
