@@ -345,6 +345,10 @@ insert into keelson.avatars (user_id, content_type, image, width, height) select
 insert into keelson.email_changes (user_id, id, old_email, new_email, undo_until) select id, keelson.uuid7(), 'a', 'b', now() from people;
 insert into keelson.bulk_operations (user_id, id, operation, total) select id, id, 'block', 1 from people;
 insert into keelson.bulk_items (user_id, bulk_id, place, target_id, outcome) select id, id, 1, id, 'done' from people;
+select keelson.usage_record(id, 'matrix', 1, key => 'matrix') from people;
+insert into keelson.usage_quarters (user_id, quarter_at, feature, minutes, requests) select id, '2020-01-01', 'matrix', 1, 1 from people;
+insert into keelson.usage_days (user_id, day, feature, minutes, requests) select id, '2020-01-01', 'matrix', 1, 1 from people;
+insert into keelson.usage_totals (user_id, feature, minutes, requests) select id, 'matrix_past', 1, 1 from people;
 insert into keelson.legal_holds (user_id, reason, placed_by) select id, 'matrix', 'regress' from people;
 select count(keelson.access_key_create(id::text, 'Matrix', '{usage.write}')) from people;
 select count(keelson._verification_send(id)) as verifications from people;

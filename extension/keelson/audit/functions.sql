@@ -138,18 +138,9 @@ begin
         )
     loop
         partition := 'audit_events_' || to_char(day at time zone 'UTC', 'YYYYMMDD');
-        continue when to_regclass('keelson.' || partition) is not null;
-        -- One after the other, and not for a day that retention has taken.
-        perform pg_advisory_xact_lock(hashtextextended('keelson.audit_partitions', 0));
-        continue when to_regclass('keelson.' || partition) is not null
-            or exists (select from keelson.audit_partitions as p where p.name = partition);
-        execute format('create table keelson.%I (like keelson.audit_events including defaults including constraints including storage)', partition);
-        execute format('alter table keelson.%I enable row level security', partition);
-        execute format('alter table keelson.%I force row level security', partition);
-        execute format(
-            'alter table keelson.audit_events attach partition keelson.%I for values from (%L) to (%L)',
-            partition, keelson._uuid7_floor(day), keelson._uuid7_floor(day + interval '1 day')
-        );
+        -- Not for a day that retention has taken.
+        continue when exists (select from keelson.audit_partitions as p where p.name = partition)
+            or not keelson._partition_make('audit_events', day);
         insert into keelson.audit_partitions (name, from_id, until_id, from_at, until_at)
         values (partition, keelson._uuid7_floor(day), keelson._uuid7_floor(day + interval '1 day'), day, day + interval '1 day');
         made := made + 1;

@@ -164,18 +164,11 @@ language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
--- Whoever has the partition open must not hold up for long all who write behind us.
-set lock_timeout = '200ms'
 as $$
 begin
-    if name !~ '^audit_events_[0-9]{8}$' then
-        raise exception 'there is no such partition';
-    end if;
-    begin
-        execute format('drop table keelson.%I', name);
-    exception when lock_not_available then
+    if not keelson._partition_drop('audit_events', to_date(right(name, 8), 'YYYYMMDD')) then
         return false;
-    end;
+    end if;
     update keelson.audit_partitions as p set dropped_at = now() where p.name = _audit_partition_drop.name;
     return true;
 end

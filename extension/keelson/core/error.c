@@ -11,7 +11,7 @@
 
 #include "core/error.h"
 
-KS_NORETURN static void report_error(int status, const char *code, const char *field, const char *hint, const char *message);
+KS_NORETURN static void report_error(int status, const char *code, const char *field, const char *hint, const char *detail, const char *message);
 static char *optional_text(FunctionCallInfo fcinfo, int argno);
 
 bool
@@ -39,7 +39,7 @@ ks_raise(int status, const char *code, const char *hint, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(message, sizeof(message), fmt, args);
 	va_end(args);
-	report_error(status, code, NULL, hint, message);
+	report_error(status, code, NULL, hint, NULL, message);
 }
 
 void
@@ -51,7 +51,19 @@ ks_raise_field(int status, const char *code, const char *field, const char *hint
 	va_start(args, fmt);
 	vsnprintf(message, sizeof(message), fmt, args);
 	va_end(args);
-	report_error(status, code, field, hint, message);
+	report_error(status, code, field, hint, NULL, message);
+}
+
+void
+ks_raise_detail(int status, const char *code, const char *field, const char *detail, const char *fmt, ...)
+{
+	char message[1024];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(message, sizeof(message), fmt, args);
+	va_end(args);
+	report_error(status, code, field, NULL, detail, message);
 }
 
 PG_FUNCTION_INFO_V1(ks_raise_sql);
@@ -71,16 +83,17 @@ ks_raise_sql(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the status of an error is 400 to 599, not %d", status)));
-	report_error(status, optional_text(fcinfo, 1), optional_text(fcinfo, 4), optional_text(fcinfo, 3), optional_text(fcinfo, 2));
+	report_error(status, optional_text(fcinfo, 1), optional_text(fcinfo, 4), optional_text(fcinfo, 3), NULL, optional_text(fcinfo, 2));
 }
 
-/* Report the error; field and hint may be NULL. */
+/* Report the error; field, hint and detail may be NULL. */
 static void
-report_error(int status, const char *code, const char *field, const char *hint, const char *message)
+report_error(int status, const char *code, const char *field, const char *hint, const char *detail, const char *message)
 {
 	ereport(ERROR,
 			(errcode(KS_SQLSTATE(status)),
 			 errmsg_internal("%s", message),
+			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0,
 			 err_generic_string(PG_DIAG_CONSTRAINT_NAME, code),
 			 field ? err_generic_string(PG_DIAG_COLUMN_NAME, field) : 0));

@@ -32,4 +32,7 @@ KS_NORETURN extern void ks_raise(int status, const char *code, const char *hint,
 /* The same, naming the argument (snake_case) that is at fault. */
 KS_NORETURN extern void ks_raise_field(int status, const char *code, const char *field, const char *hint, const char *fmt, ...) pg_attribute_printf(5, 6);
 
+/* The same with more to say: sentences for a person, one a line. */
+KS_NORETURN extern void ks_raise_detail(int status, const char *code, const char *field, const char *detail, const char *fmt, ...) pg_attribute_printf(5, 6);
+
 #endif /* KS_ERROR_H */

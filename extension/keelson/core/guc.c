@@ -37,6 +37,7 @@ int ks_guc_session_idle_aal2;
 int ks_guc_session_lifetime;
 int ks_guc_session_lifetime_aal2;
 int ks_guc_session_max;
+int ks_guc_usage_retention;
 
 static bool check_mail_from(char **new_value, void **extra, GucSource source);
 static bool check_rate_limits(bool *new_value, void **extra, GucSource source);
@@ -180,6 +181,10 @@ ks_guc_init(void)
 							"How many sessions a user has at once.",
 							"A login beyond that ends the oldest.",
 							&ks_guc_session_max, 20, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.usage_retention",
+							"How long usage events and their keys are kept.",
+							"Rollups of days and totals are kept for good.",
+							&ks_guc_usage_retention, 400 * 86400, 36 * 86400, 20 * 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("keelson");
 }

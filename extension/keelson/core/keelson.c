@@ -23,6 +23,7 @@
 #include "recovery/recovery.h"
 #include "secrets/keyring.h"
 #include "sessions/purge.h"
+#include "usage/usage.h"
 
 KS_MODULE_MAGIC;
 
@@ -42,6 +43,7 @@ static void (*const capabilities[])(void) = {
 	ks_sessions_init,
 	ks_keys_init,
 	ks_recovery_init,
+	ks_usage_init,
 };
 
 void

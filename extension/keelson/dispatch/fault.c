@@ -19,6 +19,7 @@ void
 ks_faults_begin(KsFaults *faults)
 {
 	faults->count = 0;
+	faults->listed = KS_FAULTS_LISTED;
 	initStringInfo(&faults->details);
 	initStringInfo(&faults->path);
 }
@@ -29,7 +30,7 @@ ks_fault(KsFaults *faults, const char *code, const char *fmt, ...)
 	char message[1024];
 	va_list args;
 
-	if (++faults->count > KS_FAULTS_LISTED)
+	if (++faults->count > faults->listed)
 		return;
 	va_start(args, fmt);
 	vsnprintf(message, sizeof(message), fmt, args);

@@ -9,12 +9,13 @@
 
 #include "lib/stringinfo.h"
 
-/* The most faults that a reply lists. */
+/* The most faults that a reply lists, unless it is a list of its own that is at fault. */
 #define KS_FAULTS_LISTED 100
 
 typedef struct KsFaults
 {
 	int count;
+	int listed; /* at most */
 	StringInfoData details; /* the array's elements so far */
 	StringInfoData path;    /* the place looked at: events[0].occurredAt */
 } KsFaults;

@@ -113,16 +113,21 @@ ks_permission_held(const KsIdentity *identity, const char *permission)
 	return is_held;
 }
 
+bool
+ks_permission_now(const char *permission)
+{
+	KsCall *call = ks_call();
+
+	if (call != NULL && call->credential.is_scoped && !has_scope(&call->credential, permission))
+		return false;
+	return ks_permission_held(ks_identity(), permission);
+}
+
 PG_FUNCTION_INFO_V1(ks_has_permission);
 
 /* keelson.has_permission(permission text) */
 Datum
 ks_has_permission(PG_FUNCTION_ARGS)
 {
-	char *permission = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	KsCall *call = ks_call();
-
-	if (call != NULL && call->credential.is_scoped && !has_scope(&call->credential, permission))
-		PG_RETURN_BOOL(false);
-	PG_RETURN_BOOL(ks_permission_held(ks_identity(), permission));
+	PG_RETURN_BOOL(ks_permission_now(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }

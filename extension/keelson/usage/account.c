@@ -1,0 +1,246 @@
+/*
+ * account.c
+ *	  Read rollups and tail.
+ *
+ * All statements run read-only with the snapshot of the statement that called:
+ * so rollups, watermark and tail fit together, however often the keeper folds
+ * meanwhile, and the caller sees what its transaction has recorded itself.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/date.h"
+#include "utils/datum.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+#include "utils/xid8.h"
+
+#include "core/spi.h"
+#include "usage/account.h"
+#include "usage/leaf.h"
+
+#define USECS_PER_QUARTER (15 * USECS_PER_MINUTE)
+
+static KsPlan watermark_plan = {"select era, xid, event_id, tail_from from keelson.usage_watermark", 0, {0}};
+static KsPlan days_plan = {
+	"select feature, day, minutes, requests from keelson.usage_days where user_id = $1 and day >= $2 and day < $3",
+	3,
+	{UUIDOID, DATEOID, DATEOID}};
+static KsPlan quarters_plan = {
+	"select feature, quarter_at, minutes, requests from keelson.usage_quarters"
+	" where user_id = $1 and quarter_at >= $2 and quarter_at < $3",
+	3,
+	{UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
+static KsPlan totals_plan = {
+	"select feature, null::timestamptz, minutes, requests from keelson.usage_totals where user_id = $1", 1, {UUIDOID}};
+
+static void add_rows(KsUsageParts *parts, bool are_days);
+static void take_rows(KsTakePart take, void *taker);
+static KsUsagePart read_part(HeapTuple row, TupleDesc desc, bool is_day);
+static bool is_same_text(Datum a, Datum b);
+
+TimestampTz
+ks_quarter_floor(TimestampTz moment)
+{
+	TimestampTz past = moment % USECS_PER_QUARTER;
+
+	return moment - (past < 0 ? past + USECS_PER_QUARTER : past);
+}
+
+TimestampTz
+ks_day_floor(TimestampTz moment)
+{
+	TimestampTz past = moment % USECS_PER_DAY;
+
+	return moment - (past < 0 ? past + USECS_PER_DAY : past);
+}
+
+TimestampTz
+ks_usage_latest(void)
+{
+	return ks_day_floor(GetCurrentTimestamp()) + 2 * USECS_PER_DAY;
+}
+
+void
+ks_usage_tail(const pg_uuid_t *user_id, KsUsageParts *tail)
+{
+	Datum values[4] = {UUIDPGetDatum(user_id)};
+	HeapTuple row;
+	TupleDesc desc;
+	int32 day, last;
+	bool is_null;
+
+	*tail = (KsUsageParts){0};
+	(void) ks_spi_execute(&watermark_plan, NULL, NULL, true, 1);
+	if (SPI_processed != 1)
+		elog(ERROR, "there is no watermark of usage");
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	values[1] = SPI_getbinval(row, desc, 1, &is_null);
+	values[2] = SPI_getbinval(row, desc, 2, &is_null);
+	values[3] = SPI_getbinval(row, desc, 3, &is_null);
+	day = DatumGetDateADT(SPI_getbinval(row, desc, 4, &is_null)) + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE);
+	last = ks_leaf_ceiling();
+	for (; day <= last; day++)
+	{
+		if (!ks_leaf_exists(day))
+			continue;
+		(void) ks_spi_execute(&ks_leaf(day)->read_tail, values, NULL, true, 0);
+		add_rows(tail, false);
+	}
+}
+
+void
+ks_usage_days(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsUsageParts *days)
+{
+	Datum values[3];
+
+	Assert(since % USECS_PER_DAY == 0 && until % USECS_PER_DAY == 0);
+	*days = (KsUsageParts){0};
+	if (since >= until)
+		return;
+	values[0] = UUIDPGetDatum(user_id);
+	values[1] = DateADTGetDatum(since / USECS_PER_DAY);
+	values[2] = DateADTGetDatum(until / USECS_PER_DAY);
+	(void) ks_spi_execute(&days_plan, values, NULL, true, 0);
+	add_rows(days, true);
+}
+
+/* Add the rows in SPI_tuptable, which keeps them, to the parts. */
+static void
+add_rows(KsUsageParts *parts, bool are_days)
+{
+	SPITupleTable *rows = SPI_tuptable;
+	Size size = (parts->count + rows->numvals) * sizeof(KsUsagePart);
+
+	if (rows->numvals == 0)
+		return;
+	parts->parts = parts->parts == NULL ? palloc(size) : repalloc(parts->parts, size);
+	for (uint64 i = 0; i < rows->numvals; i++)
+		parts->parts[parts->count++] = read_part(rows->vals[i], rows->tupdesc, are_days);
+}
+
+void
+ks_usage_quarters(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsTakePart take, void *taker)
+{
+	Datum values[3];
+
+	if (since >= until)
+		return;
+	values[0] = UUIDPGetDatum(user_id);
+	values[1] = TimestampTzGetDatum(since);
+	values[2] = TimestampTzGetDatum(until);
+	(void) ks_spi_execute(&quarters_plan, values, NULL, true, 0);
+	take_rows(take, taker);
+}
+
+void
+ks_usage_totals(const pg_uuid_t *user_id, KsTakePart take, void *taker)
+{
+	Datum values[1] = {UUIDPGetDatum(user_id)};
+
+	(void) ks_spi_execute(&totals_plan, values, NULL, true, 0);
+	take_rows(take, taker);
+}
+
+/* Hand over the rows in SPI_tuptable. */
+static void
+take_rows(KsTakePart take, void *taker)
+{
+	SPITupleTable *rows = SPI_tuptable;
+
+	for (uint64 i = 0; i < rows->numvals; i++)
+	{
+		KsUsagePart part = read_part(rows->vals[i], rows->tupdesc, false);
+
+		take(taker, &part);
+	}
+}
+
+static KsUsagePart
+read_part(HeapTuple row, TupleDesc desc, bool is_day)
+{
+	KsUsagePart part;
+	bool is_null;
+	Datum at;
+
+	part.feature = SPI_getbinval(row, desc, 1, &is_null);
+	at = SPI_getbinval(row, desc, 2, &is_null);
+	if (is_null)
+		part.at = 0;
+	else
+		part.at = is_day ? DatumGetDateADT(at) * USECS_PER_DAY : DatumGetTimestampTz(at);
+	part.minutes = SPI_getbinval(row, desc, 3, &is_null);
+	part.requests = DatumGetInt64(SPI_getbinval(row, desc, 4, &is_null));
+	return part;
+}
+
+void
+ks_usage_between(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, const KsUsageParts *tail, const KsUsageParts *days, KsTakePart take, void *taker)
+{
+	TimestampTz first_day, last_day;
+
+	since = ks_quarter_floor(since);
+	until = Min(ks_quarter_floor(until), ks_usage_latest());
+	ks_usage_take(tail, since, until, take, taker);
+	first_day = ks_day_floor(since + USECS_PER_DAY - 1);
+	last_day = ks_day_floor(until);
+	if (first_day >= last_day)
+	{
+		ks_usage_quarters(user_id, since, until, take, taker);
+		return;
+	}
+	ks_usage_quarters(user_id, since, first_day, take, taker);
+	ks_usage_take(days, first_day, last_day, take, taker);
+	ks_usage_quarters(user_id, last_day, until, take, taker);
+}
+
+void
+ks_usage_take(const KsUsageParts *parts, TimestampTz since, TimestampTz until, KsTakePart take, void *taker)
+{
+	for (int i = 0; i < parts->count; i++)
+		if (parts->parts[i].at >= since && parts->parts[i].at < until)
+			take(taker, &parts->parts[i]);
+}
+
+void
+ks_usage_add(KsUsageSum *sum, Datum minutes, int64 requests)
+{
+	if (sum->requests == 0)
+		sum->minutes = datumCopy(minutes, false, -1);
+	else
+		sum->minutes = DirectFunctionCall2(numeric_add, sum->minutes, minutes);
+	sum->requests += requests;
+}
+
+void
+ks_feature_add(KsFeatureSums *sums, const KsUsagePart *part)
+{
+	int i;
+
+	for (i = 0; i < sums->count; i++)
+		if (is_same_text(sums->sums[i].feature, part->feature))
+			break;
+	if (i == sums->count)
+	{
+		if (sums->count == sums->room)
+		{
+			sums->room = sums->room ? sums->room * 2 : 8;
+			sums->sums = sums->sums ? repalloc(sums->sums, sums->room * sizeof(KsFeatureSum)) : palloc(sums->room * sizeof(KsFeatureSum));
+		}
+		sums->sums[sums->count++] = (KsFeatureSum){.feature = datumCopy(part->feature, false, -1)};
+	}
+	ks_usage_add(&sums->sums[i].sum, part->minutes, part->requests);
+}
+
+static bool
+is_same_text(Datum a, Datum b)
+{
+	text *left = DatumGetTextPP(a);
+	text *right = DatumGetTextPP(b);
+
+	return VARSIZE_ANY_EXHDR(left) == VARSIZE_ANY_EXHDR(right) &&
+		   memcmp(VARDATA_ANY(left), VARDATA_ANY(right), VARSIZE_ANY_EXHDR(left)) == 0;
+}

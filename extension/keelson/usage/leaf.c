@@ -1,0 +1,264 @@
+/*
+ * leaf.c
+ *	  Statements of single partitions; floor and ceiling of the days in use.
+ *
+ * Floor and ceiling live in shared memory and only rise. After a start of the
+ * server both are unknown, and whoever needs them first reads the floor from
+ * the watermark's row and looks for the latest partition with a row. An insert
+ * is preceded by raising the ceiling, so a reader that sees the row sees the
+ * ceiling too. A standby, whose memory nobody writes, looks up to today.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "port/atomics.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "core/keeper.h"
+#include "core/roles.h"
+#include "core/shmem.h"
+#include "core/uuid.h"
+#include "usage/fold.h"
+#include "usage/leaf.h"
+
+#define LEAVES_KEPT 8
+#define MS_PER_DAY INT64CONST(86400000)
+#define UNIX_EPOCH_DAY (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)
+
+/* So many events since the last time wake the keeper before its turn. */
+#define EVENTS_TO_WAKE 8192
+
+typedef struct UsageShared
+{
+	pg_atomic_uint32 floor;   /* 0: not known yet */
+	pg_atomic_uint32 ceiling; /* 0: not known yet */
+	pg_atomic_uint64 recorded;
+} UsageShared;
+
+/* Set when shared memory is made. */
+static UsageShared *shared;
+
+/* Statements of the days used last, by day modulo their number; written by ks_leaf(). */
+static KsLeaf leaves[LEAVES_KEPT];
+
+/* Events of the running transaction; cleared when it ends. */
+static uint64 uncommitted;
+
+static KsPlan days_plan = {"select floor_day, ceiling_day from keelson._usage_days_in_use()", 0, {0}};
+
+static void init_shared(void *area, bool found);
+static void at_end(XactEvent event, void *arg);
+static void load_days(void);
+static void raise_to(pg_atomic_uint32 *value, uint32 wanted);
+static void leaf_name(int32 day, char name[NAMEDATALEN]);
+static void make_statements(KsLeaf *leaf, int32 day);
+static void set_statement(KsPlan *plan, char *sql, const Oid *types, int count);
+
+void
+ks_leaf_init(void)
+{
+	ks_shmem_register("keelson usage", sizeof(UsageShared), init_shared, (void **) &shared);
+	RegisterXactCallback(at_end, NULL);
+}
+
+static void
+init_shared(void *area, bool found)
+{
+	UsageShared *usage = area;
+
+	if (found)
+		return;
+	pg_atomic_init_u32(&usage->floor, 0);
+	pg_atomic_init_u32(&usage->ceiling, 0);
+	pg_atomic_init_u64(&usage->recorded, 0);
+}
+
+uint64
+ks_usage_recorded(void)
+{
+	return pg_atomic_read_u64(&shared->recorded);
+}
+
+void
+ks_usage_count(int events)
+{
+	uncommitted += events;
+}
+
+static void
+at_end(XactEvent event, void *arg)
+{
+	uint64 before;
+
+	if (uncommitted == 0 || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		return;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		before = pg_atomic_fetch_add_u64(&shared->recorded, uncommitted);
+		if (before / EVENTS_TO_WAKE != (before + uncommitted) / EVENTS_TO_WAKE)
+			ks_fold_wake();
+	}
+	uncommitted = 0;
+}
+
+int32
+ks_leaf_today(void)
+{
+	return GetCurrentTimestamp() / USECS_PER_DAY + UNIX_EPOCH_DAY;
+}
+
+int32
+ks_leaf_new_id(pg_uuid_t *id)
+{
+	int64 milliseconds = 0;
+	int32 floor, day;
+
+	Assert(FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()));
+	if (unlikely(pg_atomic_read_u32(&shared->floor) == 0))
+		load_days();
+	/* The floor as it is after the transaction has its id: what the keeper relies on. */
+	pg_memory_barrier();
+	floor = pg_atomic_read_u32(&shared->floor);
+	ks_uuid7(id);
+	for (int i = 0; i < 6; i++)
+		milliseconds = milliseconds << 8 | id->data[i];
+	day = milliseconds / MS_PER_DAY;
+	if (unlikely(day < floor))
+	{
+		day = floor;
+		milliseconds = day * MS_PER_DAY;
+		for (int i = 0; i < 6; i++)
+			id->data[i] = milliseconds >> (8 * (5 - i));
+	}
+	if (unlikely(day > pg_atomic_read_u32(&shared->ceiling)))
+		raise_to(&shared->ceiling, day);
+	return day;
+}
+
+int32
+ks_leaf_ceiling(void)
+{
+	if (unlikely(pg_atomic_read_u32(&shared->floor) == 0))
+		load_days();
+	return Max((int32) pg_atomic_read_u32(&shared->ceiling), ks_leaf_today());
+}
+
+void
+ks_leaf_raise_floor(int32 day)
+{
+	raise_to(&shared->floor, day);
+	pg_memory_barrier();
+}
+
+/* Read floor and ceiling from the tables; the ceiling first, since a known floor says that both are. */
+static void
+load_days(void)
+{
+	KsRoleSwitch save;
+	HeapTuple row;
+	TupleDesc desc;
+	bool is_null;
+
+	ks_require_shmem();
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	(void) ks_spi_execute(&days_plan, NULL, NULL, true, 1);
+	ks_role_leave(&save);
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	raise_to(&shared->ceiling, DatumGetInt32(SPI_getbinval(row, desc, 2, &is_null)));
+	pg_write_barrier();
+	raise_to(&shared->floor, DatumGetInt32(SPI_getbinval(row, desc, 1, &is_null)));
+	ks_spi_finish();
+}
+
+static void
+raise_to(pg_atomic_uint32 *value, uint32 wanted)
+{
+	uint32 present = pg_atomic_read_u32(value);
+
+	while (present < wanted && !pg_atomic_compare_exchange_u32(value, &present, wanted))
+		;
+}
+
+bool
+ks_leaf_exists(int32 day)
+{
+	char name[NAMEDATALEN];
+
+	leaf_name(day, name);
+	return OidIsValid(get_relname_relid(name, get_namespace_oid("keelson", false)));
+}
+
+static void
+leaf_name(int32 day, char name[NAMEDATALEN])
+{
+	int year, month, mday;
+
+	j2date(day + UNIX_EPOCH_JDATE, &year, &month, &mday);
+	snprintf(name, NAMEDATALEN, "usage_events_%04d%02d%02d", year, month, mday);
+}
+
+KsLeaf *
+ks_leaf(int32 day)
+{
+	KsLeaf *leaf = &leaves[(uint32) day % LEAVES_KEPT];
+
+	if (unlikely(leaf->day != day))
+	{
+		leaf->day = 0;
+		make_statements(leaf, day);
+		leaf->day = day;
+	}
+	return leaf;
+}
+
+static void
+make_statements(KsLeaf *leaf, int32 day)
+{
+	static const Oid one_types[] = {UUIDOID, UUIDOID, INT4OID, XID8OID, TEXTOID, NUMERICOID, INT4OID, TIMESTAMPTZOID};
+	static const Oid many_types[] = {INT4OID, XID8OID, UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID};
+	static const Oid tail_types[] = {UUIDOID, INT4OID, XID8OID, UUIDOID};
+	char name[NAMEDATALEN];
+
+	leaf_name(day, name);
+	set_statement(&leaf->insert_one,
+				  psprintf("insert into keelson.%s (user_id, id, era, xid, feature, minutes, requests, occurred_at)"
+						   " values ($1, $2, $3, $4, $5, $6, $7, $8)",
+						   name),
+				  one_types, lengthof(one_types));
+	set_statement(&leaf->insert_many,
+				  psprintf("insert into keelson.%s (user_id, id, era, xid, feature, minutes, requests, occurred_at)"
+						   " select e.user_id, e.id, $1, $2, e.feature, e.minutes, e.requests, e.occurred_at"
+						   " from rows from (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6),"
+						   " pg_catalog.unnest($7), pg_catalog.unnest($8)) as e (user_id, id, feature, minutes, requests, occurred_at)",
+						   name),
+				  many_types, lengthof(many_types));
+	set_statement(&leaf->read_tail,
+				  psprintf("select e.feature, pg_catalog.date_bin('15 minutes', e.occurred_at, '2000-01-01 00:00+00'),"
+						   " pg_catalog.sum(e.minutes), pg_catalog.sum(e.requests)"
+						   " from keelson.%s as e where e.user_id = $1 and (e.era, e.xid, e.id) > ($2, $3, $4) group by 1, 2",
+						   name),
+				  tail_types, lengthof(tail_types));
+}
+
+/* Give the plan another statement, for the life of the backend. */
+static void
+set_statement(KsPlan *plan, char *sql, const Oid *types, int count)
+{
+	if (plan->plan != NULL)
+		SPI_freeplan(plan->plan);
+	plan->plan = NULL;
+	if (plan->sql != NULL)
+		pfree(unconstify(char *, plan->sql));
+	plan->sql = MemoryContextStrdup(TopMemoryContext, sql);
+	plan->nargs = count;
+	memcpy(plan->argtypes, types, count * sizeof(Oid));
+}
