@@ -115,6 +115,10 @@ keelson_settings() {
 	echo "keelson.database = '$DATABASE'"
 	echo "keelson.keyring_file = $(quoted "$KEYRING")"
 	echo "keelson.environment = $(quoted "${KEELSON_ENV:-development}")"
+	# In development receivers on this machine are what is tested with.
+	local private=off
+	[ "${KEELSON_ENV:-development}" != development ] || private=on
+	echo "keelson.allow_private_targets = $(quoted "${KEELSON_ALLOW_PRIVATE_TARGETS:-$private}")"
 	echo "keelson.public_url = $(quoted "${KEELSON_PUBLIC_URL:-http://127.0.0.1:$PORT}")"
 	while read -r variable setting; do
 		[ -z "${!variable:-}" ] || echo "$setting = $(quoted "${!variable}")"

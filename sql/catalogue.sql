@@ -354,6 +354,13 @@ select count(keelson.access_key_create(id::text, 'Matrix', '{usage.write}')) fro
 select count(keelson._verification_send(id)) as verifications from people;
 insert into keelson.external_identities (issuer, subject, user_id, id) select 'https://matrix.example', name, id, keelson.uuid7() from people;
 insert into keelson.user_api_keys (user_id, service, id, masked_key, sealed_key) select id, 'openai', id, 'x', 'x' from people;
+insert into keelson.deliveries (user_id, id, lane, kind, due_at) select id, keelson.uuid7(), id, 'matrix', 'infinity' from people;
+insert into keelson.deliveries_log (user_id, id, lane, kind, ref, state, attempts, finished_at) select id, keelson.uuid7(), id, 'matrix', id, 'delivered', 1, now() from people;
+insert into keelson.delivery_attempts (user_id, delivery_id, number, started_at) select id, keelson.uuid7(), 1, now() from people;
+insert into keelson.courier_lanes (user_id, lane) select id, id from people;
+insert into keelson.webhook_endpoints (user_id, id, url, events, secret) select id, id, 'https://example.com/', '{*}', '' from people;
+insert into keelson.webhook_events (user_id, id, event_type, endpoint_ids, body) select id, keelson.uuid7(), 'webhook.test', '{}', '{}' from people;
+insert into keelson.http_requests (user_id, id, purpose, url, timeout_ms, is_trusted, handler) select id, id, 'matrix', 'https://example.com/', 1000, false, 'none' from people;
 
 create temporary table matrix (actor text, relation regclass, verb text, outcome text);
 grant select on people, user_tables to public;

@@ -21,7 +21,7 @@ sub all_rows
 	my ($keelson) = @_;
 	settle($keelson);
 	my $tables = $keelson->sql("select c.oid::regclass from pg_class as c where c.relnamespace in ('keelson'::regnamespace, 'product'::regnamespace)
-		and c.relkind in ('r', 'p') and not c.relispartition and c.relname not in ('migrations', 'installation', 'eras') order by 1");
+		and c.relkind in ('r', 'p') and not c.relispartition and c.relname not in ('migrations', 'installation', 'eras', 'courier_fence') order by 1");
 	return join "\n", map { "$_: " . $keelson->sql("select coalesce(string_agg(t::text, chr(10) order by t::text), '') from $_ as t") } split /\n/, $tables;
 }
 

@@ -14,12 +14,22 @@
 
 int ks_guc_access_key_max;
 int ks_guc_access_token_lifetime;
+bool ks_guc_allow_private_targets;
 char *ks_guc_allowed_origins;
 char *ks_guc_app_url;
 int ks_guc_audit_ring_size;
 char *ks_guc_captcha_function;
 char *ks_guc_captcha_url;
+char *ks_guc_courier_ca_file;
+char *ks_guc_courier_fence_file;
+int ks_guc_courier_in_flight;
+int ks_guc_courier_in_flight_lane;
+int ks_guc_courier_in_flight_user;
+char *ks_guc_courier_ports;
+int ks_guc_courier_timeout;
+int ks_guc_courier_workers;
 char *ks_guc_database;
+int ks_guc_delivery_retention;
 int ks_guc_environment;
 int ks_guc_erasure_after;
 int ks_guc_job_history;
@@ -89,6 +99,10 @@ ks_guc_init(void)
 							"How long an access token is good.",
 							"Its session is looked up at every request besides; clients refresh before this is over.",
 							&ks_guc_access_token_lifetime, 900, 60, 3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("keelson.allow_private_targets",
+							 "Whether requests to users' URLs may go to loopback and private addresses.",
+							 "For tests and for networks where every user may reach what the server can.",
+							 &ks_guc_allow_private_targets, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("keelson.allowed_origins",
 							   "Origins of web pages that may use cookie sessions, besides those of the public and app URLs.",
 							   "A comma-separated list such as \"https://app.example.com\".",
@@ -109,10 +123,46 @@ ks_guc_init(void)
 							   "Where the CAPTCHA's provider verifies responses.",
 							   "Empty: no CAPTCHA is asked for, unless keelson.captcha_function is set.",
 							   &ks_guc_captcha_url, "", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.courier_ca_file",
+							   "The certificates of authorities that outgoing TLS trusts, in PEM.",
+							   "Empty: the system's.",
+							   &ks_guc_courier_ca_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.courier_fence_file",
+							   "The file by which the courier knows that the database came back from a backup.",
+							   "Outside the data directory. Empty: beside the keyring file, with .fence added; where the keyring comes from a command it must be set.",
+							   &ks_guc_courier_fence_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.courier_in_flight",
+							"How many requests a courier has under way at once.",
+							"Each takes a file descriptor of the server's; a third of max_files_per_process is the most.",
+							&ks_guc_courier_in_flight, 256, 1, 10000, at_start, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.courier_in_flight_lane",
+							"How many of these may go to one endpoint.",
+							"A lane of its own in keelson.courier_lanes says otherwise; fewer go to one that is slow.",
+							&ks_guc_courier_in_flight_lane, 64, 1, 10000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.courier_in_flight_user",
+							"How many of these may be one user's.",
+							"So that a user whose endpoints hang leaves room for the others.",
+							&ks_guc_courier_in_flight_user, 128, 1, 10000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("keelson.courier_ports",
+							   "The ports that users' URLs may name.",
+							   "A comma-separated list. Any, where keelson.allow_private_targets is on.",
+							   &ks_guc_courier_ports, "80,443,8080,8443", PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.courier_timeout",
+							"How long a delivery may take, from name look-up to the end of the response.",
+							"Connecting may take 10 seconds of it.",
+							&ks_guc_courier_timeout, 20, 1, 120, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.courier_workers",
+							"How many couriers there are.",
+							"Users are spread over them.",
+							&ks_guc_courier_workers, 1, 1, 8, at_start, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("keelson.database",
 							   "The one database of the cluster that Keelson lives in.",
 							   "The background workers connect to it; elsewhere Keelson's functions refuse.",
 							   &ks_guc_database, "keelson", at_start, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.delivery_retention",
+							"How many days deliveries and their attempts can be looked at and replayed.",
+							"Then the partitions of their log are dropped.",
+							&ks_guc_delivery_retention, 30, 5, 3650, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomEnumVariable("keelson.environment",
 							 "Whether this is a development or a production installation.",
 							 "In development some replies carry what would otherwise be mailed.",

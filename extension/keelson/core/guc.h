@@ -16,12 +16,22 @@ typedef enum KsEnvironment
 
 extern int ks_guc_access_key_max;
 extern int ks_guc_access_token_lifetime;
+extern bool ks_guc_allow_private_targets;
 extern char *ks_guc_allowed_origins;
 extern char *ks_guc_app_url;
 extern int ks_guc_audit_ring_size;
 extern char *ks_guc_captcha_function;
 extern char *ks_guc_captcha_url;
+extern char *ks_guc_courier_ca_file;
+extern char *ks_guc_courier_fence_file;
+extern int ks_guc_courier_in_flight;
+extern int ks_guc_courier_in_flight_lane;
+extern int ks_guc_courier_in_flight_user;
+extern char *ks_guc_courier_ports;
+extern int ks_guc_courier_timeout;
+extern int ks_guc_courier_workers;
 extern char *ks_guc_database;
+extern int ks_guc_delivery_retention;
 extern int ks_guc_environment;
 extern int ks_guc_erasure_after;
 extern int ks_guc_job_history;

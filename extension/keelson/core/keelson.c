@@ -17,6 +17,7 @@
 #include "core/identity.h"
 #include "core/keeper.h"
 #include "core/shmem.h"
+#include "courier/courier.h"
 #include "dispatch/dispatch.h"
 #include "keys/verify.h"
 #include "limits/limits.h"
@@ -24,6 +25,7 @@
 #include "secrets/keyring.h"
 #include "sessions/purge.h"
 #include "usage/usage.h"
+#include "webhooks/webhooks.h"
 
 KS_MODULE_MAGIC;
 
@@ -40,6 +42,8 @@ static void (*const capabilities[])(void) = {
 	ks_audit_init,
 	ks_limits_init,
 	ks_dispatch_init,
+	ks_courier_init,
+	ks_webhooks_init,
 	ks_sessions_init,
 	ks_keys_init,
 	ks_recovery_init,

@@ -104,6 +104,7 @@ begin
         ),
         'workers', workers,
         'cron', cron,
+        'courier', keelson._courier_health(),
         'jobs', keelson._jobs_health(),
         'memory', jsonb_build_object(
             'sharedBuffersBytes', pg_size_bytes(current_setting('shared_buffers')),
@@ -200,7 +201,7 @@ select
         from pg_catalog.pg_stat_activity as a where a.backend_type = 'keelson ' || w.name
     ),
     'gauge', 'Background workers that are connected.'
-from (values ('keeper')) as w (name)
+from (values ('keeper'), ('courier')) as w (name)
 $$;
 comment on function keelson._database_metrics() is
     'Samples of the database itself: connections, size, background workers.';
@@ -219,6 +220,8 @@ union all
 select * from keelson._database_metrics()
 union all
 select * from keelson._audit_metrics()
+union all
+select * from keelson._courier_metrics()
 union all
 select * from keelson._jobs_metrics()
 union all

@@ -105,6 +105,7 @@ begin
         return false;
     end if;
     perform keelson.audit('admin.role_grant', jsonb_build_object('role', role, 'databaseRole', session_user), user_id => target_id);
+    perform keelson.webhook_emit('user.role_granted', jsonb_build_object('userId', target_id, 'role', role), target_id);
     return true;
 end
 $$;
@@ -132,6 +133,7 @@ begin
         return false;
     end if;
     perform keelson.audit('admin.role_revoke', jsonb_build_object('role', role, 'databaseRole', session_user), user_id => target_id);
+    perform keelson.webhook_emit('user.role_revoked', jsonb_build_object('userId', target_id, 'role', role), target_id);
     return true;
 end
 $$;

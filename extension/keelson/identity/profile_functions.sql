@@ -112,6 +112,8 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    changed jsonb;
 begin
     update keelson.users as u
     set name = case when changes_name then normalize(_user_update.name, nfc) else u.name end,
@@ -125,9 +127,11 @@ begin
     if not found then
         perform keelson.raise(404, 'NOT_FOUND', 'there is no such user');
     end if;
-    perform keelson.audit('user.update', jsonb_build_object('changed', array_remove(array[
+    changed := jsonb_build_object('changed', array_remove(array[
         case when changes_name then 'name' end, case when changes_preferences then 'preferences' end
-    ], null)), user_id => _user_update.id);
+    ], null));
+    perform keelson.audit('user.update', changed, user_id => _user_update.id);
+    perform keelson.webhook_emit('user.updated', jsonb_build_object('userId', _user_update.id) || changed, _user_update.id);
 end
 $$;
 alter function keelson._user_update(uuid, boolean, text, boolean, jsonb) owner to keelson_system;

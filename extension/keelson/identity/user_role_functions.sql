@@ -287,9 +287,11 @@ begin
     select id, a.role, keelson.current_user_id() from unnest(added) as a (role);
     foreach changed in array taken loop
         perform keelson.audit('admin.role_revoke', jsonb_build_object('role', changed, 'databaseRole', session_user), user_id => id);
+        perform keelson.webhook_emit('user.role_revoked', jsonb_build_object('userId', id, 'role', changed), id);
     end loop;
     foreach changed in array added loop
         perform keelson.audit('admin.role_grant', jsonb_build_object('role', changed, 'databaseRole', session_user), user_id => id);
+        perform keelson.webhook_emit('user.role_granted', jsonb_build_object('userId', id, 'role', changed), id);
     end loop;
 end
 $$;

@@ -255,6 +255,7 @@ begin
         jsonb_build_object('keyId', made.id, 'kind', 'access key', 'scopes', scopes, 'expiresAt', expires_at) || detail,
         user_id => user_id
     );
+    perform keelson.webhook_emit('access_key.created', jsonb_build_object('keyId', made.id, 'name', normalize(name, nfc)), user_id);
     return made;
 end
 $$;
@@ -302,6 +303,7 @@ begin
         jsonb_build_object('keyId', made.id, 'replaced', old.id, 'kind', 'access key', 'goodUntil', good_until) || detail,
         user_id => user_id
     );
+    perform keelson.webhook_emit('access_key.rotated', jsonb_build_object('keyId', old.id, 'successorId', made.id), user_id);
     return made;
 end
 $$;
@@ -342,6 +344,7 @@ begin
         return false;
     end if;
     perform keelson.audit('key.revoke', jsonb_build_object('keyId', id, 'kind', 'access key') || detail, user_id => user_id);
+    perform keelson.webhook_emit('access_key.revoked', jsonb_build_object('keyId', id), user_id);
     return true;
 end
 $$;

@@ -1,0 +1,550 @@
+/*
+ * transfer.c
+ *	  Setting up an easy handle for a request, reading its outcome, and sending
+ *	  one while somebody waits.
+ *
+ * What never differs is set once per handle: no redirects, no proxy of the
+ * environment, no .netrc, no cookies, TLS verified, no signals, quick exit from
+ * resolver threads. Callbacks write malloc'd memory, answer by return values,
+ * and neither raise errors nor palloc: a longjmp through libcurl would leave it
+ * undefined.
+ *
+ * The guard sits in two callbacks: for the socket of a new connection, with the
+ * very address that will be connected to, and before a request on any
+ * connection, for those that are used again.
+ */
+#include "postgres.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/wait_event.h"
+
+#include "core/error.h"
+#include "core/guc.h"
+#include "courier/guard.h"
+#include "courier/transfer.h"
+
+#define CONNECT_TIMEOUT_MS 10000
+#define SLOWEST_BYTES 1
+#define CONNECTION_SECONDS 300
+#define MAX_HEADER_LINE 8192
+
+/* What a handle is set up for. */
+enum
+{
+	FOR_NOTHING,
+	FOR_HTTP,
+	FOR_MAIL
+};
+
+static bool set_up(KsTransfer *transfer, int kind);
+static bool prepare_http(KsTransfer *transfer, const KsRequest *request);
+static bool prepare_mail(KsTransfer *transfer, const KsRequest *request);
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address);
+static int check_connection(void *arg, char *remote, char *local, int remote_port, int local_port);
+static size_t take_response(char *data, size_t size, size_t count, void *arg);
+static size_t give_upload(char *out, size_t size, size_t count, void *arg);
+static int rewind_upload(void *arg, curl_off_t offset, int origin);
+static void explain(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome);
+static const char *header(CURL *easy, const char *name);
+static int micros(CURL *easy, CURLINFO info);
+static void perform(KsTransfer *transfer, CURLM *multi, CURLcode *code);
+static void copy_outcome(KsAnswer *outcome);
+
+void
+ks_transfer_global_init(void)
+{
+	static bool done = false;
+	sigset_t saved;
+
+	if (done)
+		return;
+	/* A resolver thread that gets no answer must not keep what waits for it for long. */
+	setenv("RES_OPTIONS", "timeout:2 attempts:2", 0);
+	ks_signals_block(&saved);
+	if (curl_global_init(CURL_GLOBAL_ALL) != CURLE_OK)
+	{
+		ks_signals_restore(&saved);
+		elog(ERROR, "could not start libcurl");
+	}
+	ks_signals_restore(&saved);
+	done = true;
+}
+
+KsTransfer *
+ks_transfer_create(void)
+{
+	KsTransfer *transfer = calloc(1, sizeof(KsTransfer));
+
+	if (transfer == NULL)
+		return NULL;
+	transfer->easy = curl_easy_init();
+	if (transfer->easy == NULL)
+	{
+		free(transfer);
+		return NULL;
+	}
+	return transfer;
+}
+
+void
+ks_transfer_free(KsTransfer *transfer)
+{
+	curl_easy_cleanup(transfer->easy);
+	curl_slist_free_all(transfer->recipient);
+	free(transfer->buffer);
+	free(transfer);
+}
+
+bool
+ks_transfer_prepare(KsTransfer *transfer, const KsRequest *request)
+{
+	CURL *easy = transfer->easy;
+	int kind = request->mail_from != NULL ? FOR_MAIL : FOR_HTTP;
+	int timeout_ms = request->timeout_ms > 0 ? request->timeout_ms : ks_guc_courier_timeout * 1000;
+
+	if (transfer->kind != kind && !set_up(transfer, kind))
+		return false;
+	transfer->kept = 0;
+	transfer->read = 0;
+	transfer->kept_most = request->response_kept > 0 ? Min(request->response_kept, KS_RESPONSE_READ) : KS_RESPONSE_KEPT;
+	transfer->is_trusted = request->is_trusted;
+	transfer->wants_cache_control = request->wants_cache_control;
+	transfer->is_blocked = false;
+	transfer->is_too_large = false;
+	transfer->is_named = false;
+	transfer->is_connected = false;
+	transfer->is_started = false;
+	transfer->error[0] = '\0';
+	if (curl_easy_setopt(easy, CURLOPT_URL, request->url) != CURLE_OK)
+		return false;
+	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) timeout_ms);
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) Min(timeout_ms, CONNECT_TIMEOUT_MS));
+	return kind == FOR_MAIL ? prepare_mail(transfer, request) : prepare_http(transfer, request);
+}
+
+/* What never differs between requests of a kind. */
+static bool
+set_up(KsTransfer *transfer, int kind)
+{
+	CURL *easy = transfer->easy;
+
+	curl_easy_reset(easy);
+	transfer->kind = FOR_NOTHING;
+	if (curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, kind == FOR_MAIL ? "smtp,smtps" : "http,https") != CURLE_OK ||
+		curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "https") != CURLE_OK ||
+		curl_easy_setopt(easy, CURLOPT_PROXY, "") != CURLE_OK ||
+		curl_easy_setopt(easy, CURLOPT_USERAGENT, "Keelson/1.0") != CURLE_OK)
+		return false;
+	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+	curl_easy_setopt(easy, CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+	curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 1L);
+	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->error);
+	curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
+	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	if (ks_guc_courier_ca_file[0] != '\0')
+		curl_easy_setopt(easy, CURLOPT_CAINFO, ks_guc_courier_ca_file);
+	curl_easy_setopt(easy, CURLOPT_HTTPAUTH, (long) CURLAUTH_NONE);
+	curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, (long) CONNECTION_SECONDS);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer);
+	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, check_connection);
+	curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_response);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
+	curl_easy_setopt(easy, CURLOPT_READFUNCTION, give_upload);
+	curl_easy_setopt(easy, CURLOPT_READDATA, transfer);
+	curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, rewind_upload);
+	curl_easy_setopt(easy, CURLOPT_SEEKDATA, transfer);
+	transfer->kind = kind;
+	return true;
+}
+
+static bool
+prepare_http(KsTransfer *transfer, const KsRequest *request)
+{
+	CURL *easy = transfer->easy;
+	bool is_tls = pg_strncasecmp(request->url, "https:", 6) == 0;
+
+	/* HTTP/2 where TLS offers it: then wait for the connection that is being made rather than open more. */
+	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) (is_tls ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1));
+	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, is_tls ? 1L : 0L);
+	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, request->lines);
+	if (request->body != NULL)
+	{
+		curl_easy_setopt(easy, CURLOPT_POST, 1L);
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->body);
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) request->body_length);
+	}
+	else
+	{
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, NULL);
+		curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+	}
+	return curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method) == CURLE_OK;
+}
+
+/* One recipient each: libcurl tells the last reply alone. */
+static bool
+prepare_mail(KsTransfer *transfer, const KsRequest *request)
+{
+	CURL *easy = transfer->easy;
+
+	curl_slist_free_all(transfer->recipient);
+	transfer->recipient = curl_slist_append(NULL, request->mail_to);
+	transfer->upload = request->body;
+	transfer->upload_left = request->body_length;
+	curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t) request->body_length);
+	curl_easy_setopt(easy, CURLOPT_USE_SSL, (long) (ks_guc_environment == KS_DEVELOPMENT ? CURLUSESSL_TRY : CURLUSESSL_ALL));
+	return transfer->recipient != NULL &&
+		   curl_easy_setopt(easy, CURLOPT_MAIL_FROM, request->mail_from) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_MAIL_RCPT, transfer->recipient) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_USERNAME, request->user) == CURLE_OK &&
+		   curl_easy_setopt(easy, CURLOPT_PASSWORD, request->password) == CURLE_OK;
+}
+
+/* libcurl's callback: a socket for a new connection, if it may be made. */
+static curl_socket_t
+open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address)
+{
+	KsTransfer *transfer = arg;
+
+	transfer->is_named = true;
+	if (!ks_guard_allows(&address->addr, transfer->is_trusted))
+	{
+		transfer->is_blocked = true;
+		return CURL_SOCKET_BAD;
+	}
+	return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+/* libcurl's callback: a request is about to go out on a connection, perhaps an old one. */
+static int
+check_connection(void *arg, char *remote, char *local, int remote_port, int local_port)
+{
+	KsTransfer *transfer = arg;
+
+	transfer->is_named = true;
+	if (ks_guard_allows_text(remote, remote_port, transfer->is_trusted))
+	{
+		transfer->is_connected = true;
+		return CURL_PREREQFUNC_OK;
+	}
+	transfer->is_blocked = true;
+	return CURL_PREREQFUNC_ABORT;
+}
+
+/* libcurl's callback: a part of the response. */
+static size_t
+take_response(char *data, size_t size, size_t count, void *arg)
+{
+	KsTransfer *transfer = arg;
+	size_t len = size * count;
+	size_t keep = Min(len, transfer->kept_most - transfer->kept);
+
+	if (keep > 0)
+	{
+		if (transfer->kept + keep > transfer->buffer_size)
+		{
+			size_t wanted = Max(transfer->kept + keep, 1024);
+			char *larger = realloc(transfer->buffer, wanted);
+
+			if (larger == NULL)
+				return 0;
+			transfer->buffer = larger;
+			transfer->buffer_size = wanted;
+		}
+		memcpy(transfer->buffer + transfer->kept, data, keep);
+		transfer->kept += keep;
+	}
+	transfer->read += len;
+	if (transfer->read > KS_RESPONSE_READ)
+	{
+		transfer->is_too_large = true;
+		return 0;
+	}
+	return len;
+}
+
+/* libcurl's callback: a part of the mail. */
+static size_t
+give_upload(char *out, size_t size, size_t count, void *arg)
+{
+	KsTransfer *transfer = arg;
+	size_t len = Min(size * count, transfer->upload_left);
+
+	memcpy(out, transfer->upload, len);
+	transfer->upload += len;
+	transfer->upload_left -= len;
+	return len;
+}
+
+/* libcurl's callback: it never needs to send a mail's text twice. */
+static int
+rewind_upload(void *arg, curl_off_t offset, int origin)
+{
+	return CURL_SEEKFUNC_CANTSEEK;
+}
+
+void
+ks_transfer_finish(KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
+{
+	CURL *easy = transfer->easy;
+	long status = 0;
+	long version = 0;
+	curl_off_t retry_after = 0;
+	char *address = NULL;
+	char *content_type = NULL;
+
+	/* What never began has no figures but those of the request before. */
+	if (!transfer->is_started)
+	{
+		memset((char *) outcome + offsetof(KsAnswer, status), 0, sizeof(*outcome) - offsetof(KsAnswer, status));
+		explain(transfer, code, outcome);
+		return;
+	}
+	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(easy, CURLINFO_HTTP_VERSION, &version);
+	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
+	curl_easy_getinfo(easy, CURLINFO_PRIMARY_IP, &address);
+	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &content_type);
+	outcome->status = status;
+	outcome->http_version = version == CURL_HTTP_VERSION_1_0 ? 10 : version == CURL_HTTP_VERSION_1_1 ? 11
+																: version == CURL_HTTP_VERSION_2_0	 ? 20
+																									 : 0;
+	outcome->name_us = micros(easy, CURLINFO_NAMELOOKUP_TIME_T);
+	outcome->connect_us = micros(easy, CURLINFO_CONNECT_TIME_T);
+	outcome->tls_us = micros(easy, CURLINFO_APPCONNECT_TIME_T);
+	outcome->first_byte_us = micros(easy, CURLINFO_STARTTRANSFER_TIME_T);
+	outcome->total_us = micros(easy, CURLINFO_TOTAL_TIME_T);
+	outcome->retry_after = (int) Min(retry_after, PG_INT32_MAX);
+	strlcpy(outcome->address, address != NULL ? address : "", sizeof(outcome->address));
+	outcome->response = transfer->buffer;
+	outcome->response_length = transfer->kept;
+	outcome->response_size = transfer->read;
+	outcome->content_type = content_type;
+	outcome->cache_control = transfer->wants_cache_control ? header(easy, "cache-control") : NULL;
+	outcome->error = NULL;
+	outcome->code = NULL;
+	outcome->is_timeout = false;
+	outcome->is_unreachable = false;
+	if (code != CURLE_OK)
+		explain(transfer, code, outcome);
+}
+
+/* Say in our words why there is no whole response: stable, and without what lies inside our network. */
+static void
+explain(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
+{
+	static const struct
+	{
+		CURLcode code;
+		const char *name;
+		const char *text;
+		bool is_unreachable;
+	} known[] = {
+		{CURLE_COULDNT_RESOLVE_HOST, "dns", "the host name could not be resolved", true},
+		{CURLE_COULDNT_CONNECT, "connect", "the connection was refused or could not be made", true},
+		{CURLE_SSL_CONNECT_ERROR, "tls", "TLS could not be agreed on", true},
+		{CURLE_PEER_FAILED_VERIFICATION, "tls", "the TLS certificate could not be verified", true},
+		{CURLE_SSL_CACERT_BADFILE, "tls", "our own list of trusted certificates could not be read", true},
+		{CURLE_GOT_NOTHING, "reset", "the connection was closed without a response", false},
+		{CURLE_RECV_ERROR, "reset", "the connection was broken while the response was awaited", false},
+		{CURLE_SEND_ERROR, "reset", "the connection was broken while the request was sent", false},
+		{CURLE_PARTIAL_FILE, "reset", "the connection was closed before the response was complete", false},
+		{CURLE_HTTP2, "protocol", "the response broke the rules of HTTP/2", false},
+		{CURLE_HTTP2_STREAM, "protocol", "the response broke the rules of HTTP/2", false},
+		{CURLE_WEIRD_SERVER_REPLY, "protocol", "the response was not understood", false},
+		{CURLE_UNSUPPORTED_PROTOCOL, "protocol", "the response was not understood", false},
+		{CURLE_LOGIN_DENIED, "login", "the server refused our name and password", false},
+	};
+
+	outcome->code = "failed";
+	outcome->error = "the request failed";
+	if (transfer->is_blocked)
+	{
+		outcome->code = "blocked";
+		outcome->error = "the address is private, local or reserved, or its port is not allowed";
+		outcome->address[0] = '\0';
+		outcome->status = 0;
+		outcome->is_unreachable = true;
+		return;
+	}
+	if (transfer->is_too_large)
+	{
+		/* The status has come and counts; nobody needs so much of the rest. */
+		outcome->code = outcome->status >= 200 && outcome->status < 300 ? NULL : "too_large";
+		outcome->error = outcome->code == NULL ? NULL : "the response was larger than 64 KiB";
+		return;
+	}
+	if (code == CURLE_OPERATION_TIMEDOUT)
+	{
+		outcome->code = "timeout";
+		outcome->is_timeout = true;
+		outcome->is_unreachable = !transfer->is_connected;
+		outcome->error = !transfer->is_named ? "the host name was not resolved in time"
+						 : !transfer->is_connected
+							 ? "no connection was made in time"
+							 : "there was no complete response in time";
+		/* A response that never ended is none, whatever it began with. */
+		outcome->status = 0;
+		return;
+	}
+	for (int i = 0; i < lengthof(known); i++)
+		if (known[i].code == code)
+		{
+			outcome->code = known[i].name;
+			outcome->error = known[i].text;
+			outcome->is_unreachable = known[i].is_unreachable;
+		}
+	if (transfer->kind == FOR_HTTP)
+		outcome->status = 0;
+}
+
+/* A header field of the response, or NULL. */
+static const char *
+header(CURL *easy, const char *name)
+{
+	struct curl_header *found;
+
+	return curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &found) == CURLHE_OK ? found->value : NULL;
+}
+
+static int
+micros(CURL *easy, CURLINFO info)
+{
+	curl_off_t value = 0;
+
+	curl_easy_getinfo(easy, info, &value);
+	return (int) Min(value, PG_INT32_MAX);
+}
+
+void
+ks_request_header(KsRequest *request, const char *name, const char *value)
+{
+	struct curl_slist *line;
+	struct curl_slist **last = &request->lines;
+
+	if (name[0] == '\0' || strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~") != strlen(name))
+		ks_raise(400, "VALIDATION_FAILED", NULL, "a header field's name has letters, digits and hyphens");
+	for (const unsigned char *c = (const unsigned char *) value; *c != '\0'; c++)
+		if ((*c < ' ' && *c != '\t') || *c == 0x7f)
+			ks_raise(400, "VALIDATION_FAILED", NULL, "a header field's value has no control characters");
+	if (strlen(name) + strlen(value) > MAX_HEADER_LINE)
+		ks_raise(400, "VALIDATION_FAILED", NULL, "a header field has at most %d bytes", MAX_HEADER_LINE);
+	/* libcurl only reads the list: it may be palloc's. "Name;" is how it is told of an empty value. */
+	line = palloc(sizeof(*line));
+	line->data = value[0] == '\0' ? psprintf("%s;", name) : psprintf("%s: %s", name, value);
+	line->next = NULL;
+	while (*last != NULL)
+		last = &(*last)->next;
+	*last = line;
+}
+
+void
+ks_signals_block(sigset_t *saved)
+{
+	sigset_t all;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, saved);
+}
+
+void
+ks_signals_restore(const sigset_t *saved)
+{
+	pthread_sigmask(SIG_SETMASK, saved, NULL);
+}
+
+void
+ks_transfer_perform(const KsRequest *request, KsAnswer *outcome)
+{
+	KsTransfer *volatile transfer = NULL;
+	CURLM *volatile multi = NULL;
+	CURLcode code = CURLE_OUT_OF_MEMORY;
+
+	memset(outcome, 0, sizeof(*outcome));
+	outcome->started_at = GetCurrentTimestamp();
+	if (request->refusal != NULL)
+	{
+		outcome->error = request->refusal;
+		outcome->code = "refused";
+		return;
+	}
+	ks_transfer_global_init();
+	PG_TRY();
+	{
+		transfer = ks_transfer_create();
+		multi = curl_multi_init();
+		if (transfer == NULL || multi == NULL || !ks_transfer_prepare(transfer, request))
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory")));
+		perform(transfer, multi, &code);
+		ks_transfer_finish(transfer, code, outcome);
+		copy_outcome(outcome);
+	}
+	PG_FINALLY();
+	{
+		if (transfer != NULL)
+			ks_transfer_free(transfer);
+		if (multi != NULL)
+			curl_multi_cleanup(multi);
+	}
+	PG_END_TRY();
+}
+
+/* Drive the one transfer to its end, at libcurl's pace and never longer than a moment without looking at interrupts. */
+static void
+perform(KsTransfer *transfer, CURLM *multi, CURLcode *code)
+{
+	sigset_t saved;
+	CURLMsg *message;
+	int running = 1;
+	int left;
+
+	transfer->is_started = true;
+	ks_signals_block(&saved);
+	curl_multi_add_handle(multi, transfer->easy);
+	while (running > 0)
+	{
+		curl_multi_perform(multi, &running);
+		if (running > 0)
+			curl_multi_poll(multi, NULL, 0, 50, NULL);
+		ks_signals_restore(&saved);
+		/* An error frees the handle, which takes it out of the multi handle first. */
+		CHECK_FOR_INTERRUPTS();
+		ks_signals_block(&saved);
+	}
+	message = curl_multi_info_read(multi, &left);
+	*code = message != NULL && message->msg == CURLMSG_DONE ? message->data.result : CURLE_FAILED_INIT;
+	curl_multi_remove_handle(multi, transfer->easy);
+	ks_signals_restore(&saved);
+}
+
+/* Bring what belongs to the transfer into memory of the caller's. */
+static void
+copy_outcome(KsAnswer *outcome)
+{
+	char *response = palloc(outcome->response_length + 1);
+
+	if (outcome->response_length > 0)
+		memcpy(response, outcome->response, outcome->response_length);
+	response[outcome->response_length] = '\0';
+	outcome->response = response;
+	if (outcome->content_type != NULL)
+		outcome->content_type = pstrdup(outcome->content_type);
+	if (outcome->cache_control != NULL)
+		outcome->cache_control = pstrdup(outcome->cache_control);
+}

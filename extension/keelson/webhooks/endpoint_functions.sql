@@ -1,0 +1,612 @@
+-- Users' endpoints.
+
+do $types$
+begin
+    if pg_catalog.to_regtype('keelson.webhook_endpoint') is null then
+        create type keelson.webhook_endpoint as (
+            id uuid,
+            url text,
+            description text,
+            events text[],
+            filter text,
+            transform jsonb,
+            headers jsonb,
+            rate_limit integer,
+            retry_schedule integer[],
+            enabled boolean,
+            disabled_reason text,
+            breaker text,
+            created_at timestamptz,
+            updated_at timestamptz,
+            secret text
+        );
+    end if;
+    if pg_catalog.to_regtype('keelson.webhook_event_type') is null then
+        create type keelson.webhook_event_type as (
+            name text,
+            description text,
+            schema jsonb,
+            sample jsonb
+        );
+    end if;
+    if pg_catalog.to_regtype('keelson.webhook_dry_run') is null then
+        create type keelson.webhook_dry_run as (
+            matches boolean,
+            method text,
+            url text,
+            headers jsonb,
+            body text
+        );
+    end if;
+end
+$types$;
+comment on type keelson.webhook_endpoint is 'Where a user wants to be told of events.';
+comment on column keelson.webhook_endpoint.events is 'Types of events, or globs such as user.*.';
+comment on column keelson.webhook_endpoint.filter is 'A jsonpath predicate over the payload.';
+comment on column keelson.webhook_endpoint.transform is 'A template of the body that is sent instead.';
+comment on column keelson.webhook_endpoint.headers is 'Header fields that are sent besides; values are not shown again.';
+comment on column keelson.webhook_endpoint.rate_limit is 'At most so many deliveries a second; null: no limit.';
+comment on column keelson.webhook_endpoint.retry_schedule is 'Seconds to wait after each failure; null: the usual ones.';
+comment on column keelson.webhook_endpoint.disabled_reason is 'user, gone or failing; null while it is enabled.';
+comment on column keelson.webhook_endpoint.breaker is 'closed, open, half_open, forced_open or forced_closed.';
+comment on column keelson.webhook_endpoint.secret is 'What deliveries are signed with; shown once, when it is made.';
+comment on type keelson.webhook_event_type is 'A type of event that endpoints can be told of.';
+comment on type keelson.webhook_dry_run is 'What an endpoint would be sent.';
+comment on column keelson.webhook_dry_run.matches is 'Whether the endpoint wants such an event.';
+
+create or replace function keelson._webhook_require_user()
+returns uuid
+language plpgsql
+stable
+as $$
+begin
+    if keelson.current_user_id() is null then
+        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in', 'In psql, say who is acting: select keelson.act_as(...).');
+    end if;
+    return keelson.current_user_id();
+end
+$$;
+comment on function keelson._webhook_require_user() is
+    'The acting user; 401 without one.';
+
+create or replace function keelson._webhook_check_events(events text[])
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    glob text;
+begin
+    if coalesce(cardinality(events), 0) not between 1 and 64 or array_ndims(events) <> 1 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'events names 1 to 64 types or globs such as user.*', field => 'events');
+    end if;
+    foreach glob in array events loop
+        if glob is null or glob !~ '^[a-z0-9_.*]{1,63}$' then
+            perform keelson.raise(400, 'VALIDATION_FAILED', 'events are types, or globs such as user.*, of at most 63 characters', field => 'events');
+        end if;
+        if not exists (select from keelson.webhook_event_types as t where keelson._webhook_glob_matches(glob, t.name)) then
+            perform keelson.raise(400, 'VALIDATION_FAILED', format('no event type matches "%s"', glob), 'GET webhooks/event-types lists them.', 'events');
+        end if;
+    end loop;
+end
+$$;
+comment on function keelson._webhook_check_events(text[]) is
+    'Refuse globs that match no registered type.';
+
+create or replace function keelson._webhook_check_filter(filter text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    path jsonpath;
+    found jsonb;
+begin
+    if filter is null then
+        return;
+    end if;
+    if char_length(filter) > 1000 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a filter has at most 1,000 characters', field => 'filter');
+    end if;
+    begin
+        path := filter::jsonpath;
+    exception when others then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'the filter is not a jsonpath', 'Such as: $.amount > 100 && $.currency == "EUR"', 'filter');
+    end;
+    -- Strings aside, a $ before a quote is a variable, and there are none.
+    if regexp_replace(path::text, '"(\\.|[^"\\])*"', 'S', 'g') ~ '\$S' then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a filter has no variables', field => 'filter');
+    end if;
+    begin
+        found := jsonb_path_query_array_tz('{}', path, '{}', true);
+    exception when others then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'the filter cannot be evaluated', field => 'filter');
+    end;
+    -- A predicate has one answer for whatever it is asked about.
+    if jsonb_array_length(found) <> 1 or jsonb_typeof(found -> 0) not in ('boolean', 'null') then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'the filter is not a predicate: it must be true or false', 'Write exists(...) around a path.', 'filter');
+    end if;
+end
+$$;
+comment on function keelson._webhook_check_filter(text) is
+    'Refuse what is no jsonpath predicate.';
+
+create or replace function keelson._webhook_check_transform(transform jsonb, events text[])
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    type record;
+    made jsonb;
+    reason text;
+begin
+    if transform is null then
+        return;
+    end if;
+    if octet_length(transform::text) > 16384 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a transform has at most 16 KiB', field => 'transform');
+    end if;
+    for type in
+        select t.name, t.sample from keelson.webhook_event_types as t
+        where exists (select from unnest(events) as glob where keelson._webhook_glob_matches(glob, t.name))
+        order by t.name
+        limit 20
+    loop
+        begin
+            made := keelson._webhook_render(transform, keelson._webhook_envelope(type.name, type.sample));
+        exception when others then
+            reason := sqlerrm;
+        end;
+        if reason is not null then
+            perform keelson.raise(400, 'VALIDATION_FAILED',
+                format('the transform fails for the sample of %s: %s', type.name, left(reason, 200)),
+                'A path stands in a string between {{ and }}, such as {{ $.data.email }}.', 'transform');
+        end if;
+    end loop;
+end
+$$;
+comment on function keelson._webhook_check_transform(jsonb, text[]) is
+    'Refuse a template that fails for the sample of a type that the endpoint wants.';
+
+create or replace function keelson._webhook_envelope(event_type text, payload jsonb)
+returns jsonb
+language sql
+stable
+as $$
+select pg_catalog.jsonb_build_object(
+    'id', '019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e', 'type', event_type,
+    'timestamp', keelson._time_text(pg_catalog.now()), 'data', payload
+)
+$$;
+comment on function keelson._webhook_envelope(text, jsonb) is
+    'What transforms see of an event, for trying them.';
+
+create or replace function keelson._webhook_check_headers(headers jsonb)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    field record;
+begin
+    if headers is null then
+        return;
+    end if;
+    if jsonb_typeof(headers) <> 'object' or (select count(*) from jsonb_each(headers)) > 20 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'headers is an object of at most 20 names and values', field => 'headers');
+    end if;
+    for field in select h.key, h.value from jsonb_each(headers) as h loop
+        if field.key !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$' then
+            perform keelson.raise(400, 'VALIDATION_FAILED', 'a header field''s name has letters, digits and hyphens', field => 'headers');
+        end if;
+        if lower(field.key) ~ '^(webhook-.*|content-.*|host|connection|transfer-encoding|te|trailer|upgrade|expect|keep-alive|proxy-.*|cookie|user-agent|traceparent|tracestate|x-request-id)$' then
+            perform keelson.raise(400, 'VALIDATION_FAILED', format('the header field "%s" is not yours to set', field.key), field => 'headers');
+        end if;
+        if jsonb_typeof(field.value) <> 'string' or char_length(field.value #>> '{}') > 1000 or field.value #>> '{}' !~ '^[\x20-\x7e]*$' then
+            perform keelson.raise(400, 'VALIDATION_FAILED', 'a header field''s value is a string of at most 1,000 printable ASCII characters', field => 'headers');
+        end if;
+    end loop;
+end
+$$;
+comment on function keelson._webhook_check_headers(jsonb) is
+    'Refuse header fields that could break a request or pass for our own.';
+
+create or replace function keelson._webhook_check_limits(rate_limit integer, retry_schedule integer[])
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if rate_limit is not null and rate_limit not between 1 and 10000 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a rate limit is 1 to 10,000 deliveries a second', field => 'rate_limit');
+    end if;
+    if retry_schedule is not null and (
+        coalesce(cardinality(retry_schedule), 0) not between 1 and 32 or array_ndims(retry_schedule) <> 1
+        or exists (select from unnest(retry_schedule) as s (seconds) where s.seconds is null or s.seconds not between 1 and 604800)
+    ) then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a retry schedule has 1 to 32 waits of 1 second to 7 days', field => 'retry_schedule');
+    end if;
+end
+$$;
+comment on function keelson._webhook_check_limits(integer, integer[]) is
+    'Refuse limits out of bounds.';
+
+create or replace function keelson._webhook_secret_make(user_id uuid, endpoint_id uuid, out secret text, out sealed bytea)
+language plpgsql
+volatile
+as $$
+begin
+    secret := 'whsec_' || pg_catalog.encode(keelson._random_bytes(32), 'base64');
+    sealed := keelson.seal(pg_catalog.convert_to(secret, 'UTF8'), row('webhook-endpoint', user_id, endpoint_id)::keelson.seal_context);
+end
+$$;
+comment on function keelson._webhook_secret_make(uuid, uuid) is
+    'A new secret to sign with, in clear and sealed.';
+
+create or replace function keelson._webhook_endpoint(endpoint_id uuid, secret text default null)
+returns keelson.webhook_endpoint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    made keelson.webhook_endpoint;
+begin
+    select
+        e.id, e.url, e.description, e.events, e.filter, e.transform,
+        (select coalesce(jsonb_object_agg(h.key, '***'), '{}') from jsonb_each(e.headers) as h),
+        l.rate::integer, l.schedule, e.is_enabled, e.disabled_reason, coalesce(l.breaker, 'closed'), e.created_at, e.updated_at,
+        _webhook_endpoint.secret
+    into made
+    from keelson.webhook_endpoints as e
+    left join keelson.courier_lanes as l on l.user_id = e.user_id and l.lane = e.id
+    where e.user_id = keelson.current_user_id() and e.id = endpoint_id;
+    if made.id is null then
+        perform keelson.raise(404, 'NOT_FOUND', 'there is no such webhook endpoint', field => 'id');
+    end if;
+    return made;
+end
+$$;
+comment on function keelson._webhook_endpoint(uuid, text) is
+    'An endpoint of the acting user as clients see it; 404 where there is none.';
+
+create or replace function keelson.webhook_create(
+    url text,
+    events text[],
+    description text default null,
+    filter text default null,
+    transform jsonb default null,
+    headers jsonb default null,
+    rate_limit integer default null,
+    retry_schedule integer[] default null,
+    enabled boolean default true
+)
+returns keelson.webhook_endpoint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    me uuid := keelson._webhook_require_user();
+    made uuid := keelson.uuid7();
+    secret record;
+begin
+    if url is null or keelson._url_fault(url) is not null then
+        perform keelson.raise(400, 'VALIDATION_FAILED', format('the URL of a webhook %s', coalesce(keelson._url_fault(url), 'is needed')), field => 'url');
+    end if;
+    perform keelson._webhook_check_events(events);
+    perform keelson._webhook_check_filter(filter);
+    perform keelson._webhook_check_transform(transform, events);
+    perform keelson._webhook_check_headers(headers);
+    perform keelson._webhook_check_limits(rate_limit, retry_schedule);
+    perform keelson._webhook_check_description(description);
+    -- One at a time for each user, so that the bound holds.
+    perform pg_advisory_xact_lock(hashtextextended('keelson.webhooks ' || me, 0));
+    if (select count(*) from keelson.webhook_endpoints as e where e.user_id = me) >= 50 then
+        perform keelson.raise(409, 'CONFLICT', 'a user has at most 50 webhook endpoints', 'Remove one that is not needed.');
+    end if;
+    secret := keelson._webhook_secret_make(me, made);
+    insert into keelson.webhook_endpoints (user_id, id, url, description, events, filter, transform, headers, is_enabled, disabled_at, disabled_reason, secret)
+    values (
+        me, made, keelson._url_normal(webhook_create.url), webhook_create.description, webhook_create.events, webhook_create.filter,
+        webhook_create.transform, coalesce(webhook_create.headers, '{}'), coalesce(enabled, true),
+        case when not enabled then now() end, case when not enabled then 'user' end, secret.sealed
+    );
+    insert into keelson.courier_lanes (user_id, lane, is_paused, rate, schedule)
+    values (me, made, not coalesce(enabled, true), rate_limit, retry_schedule);
+    perform keelson.audit('webhook.change', jsonb_build_object('what', 'added', 'endpointId', made));
+    return keelson._webhook_endpoint(made, secret.secret);
+end
+$$;
+comment on function keelson.webhook_create(text, text[], text, text, jsonb, jsonb, integer, integer[], boolean) is
+    'Add an endpoint that is told of events: types or globs, a jsonpath predicate over the payload, a template of the body, further header fields, at most so many deliveries a second, seconds to wait after each failure. The secret that deliveries are signed with is shown this once.';
+grant execute on function keelson.webhook_create(text, text[], text, text, jsonb, jsonb, integer, integer[], boolean) to keelson_app;
+
+create or replace function keelson._webhook_check_description(description text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if char_length(description) > 200 or description ~ '[\u0001-\u001f\u007f]' then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a description has at most 200 characters and no control characters', field => 'description');
+    end if;
+end
+$$;
+comment on function keelson._webhook_check_description(text) is
+    'Refuse a description that is too long or would not show.';
+
+create or replace function keelson.webhook_list("limit" integer default 20, cursor text default null)
+returns setof keelson.webhook_endpoint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    me uuid := keelson._webhook_require_user();
+    before_id uuid := (keelson.cursor_decode(cursor) ->> 'before')::uuid;
+    ids uuid[];
+begin
+    if "limit" is null or "limit" not between 1 and 100 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
+    end if;
+    ids := array(
+        select e.id from keelson.webhook_endpoints as e
+        where e.user_id = me and (before_id is null or e.id < before_id)
+        order by e.id desc
+        limit "limit" + 1
+    );
+    perform keelson.page("limit", case when cardinality(ids) > "limit" then keelson.cursor_encode(jsonb_build_object('before', ids["limit"])) end);
+    return query select (keelson._webhook_endpoint(i.id)).* from unnest(ids[1:"limit"]) as i (id);
+end
+$$;
+comment on function keelson.webhook_list(integer, text) is
+    'The webhook endpoints of the user who is signed in, newest first.';
+grant execute on function keelson.webhook_list(integer, text) to keelson_app;
+
+create or replace function keelson.webhook_get(id uuid)
+returns keelson.webhook_endpoint
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform keelson._webhook_require_user();
+    return keelson._webhook_endpoint(id);
+end
+$$;
+comment on function keelson.webhook_get(uuid) is
+    'A webhook endpoint of the user who is signed in.';
+grant execute on function keelson.webhook_get(uuid) to keelson_app;
+
+create or replace function keelson.webhook_update(
+    id uuid,
+    url text default null,
+    events text[] default null,
+    description text default null,
+    filter text default null,
+    transform jsonb default null,
+    headers jsonb default null,
+    rate_limit integer default null,
+    retry_schedule integer[] default null,
+    enabled boolean default null
+)
+returns keelson.webhook_endpoint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    me uuid := keelson._webhook_require_user();
+    present keelson.webhook_endpoints;
+    lane keelson.courier_lanes;
+    -- Outside a request null says nothing; inside it takes away.
+    is_request boolean := (keelson.current_request()).method is not null;
+begin
+    select * into present from keelson.webhook_endpoints as e where e.user_id = me and e.id = webhook_update.id for update;
+    if not found then
+        perform keelson.raise(404, 'NOT_FOUND', 'there is no such webhook endpoint', field => 'id');
+    end if;
+    select * into lane from keelson.courier_lanes as l where l.user_id = me and l.lane = webhook_update.id for update;
+    if url is not null then
+        if keelson._url_fault(url) is not null then
+            perform keelson.raise(400, 'VALIDATION_FAILED', format('the URL of a webhook %s', keelson._url_fault(url)), field => 'url');
+        end if;
+        present.url := keelson._url_normal(url);
+    end if;
+    if events is not null then
+        perform keelson._webhook_check_events(events);
+        present.events := events;
+    end if;
+    if description is not null or is_request and keelson.given('description') then
+        perform keelson._webhook_check_description(description);
+        present.description := description;
+    end if;
+    if filter is not null or is_request and keelson.given('filter') then
+        perform keelson._webhook_check_filter(filter);
+        present.filter := filter;
+    end if;
+    if transform is not null or is_request and keelson.given('transform') then
+        present.transform := transform;
+    end if;
+    perform keelson._webhook_check_transform(present.transform, present.events);
+    if headers is not null or is_request and keelson.given('headers') then
+        perform keelson._webhook_check_headers(headers);
+        present.headers := coalesce(headers, '{}');
+    end if;
+    if rate_limit is not null or is_request and keelson.given('rate_limit') then
+        perform keelson._webhook_check_limits(rate_limit, null);
+        lane.rate := rate_limit;
+    end if;
+    if retry_schedule is not null or is_request and keelson.given('retry_schedule') then
+        perform keelson._webhook_check_limits(null, retry_schedule);
+        lane.schedule := retry_schedule;
+    end if;
+    if enabled is not null and enabled <> present.is_enabled then
+        present.is_enabled := enabled;
+        present.disabled_at := case when not enabled then now() end;
+        present.disabled_reason := case when not enabled then 'user' end;
+        lane.failing_since := null;
+        lane.breaker := case when lane.breaker in ('forced_open', 'forced_closed') then lane.breaker else 'closed' end;
+    end if;
+    update keelson.webhook_endpoints as e
+    set url = present.url, events = present.events, description = present.description, filter = present.filter,
+        transform = present.transform, headers = present.headers, is_enabled = present.is_enabled,
+        disabled_at = present.disabled_at, disabled_reason = present.disabled_reason, version = e.version + 1, updated_at = now()
+    where e.user_id = me and e.id = webhook_update.id;
+    insert into keelson.courier_lanes as l (user_id, lane, is_paused, rate, schedule)
+    values (me, webhook_update.id, not present.is_enabled, lane.rate, lane.schedule)
+    on conflict on constraint courier_lanes_pkey do update
+    set is_paused = excluded.is_paused, rate = excluded.rate, schedule = excluded.schedule,
+        failing_since = lane.failing_since, breaker = coalesce(lane.breaker, l.breaker), changed_at = now();
+    perform keelson._courier_hint(me, webhook_update.id, true);
+    perform keelson.audit('webhook.change', jsonb_build_object('what', 'changed', 'endpointId', webhook_update.id));
+    return keelson._webhook_endpoint(webhook_update.id);
+end
+$$;
+comment on function keelson.webhook_update(uuid, text, text[], text, text, jsonb, jsonb, integer, integer[], boolean) is
+    'Change a webhook endpoint; what is not given stays, null takes filter, transform, headers and limits away. What waits for a disabled endpoint is sent once it is enabled again.';
+grant execute on function keelson.webhook_update(uuid, text, text[], text, text, jsonb, jsonb, integer, integer[], boolean) to keelson_app;
+
+create or replace function keelson.webhook_delete(id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    me uuid := keelson._webhook_require_user();
+begin
+    delete from keelson.webhook_endpoints as e where e.user_id = me and e.id = webhook_delete.id;
+    if not found then
+        perform keelson.raise(404, 'NOT_FOUND', 'there is no such webhook endpoint', field => 'id');
+    end if;
+    -- What waits is claimed, found without an endpoint, and cancelled.
+    delete from keelson.courier_lanes as l where l.user_id = me and l.lane = webhook_delete.id;
+    perform keelson._courier_hint(me, webhook_delete.id, true);
+    perform keelson.audit('webhook.change', jsonb_build_object('what', 'removed', 'endpointId', webhook_delete.id));
+end
+$$;
+comment on function keelson.webhook_delete(uuid) is
+    'Remove a webhook endpoint; what was to be delivered to it is cancelled.';
+grant execute on function keelson.webhook_delete(uuid) to keelson_app;
+
+create or replace function keelson.webhook_rotate_secret(id uuid)
+returns keelson.webhook_endpoint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    me uuid := keelson._webhook_require_user();
+    secret record;
+begin
+    perform keelson._webhook_endpoint(webhook_rotate_secret.id);
+    secret := keelson._webhook_secret_make(me, webhook_rotate_secret.id);
+    update keelson.webhook_endpoints as e
+    set previous_secret = e.secret, previous_until = now() + interval '24 hours', secret = secret.sealed,
+        version = e.version + 1, updated_at = now()
+    where e.user_id = me and e.id = webhook_rotate_secret.id;
+    perform keelson.audit('key.rotate', jsonb_build_object('what', 'webhook secret', 'endpointId', webhook_rotate_secret.id));
+    return keelson._webhook_endpoint(webhook_rotate_secret.id, secret.secret);
+end
+$$;
+comment on function keelson.webhook_rotate_secret(uuid) is
+    'Make a new secret to sign deliveries with, shown this once. For 24 hours deliveries carry a signature of the old one too.';
+grant execute on function keelson.webhook_rotate_secret(uuid) to keelson_app;
+
+create or replace function keelson.webhook_event_types("limit" integer default 100, cursor text default null)
+returns setof keelson.webhook_event_type
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    after_name text := coalesce(keelson.cursor_decode(cursor) ->> 'after', '');
+    names text[];
+begin
+    perform keelson._webhook_require_user();
+    if "limit" is null or "limit" not between 1 and 100 then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
+    end if;
+    names := array(select t.name from keelson.webhook_event_types as t where t.name > after_name order by t.name limit "limit" + 1);
+    perform keelson.page("limit", case when cardinality(names) > "limit" then keelson.cursor_encode(jsonb_build_object('after', names["limit"])) end);
+    return query
+    select t.name, t.description, t.schema, t.sample from keelson.webhook_event_types as t
+    where t.name = any (names[1:"limit"]) order by t.name;
+end
+$$;
+comment on function keelson.webhook_event_types(integer, text) is
+    'The types of events that endpoints can be told of, each with a sample of its payload.';
+grant execute on function keelson.webhook_event_types(integer, text) to keelson_app;
+
+create or replace function keelson.webhook_dry_run(id uuid, type text, payload jsonb default null)
+returns keelson.webhook_dry_run
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    me uuid := keelson._webhook_require_user();
+    endpoint keelson.webhook_endpoints;
+    input jsonb := payload;
+    event_id uuid := keelson.uuid7();
+    moment bigint := extract(epoch from clock_timestamp());
+    made keelson.webhook_dry_run;
+    secrets bytea[];
+begin
+    select * into endpoint from keelson.webhook_endpoints as e where e.user_id = me and e.id = webhook_dry_run.id;
+    if not found then
+        perform keelson.raise(404, 'NOT_FOUND', 'there is no such webhook endpoint', field => 'id');
+    end if;
+    if not exists (select from keelson.webhook_event_types as t where t.name = webhook_dry_run.type) then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'there is no such type of event', field => 'type');
+    end if;
+    if input is null then
+        input := (select t.sample from keelson.webhook_event_types as t where t.name = webhook_dry_run.type);
+    elsif jsonb_typeof(input) <> 'object' then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'the payload of an event must be an object', field => 'payload');
+    end if;
+    made.matches := endpoint.is_enabled
+        and exists (select from unnest(endpoint.events) as glob where keelson._webhook_glob_matches(glob, webhook_dry_run.type))
+        and coalesce(endpoint.filter is null or jsonb_path_match_tz(input, endpoint.filter::jsonpath, '{}', true), false);
+    made.method := 'POST';
+    made.url := endpoint.url;
+    made.body := format('{"type":%s,"timestamp":%s,"data":%s}', to_json(type), to_json(keelson._time_text(now())), input);
+    if endpoint.transform is not null then
+        made.body := keelson._webhook_render(endpoint.transform, made.body::jsonb || jsonb_build_object('id', event_id))::text;
+    end if;
+    secrets := array[endpoint.secret] || case when endpoint.previous_until > now() then array[endpoint.previous_secret] else '{}' end;
+    made.headers := (select coalesce(jsonb_object_agg(h.key, '***'), '{}') from jsonb_each(endpoint.headers) as h) || jsonb_build_object(
+        'Content-Type', 'application/json',
+        'webhook-id', event_id,
+        'webhook-timestamp', moment::text,
+        'webhook-signature', (
+            select string_agg(keelson._webhook_signature(
+                keelson.unseal(s.secret, row('webhook-endpoint', me, endpoint.id)::keelson.seal_context),
+                event_id::text, moment, convert_to(made.body, 'UTF8')
+            ), ' ' order by s.place)
+            from unnest(secrets) with ordinality as s (secret, place)
+        )
+    );
+    return made;
+end
+$$;
+comment on function keelson.webhook_dry_run(uuid, text, jsonb) is
+    'What the endpoint would be sent for an event of the type, with the type''s sample or the payload given: header fields, signature, body, and whether it wants such an event. Sends nothing.';
+grant execute on function keelson.webhook_dry_run(uuid, text, jsonb) to keelson_app;

@@ -1,0 +1,86 @@
+# The courier: requests of the server itself, what a receiver can do to them, and its life.
+
+use strict;
+use warnings;
+
+use KeelsonTest;
+use KeelsonTest::Sink;
+use Test::More;
+
+my $keelson = KeelsonTest->new('courier',
+	conf => "keelson.environment = development\nkeelson.allow_private_targets = on\nkeelson.courier_timeout = 2");
+my $sink = KeelsonTest::Sink->new('one');
+
+$keelson->sql(<<'END');
+create schema probe;
+create table probe.answers (id int generated always as identity, tag text, status int, body text, error text, cache text, is_last bool);
+create function probe.answered(context jsonb, status int, body text, error text, cache_control text, is_last bool) returns void language sql
+    as $$ insert into probe.answers (tag, status, body, error, cache, is_last) values (context ->> 'tag', status, left(body, 60), error, cache_control, is_last) $$;
+grant usage on schema probe to keelson_system;
+grant all on all tables in schema probe to keelson_system;
+END
+
+# Has the server send a request; the answers are tagged.
+sub request
+{
+	my ($url, %given) = @_;
+	my $tag = $given{tag} || $url;
+	$keelson->sql("select keelson._http_request('test', '$url', 'probe.answered', jsonb_build_object('tag', '$tag')"
+		. ', lane => gen_random_uuid(), timeout => ' . ($given{timeout} || "'3 seconds'") . ($given{more} ? ", $given{more}" : '') . ')');
+	return $tag;
+}
+
+sub answer
+{
+	my ($tag) = @_;
+	my $row = wait_until(sub {
+		$keelson->sql("select format('%s|%s|%s|%s', status, error, is_last, cache) from probe.answers where tag = '$tag' order by id limit 1");
+	}, 20);
+	return $row || 'none';
+}
+
+is(answer(request($sink->url('/hello'), more => q{body => '{"a":1}', headers => '{"X-One": "1", "Content-Type": "application/json"}'})),
+	'200||t|max-age=600', 'a request is sent and its answer handed over');
+my ($seen) = $sink->requests('/hello');
+is("$seen->{method} $seen->{headers}{'x-one'} $seen->{body}", 'POST 1 {"a":1}', 'as it was asked for');
+is($keelson->sql('select count(*) from keelson.http_requests'), 0, 'the request is gone then');
+is($keelson->sql('select count(*) from keelson.deliveries'), 0, 'nothing waits');
+is($keelson->sql("select state || attempts || status || address from keelson.deliveries_log"), 'delivered1200127.0.0.1', 'and it is in the log');
+
+# What a receiver can do.
+my %faults = (
+	'/status/500' => '500||f|', '/redirect?to=http://127.0.0.1:1/' => '302||f|', '/hang' => '|there was no complete response in time|f|',
+	'/drip' => '|there was no complete response in time|f|', '/huge' => '200||t|', '/reset' => '|the connection was broken while the response was awaited|f|',
+	'/partial' => '|the connection was closed before the response was complete|f|', '/garbage' => '|the response was not understood|f|');
+request($sink->url($_)) for sort keys %faults;
+is(answer($sink->url($_)), $faults{$_}, $_) for sort keys %faults;
+is(scalar(grep { $_->{path} eq '/' } $sink->requests), 0, 'a redirect is not followed');
+is(answer(request('http://127.0.0.1:1/')), '|the connection was refused or could not be made|f|', 'a closed port');
+is(answer(request($sink->url('/x', 'nowhere.invalid'))), '|the host name could not be resolved|f|', 'a name that is none');
+is(answer(request('https://127.0.0.1:' . $sink->port . '/')), '|TLS could not be agreed on|f|', 'TLS where there is none');
+ok(wait_until(sub { $keelson->sql("select count(*) filter (where is_last) = 0 and count(*) >= 2 from probe.answers where tag = '" . $sink->url('/status/500') . "'") eq 't' }, 20),
+	'what fails is tried again');
+
+# Its life.
+sub courier { return $keelson->sql("select pid from pg_stat_activity where backend_type = 'keelson courier'"); }
+my $pid = courier();
+ok($pid, 'it can be seen in pg_stat_activity');
+request($sink->url('/hang'), tag => "hang$_", timeout => q{'10 seconds'}) for 1 .. 20;
+ok(wait_until(sub { $keelson->sql('select in_flight >= 20 from keelson._courier_status()') eq 't' }), 'with many requests under way');
+my $before = time;
+$keelson->node->restart;
+ok(time - $before < 8, 'it stops soon') or diag(time - $before);
+ok(wait_until(sub { courier() }), 'and is back after the start');
+is($keelson->sql("select count(*) from keelson.deliveries where claim_id is not null and lease_until < now()"), 0, 'nothing is left claimed');
+is($keelson->sql('select counter from keelson.courier_fence'), 2, 'the second start was counted');
+
+# A crash: what was in flight goes out again.
+request($sink->url('/slow/1000'), tag => 'crash', timeout => q{'10 seconds'});
+ok($sink->wait_for(1, '/slow/1000'), 'a request is under way');
+kill 'KILL', courier();
+ok(wait_until(sub { ($keelson->try_sql('select 1'))[0] == 0 }, 30), 'the server comes back after a crash of the courier');
+is(answer('crash'), '200||t|', 'what was in flight was sent again');
+is(scalar($sink->requests('/slow/1000')), 2, 'once');
+
+$keelson->stop;
+done_testing();

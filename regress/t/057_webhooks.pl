@@ -1,0 +1,199 @@
+# Webhooks through HTTP: from an event to a signed delivery, and all that receivers do on the way.
+
+use strict;
+use warnings;
+
+use Digest::SHA qw(hmac_sha256);
+use KeelsonTest;
+use KeelsonTest::Sink;
+use MIME::Base64 qw(decode_base64 encode_base64);
+use Test::More;
+
+my $keelson = KeelsonTest->new('webhooks',
+	conf => "keelson.environment = development\nkeelson.allow_private_targets = on\nkeelson.courier_timeout = 2");
+my $gateway = $keelson->gateway;
+my $sink = KeelsonTest::Sink->new('hooks');
+my $ada = $keelson->user($gateway);
+my $bob = $keelson->user($gateway);
+$keelson->sql(q{select keelson.webhook_event_type('order.paid', 'An order was paid.', '{"amount": 5, "currency": "EUR"}')});
+
+sub call
+{
+	my ($who, $method, $path, $body) = @_;
+	return $gateway->request($method => "/api/webhooks$path", token => $who->{token}, $body ? (json => $body) : ());
+}
+
+sub endpoint
+{
+	my ($who, $path, %given) = @_;
+	my $reply = call($who, POST => '', { url => $sink->url($path), events => ['*'], %given });
+	$reply->{status} == 201 or die "no endpoint: $reply->{content}";
+	return $reply->{json}{data};
+}
+
+sub emit
+{
+	my ($who, $type, $payload, $key) = @_;
+	return $keelson->sql(sprintf q{select keelson.webhook_emit('%s', '%s', '%s'%s)}, $type, $payload, $who->{id},
+		defined $key ? ", '$key'" : '');
+}
+
+sub verify
+{
+	my ($request, $secret) = @_;
+	my ($key) = $secret =~ /^whsec_(.*)$/;
+	my $mine = 'v1,' . encode_base64(hmac_sha256(
+		"$request->{headers}{'webhook-id'}.$request->{headers}{'webhook-timestamp'}.$request->{body}", decode_base64($key)), '');
+	return scalar grep { $_ eq $mine } split / /, $request->{headers}{'webhook-signature'};
+}
+
+sub delivery
+{
+	my ($who, $endpoint, $event) = @_;
+	my ($found) = grep { $_->{eventId} eq $event } @{ call($who, GET => "/$endpoint->{id}/deliveries?limit=100")->{json}{data} };
+	return $found;
+}
+
+sub is_balanced
+{
+	my ($name) = @_;
+	return is($keelson->sql('select expected = found, missing, doubled, unexpected from keelson.webhook_accounting()'), 't|0|0|0', "accounting: $name");
+}
+
+# A change of Keelson's own, delivered and signed.
+my $first = endpoint($ada, '/first', events => ['user.*'], headers => { 'X-Team' => 'blue' });
+like($first->{secret}, qr/^whsec_/, 'the secret is shown once');
+is(call($ada, GET => "/$first->{id}")->{json}{data}{secret}, undef, 'and not again');
+$gateway->put('/api/user/profile', { name => 'Ada' }, token => $ada->{token});
+ok($sink->wait_for(1, '/first'), 'a changed profile is told');
+my ($seen) = $sink->requests('/first');
+my $body = json_decode($seen->{body});
+is_deeply($body->{data}, { userId => $ada->{id}, changed => ['name'] }, 'with what has changed') or diag($seen->{body});
+is($body->{type}, 'user.updated', 'and its type');
+ok(verify($seen, $first->{secret}), 'the signature is good');
+ok(abs($seen->{headers}{'webhook-timestamp'} - time) < 60, 'the timestamp is now');
+is($seen->{headers}{'x-team'}, 'blue', 'further header fields');
+ok($seen->{headers}{traceparent} && $seen->{headers}{'x-request-id'}, 'the request is handed on');
+
+# Rotation.
+my $rotated = call($ada, POST => "/$first->{id}/rotate-secret")->{json}{data};
+call($ada, POST => "/$first->{id}/test");
+ok($sink->wait_for(2, '/first'), 'a test event');
+$seen = ($sink->requests('/first'))[1];
+ok(verify($seen, $first->{secret}) && verify($seen, $rotated->{secret}), 'signed with both secrets') or diag($seen->{headers}{'webhook-signature'});
+$keelson->sql("update keelson.webhook_endpoints set previous_until = now(), version = version + 1 where id = '$first->{id}'");
+call($ada, POST => "/$first->{id}/test");
+ok($sink->wait_for(3, '/first'), 'another');
+$seen = ($sink->requests('/first'))[2];
+ok(!verify($seen, $first->{secret}) && verify($seen, $rotated->{secret}), 'with the new one alone once the time is over');
+my $dry = call($ada, POST => "/$first->{id}/dry-run", { type => 'user.updated' })->{json}{data};
+ok(verify({ headers => $dry->{headers}, body => $dry->{body} }, $rotated->{secret}), 'a dry run is signed as it would be');
+
+# Filter, transform, types.
+my $filtered = endpoint($ada, '/filtered', events => ['order.*'], filter => '$.amount > 10',
+	transform => { text => '{{ $.data.amount }} {{ $.data.currency }} for {{ $.type }}' });
+emit($ada, 'order.paid', '{"amount": 5, "currency": "EUR"}');
+emit($ada, 'order.paid', '{"amount": 50, "currency": "EUR"}');
+ok($sink->wait_for(1, '/filtered'), 'what passes the filter');
+($seen) = $sink->requests('/filtered');
+is_deeply(json_decode($seen->{body}), { text => '50 EUR for order.paid' }, 'is sent as the template says');
+ok(verify($seen, $filtered->{secret}), 'and signed so');
+
+# Failures: the schedule, attempts, exhaustion, replay.
+my $failing = endpoint($bob, '/fail/a/2', retrySchedule => [ 1, 1 ]);
+my $event = emit($bob, 'order.paid', '{"n": 1}');
+ok(wait_until(sub { (delivery($bob, $failing, $event) || {})->{state} eq 'delivered' }, 20), 'tried again until it is taken');
+my $detail = call($bob, GET => "/$failing->{id}/deliveries/" . delivery($bob, $failing, $event)->{id})->{json}{data};
+is(join(' ', map { $_->{status} } @{ $detail->{attempts} }), '500 500 200', 'all attempts can be seen');
+is(scalar(grep { $_->{durationMs} > 0 && $_->{timings}{firstByteMs} > 0 && $_->{address} eq '127.0.0.1' } @{ $detail->{attempts} }), 3, 'with times and address');
+is(scalar(keys %{ { map { $_->{headers}{'webhook-id'} => 1 } $sink->requests('/fail/a') } }), 1, 'each under the same id');
+my $broken = endpoint($bob, '/status/503', retrySchedule => [1]);
+$event = emit($bob, 'order.paid', '{"n": 2}');
+ok(wait_until(sub { (delivery($bob, $broken, $event) || {})->{state} eq 'exhausted' }, 20), 'exhausted in the end');
+my $exhausted = delivery($bob, $broken, $event);
+is($exhausted->{attempts}, 2, 'after as many attempts as the schedule has, and the first');
+call($bob, PUT => "/$broken->{id}", { url => $sink->url('/mended') });
+is(call($bob, POST => "/$broken->{id}/deliveries/$exhausted->{id}/replay")->{status}, 202, 'sent again by hand');
+ok($sink->wait_for(1, '/mended'), 'to where the endpoint is now');
+ok(wait_until(sub { delivery($bob, $broken, $event)->{state} eq 'delivered' }), 'and delivered');
+is_balanced('a replay is the same delivery');
+is(call($bob, POST => "/$broken->{id}/replay", { since => '2020-01-01T00:00:00Z', state => 'delivered' })->{json}{data}{replayed}, 1, 'all of a time');
+ok($sink->wait_for(2, '/mended'), 'are sent again');
+
+# Retry-After, in seconds.
+my $busy = endpoint($bob, '/retry-after/429/120', events => ['order.*'], retrySchedule => [1]);
+$event = emit($bob, 'order.paid', '{"n": 3}');
+ok(wait_until(sub { (delivery($bob, $busy, $event) || {})->{attempts} == 1 }), 'a receiver that is busy');
+my $next = $keelson->sql("select extract(epoch from due_at - now())::int from keelson.deliveries where lane = '$busy->{id}'");
+ok($next > 100 && $next <= 120, 'is left alone for as long as it asks') or diag($next);
+call($bob, DELETE => "/$busy->{id}");
+ok(wait_until(sub { $keelson->sql("select count(*) from keelson.deliveries where lane = '$busy->{id}' and due_at <= now()") == 0 }), 'removed');
+
+# Gone.
+my $gone = endpoint($bob, '/status/410', events => ['order.*']);
+emit($bob, 'order.paid', '{"n": 4}');
+ok(wait_until(sub { !call($bob, GET => "/$gone->{id}")->{json}{data}{enabled} }), '410 disables the endpoint');
+is(call($bob, GET => "/$gone->{id}")->{json}{data}{disabledReason}, 'gone', 'and says why');
+is(scalar($sink->requests('/status/410')), 1, 'asked once');
+is(call($bob, POST => "/$gone->{id}/test")->{status}, 409, 'no test of what is disabled');
+ok($sink->wait_for(1, '/mended') && wait_until(sub { grep { /webhook.disabled/ } map { $_->{body} } $sink->requests('/mended') }), 'the other endpoints are told');
+
+# Days of failures.
+my $dead = endpoint($bob, '/status/500', events => ['order.*']);
+$keelson->sql("update keelson.courier_lanes set failing_since = now() - interval '6 days' where lane = '$dead->{id}'");
+emit($bob, 'order.paid', '{"n": 5}');
+ok(wait_until(sub { (call($bob, GET => "/$dead->{id}")->{json}{data}{disabledReason} || '') eq 'failing' }), 'five days of failures disable');
+
+# What waits for a disabled endpoint goes when it is enabled.
+my $paused = endpoint($ada, '/paused', events => ['order.*']);
+$keelson->sql("select keelson.courier_breaker_set('$paused->{id}', 'forced_open')");
+emit($ada, 'order.paid', '{"amount": 1}') for 1 .. 3;
+call($ada, PUT => "/$paused->{id}", { enabled => JSON::PP::false });
+$keelson->sql("select keelson.courier_breaker_set('$paused->{id}', 'closed')");
+emit($ada, 'order.paid', '{"amount": 2}');
+is(scalar($sink->requests('/paused')), 0, 'nothing is sent while a breaker is forced open, or to a disabled endpoint');
+is($keelson->sql("select count(*), sum(attempts) from keelson.deliveries where lane = '$paused->{id}'"), '3|0', 'what was asked for waits, its attempts kept');
+call($ada, PUT => "/$paused->{id}", { enabled => JSON::PP::true });
+ok($sink->wait_for(3, '/paused'), 'and is sent once it is enabled');
+
+# Order.
+my $ordered = endpoint($ada, '/switch/order', events => ['order.*'], retrySchedule => [ (1) x 20 ]);
+open my $switch, '>', $sink->folder . '/order' or die $!;
+print $switch 500;
+close $switch;
+emit($ada, 'order.paid', qq({"seq": $_}), 'k') for 1 .. 5;
+ok($sink->wait_for(2, '/switch/order'), 'the first of a key fails');
+is(scalar(grep { json_decode($_->{body})->{data}{seq} != 1 } $sink->requests('/switch/order')), 0, 'the others wait for it');
+open $switch, '>', $sink->folder . '/order' or die $!;
+print $switch 200;
+close $switch;
+ok(wait_until(sub { grep { json_decode($_->{body})->{data}{seq} == 5 } $sink->requests('/switch/order') }, 30), 'then all go');
+my @order = map { json_decode($_->{body})->{data}{seq} } $sink->requests('/switch/order');
+is(join(' ', @order), join(' ', sort { $a <=> $b } @order), 'in their order');
+
+# A rate limit.
+my $slow = endpoint($ada, '/limited', events => ['order.*'], rateLimit => 5);
+my $began = time;
+emit($ada, 'order.paid', '{"amount": 1}') for 1 .. 15;
+ok($sink->wait_for(15, '/limited', 30), 'all of them');
+my @at = map { $_->{at} } $sink->requests('/limited');
+ok($at[14] - $at[0] > 1500, 'not faster than the limit') or diag($at[14] - $at[0]);
+
+# Somebody else's is not there; evil input changes nothing.
+is(call($bob, GET => "/$first->{id}")->{status}, 404, q{another's endpoint is not there});
+is(call($bob, $_->[0] => "/$first->{id}$_->[1]", $_->[2])->{status}, 404, "$_->[0] $_->[1]")
+	for [ PUT => '', { enabled => JSON::PP::false } ], [ DELETE => '' ], [ POST => '/test' ], [ POST => '/rotate-secret' ],
+	[ GET => '/deliveries' ], [ POST => '/replay', { since => '2020-01-01T00:00:00Z' } ];
+my $count = $keelson->sql('select count(*) from keelson.webhook_endpoints');
+for my $bad ({ url => 'http://169.254.169.254/' }, { url => 'ftp://x/' }, { events => [] }, { events => ['nothing.such'] },
+	{ filter => '$.a' }, { headers => { Host => 'x' } }, { headers => { 'X-A' => "a\r\nb" } }, { transform => '{{ $.[ }}' }, { retrySchedule => [0] }, { nonsense => 1 })
+{
+	my $reply = call($ada, POST => '', { url => $sink->url('/'), events => ['*'], %$bad });
+	is($reply->{status}, 400, 'refused: ' . json_encode($bad)) or diag($reply->{content});
+}
+is($keelson->sql('select count(*) from keelson.webhook_endpoints'), $count, 'nothing was stored');
+unlike($keelson->server_log, qr/whsec_/, 'no secret in the log');
+is_balanced('in the end');
+
+$keelson->stop;
+done_testing();
