@@ -24,7 +24,9 @@ where a.attname = 'user_id' or t.name = 'keelson.users'::regclass and a.attname 
 create temporary view global_tables as
 select 'keelson.user_emails'::regclass as oid
 union all
-select 'keelson.external_identities'::regclass;
+select 'keelson.external_identities'::regclass
+union all
+select 'keelson.referral_codes'::regclass;
 
 -- Everything is explained.
 select 'schema' as what, n.nspname::text as name
@@ -350,6 +352,9 @@ insert into keelson.usage_quarters (user_id, quarter_at, feature, minutes, reque
 insert into keelson.usage_days (user_id, day, feature, minutes, requests) select id, '2020-01-01', 'matrix', 1, 1 from people;
 insert into keelson.usage_totals (user_id, feature, minutes, requests) select id, 'matrix_past', 1, 1 from people;
 insert into keelson.legal_holds (user_id, reason, placed_by) select id, 'matrix', 'regress' from people;
+insert into keelson.quota_counters (user_id, kind, name, period_start) select id, 'unit', 'matrix', '-infinity' from people;
+insert into keelson.quota_reservations (user_id, id, kind, name, amount, expires_at) select id, id, 'unit', 'matrix', 1, now() + interval '1 hour' from people;
+insert into keelson.referral_redemptions (user_id, referrer_id, code) select a.id, b.id, 'MATRIX' from people as a join people as b on b.id <> a.id;
 select count(keelson.access_key_create(id::text, 'Matrix', '{usage.write}')) from people;
 select count(keelson._verification_send(id)) as verifications from people;
 insert into keelson.external_identities (issuer, subject, user_id, id) select 'https://matrix.example', name, id, keelson.uuid7() from people;

@@ -27,7 +27,9 @@ select keelson._cron_require('* * * *');
 select keelson._cron_require(null);
 
 -- The core's jobs.
-select name, owner, schedule, is_enabled, steps, is_missed from keelson.jobs where owner = 'keelson' order by name;
+select name, owner, schedule, is_enabled, is_missed from keelson.jobs
+where name in ('expire-trials', 'cleanup-database', 'retry-failed-webhooks', 'partitions', 'rotation', 'erasure', 'statistics', 'housekeeping')
+order by name;
 
 -- A product's jobs. Their functions run as a role of the product's, see no user, and are called until they took less than a batch.
 create schema regress_jobs;
@@ -155,10 +157,24 @@ values
     ('203.0.113.2', 'regress_jobs', now() - interval '3 hours', now() + interval '1 hour'),
     ('203.0.113.3', 'regress_jobs', now() - interval '3 hours', null);
 call keelson.job_run('cleanup-database');
-select outcome, (select array_agg(k order by k) from jsonb_object_keys(counts) as k) as counts, counts ->> 'rateLimits' as rate_limits
+select outcome, counts ?& '{passwordResetTokens, rateLimits, processedWebhooks, auditLogs, resolvedFailedWebhooks}' as are_told, counts ->> 'rateLimits' as rate_limits
 from keelson.job_runs where job = 'cleanup-database' order by id desc limit 1;
 select network from keelson.blocks where reason = 'regress_jobs' order by network;
 delete from keelson.blocks where reason = 'regress_jobs';
+-- Reset tokens that are used or expired, and no others.
+create temporary table person as select keelson.user_create('ada@jobs.example.com', 'correct horse battery staple') as id;
+insert into keelson.recovery_tokens (user_id, purpose, token_hash, email, created_at, expires_at, used_at)
+select id, purpose, sha256(convert_to(kind || purpose, 'UTF8')), 'ada@jobs.example.com', now() - interval '2 hours',
+    now() + case kind when 'expired' then interval '-1 hour' else interval '1 hour' end, case kind when 'used' then now() end
+from person, (values ('reset_password'), ('verify_email')) as p (purpose), (values ('good'), ('used'), ('expired')) as k (kind);
+call keelson.job_run('cleanup-database');
+select (counts ->> 'passwordResetTokens')::integer >= 2 as are_gone from keelson.job_runs where job = 'cleanup-database' order by id desc limit 1;
+select purpose, count(*) from keelson.recovery_tokens join person on id = user_id group by purpose order by purpose;
+call keelson.job_run('housekeeping');
+select purpose, count(*) from keelson.recovery_tokens join person on id = user_id group by purpose order by purpose;
+delete from keelson.users where id in (select id from person);
+delete from keelson.referral_codes where user_id in (select id from person);
+delete from keelson.user_emails where user_id in (select id from person);
 -- More than 10,000 are an event.
 create function regress_jobs.many(batch integer) returns bigint language sql as 'select 4000::bigint';
 select keelson.job_step('cleanup-database', 'regressMany', 'regress_jobs.many');
@@ -178,7 +194,7 @@ insert into keelson.job_runs (id, job, cause, outcome, counts, pending) values
     (keelson._uuid7_floor(now() - interval '91 days'), 'regress-work', 'manual', 'success', '{}', '{}'),
     (keelson._uuid7_floor(now() - interval '89 days'), 'regress-work', 'manual', 'success', '{}', '{}');
 call keelson.job_run('housekeeping');
-select counts from keelson.job_runs where job = 'housekeeping' order by id desc limit 1;
+select counts ->> 'jobRuns' as job_runs, counts ? 'cronRuns' as of_cron_too from keelson.job_runs where job = 'housekeeping' order by id desc limit 1;
 select count(*) from keelson.job_runs where job = 'regress-work' and id < keelson._uuid7_floor(now() - interval '1 day');
 call keelson.job_run('statistics');
 call keelson.job_run('partitions');
@@ -190,7 +206,7 @@ call keelson.job_run('retry-failed-webhooks');
 select count(*) from keelson.job_runs;
 select keelson.job_override('cleanup-database');
 reset role;
-select outcome, counts from keelson.job_runs where job = 'retry-failed-webhooks' order by id desc limit 1;
+select outcome, counts ->> 'retried' as retried from keelson.job_runs where job = 'retry-failed-webhooks' order by id desc limit 1;
 
 delete from keelson.job_runs where job = 'regress-work';
 drop schema regress_jobs cascade;

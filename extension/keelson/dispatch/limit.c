@@ -11,6 +11,7 @@
 #include "dispatch/json_in.h"
 #include "dispatch/limit.h"
 #include "limits/limits.h"
+#include "tiers/tiers.h"
 
 /* A longer body is not searched for an e-mail address. */
 #define MAX_SEARCHED 16384
@@ -59,6 +60,8 @@ ks_limit_caller_step(KsCall *call)
 		.access_key_id = identity->has_access_key ? &identity->access_key_id : NULL};
 	KsLimitsRefusal refusal;
 
+	if (is_known && ks_limits_by_tier())
+		who.tier = ks_tier_of(&identity->user_id)->id;
 	if (ks_limits_admit(is_known ? &who : NULL, &refusal))
 		return true;
 	return refuse(call, &refusal);

@@ -299,6 +299,7 @@ as $$
             ('UNAUTHENTICATED', not r.is_public),
             ('TOKEN_EXPIRED', not r.is_public),
             ('FORBIDDEN', r.permission is not null or r.scope is not null),
+            ('TIER_REQUIRED', r.tier is not null),
             ('CSRF_FAILED', not r.is_public and route.is_writing),
             ('IDEMPOTENCY_CONFLICT', not r.is_public and route.is_writing),
             ('IDEMPOTENCY_IN_PROGRESS', not r.is_public and route.is_writing),

@@ -1,8 +1,8 @@
 /*
  * permission.c
  *	  Roles and permissions are data: a route names what it demands, roles hold
- *	  permissions, users hold roles. Read anew each time, so that what is taken
- *	  away is gone with the next request.
+ *	  permissions, users hold roles and a tier. Read anew each time, so that what
+ *	  is taken away is gone with the next request.
  *
  * A credential with scopes can do what they name and its user may, nothing
  * else: a scope that is no open one (keelson.scopes) is a permission, and good
@@ -19,34 +19,24 @@
 #include "core/roles.h"
 #include "core/spi.h"
 #include "dispatch/permission.h"
+#include "tiers/tiers.h"
 
 static bool require_proof(KsCall *call);
+static bool is_permitted(KsCall *call);
+static bool has_tier(KsCall *call);
 static const char *needed_permission(const KsCall *call);
 static bool has_scope(const KsCredential *credential, const char *scope);
 
 bool
 ks_authorise(KsCall *call)
 {
-	KsRoute *route = call->route;
-	KsCredential *credential = &call->credential;
-	const char *scope = route->scope != NULL ? route->scope : route->permission;
-	const char *permission;
-	bool may;
-
-	if (route->is_public)
+	if (call->route->is_public)
 		return true;
-	if (credential->proof != KS_PROOF_VALID)
+	if (call->credential.proof != KS_PROOF_VALID)
 		return require_proof(call);
-	if (credential->is_scoped)
-		may = scope != NULL && has_scope(credential, scope);
-	else
-		may = route->scope == NULL || route->permission != NULL;
-	permission = needed_permission(call);
-	if (may && permission != NULL)
-		may = ks_permission_held(&credential->identity, permission);
-	if (may)
-		return true;
-	return ks_reply_refuse(&call->reply, 403, "FORBIDDEN", "you may not do this");
+	if (!is_permitted(call))
+		return ks_reply_refuse(&call->reply, 403, "FORBIDDEN", "you may not do this");
+	return call->route->tier == NULL || has_tier(call);
 }
 
 /* Refuse a caller who is not known. */
@@ -64,6 +54,37 @@ require_proof(KsCall *call)
 	if (call->credential.proof == KS_PROOF_EXPIRED)
 		return ks_reply_refuse(&call->reply, 401, "TOKEN_EXPIRED", psprintf("the %s has expired", call->credential.kind));
 	return ks_reply_refuse(&call->reply, 401, "UNAUTHENTICATED", "the credential is not valid");
+}
+
+/* Does the credential go so far, and its user? */
+static bool
+is_permitted(KsCall *call)
+{
+	KsRoute *route = call->route;
+	KsCredential *credential = &call->credential;
+	const char *scope = route->scope != NULL ? route->scope : route->permission;
+	const char *permission = needed_permission(call);
+	bool may;
+
+	if (credential->is_scoped)
+		may = scope != NULL && has_scope(credential, scope);
+	else
+		may = route->scope == NULL || route->permission != NULL;
+	return may && (permission == NULL || ks_permission_held(&credential->identity, permission));
+}
+
+/* Is the user's tier high enough? A tier that has been removed is nobody's. */
+static bool
+has_tier(KsCall *call)
+{
+	const KsIdentity *identity = &call->credential.identity;
+	const KsTier *tier = ks_tier_find(call->route->tier, strlen(call->route->tier));
+	char *message = psprintf("this needs the tier %s", tier != NULL ? tier->name : call->route->tier);
+	int rank = tier != NULL ? tier->rank : INT_MAX;
+
+	if (identity->has_user && ks_tier_of(&identity->user_id)->rank >= rank)
+		return true;
+	return ks_reply_refuse(&call->reply, 403, "TIER_REQUIRED", message);
 }
 
 /* The permission that the caller must hold; NULL: none. */

@@ -90,7 +90,8 @@ select
     coalesce(override.sunset_at, routes.sunset_at) as sunset_at,
     routes.successor,
     routes.rate_cost,
-    routes.rate_wait_ms
+    routes.rate_wait_ms,
+    routes.tier
 from keelson.routes as routes
 left join keelson.route_overrides as override using (method, shape, version)
 where coalesce(override.is_enabled, true);

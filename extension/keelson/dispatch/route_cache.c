@@ -186,7 +186,7 @@ load_row(KsRoute *route, char **function, char **role)
 	static KsPlan plan = {
 		.sql = "select method, template, version, function, role, permission, scope, is_public, rate_class, "
 			   "timeout_ms, body_limit, kind, is_raw, status, content_types[1], rate_cost, rate_wait_ms, "
-			   "exists (select from keelson.scopes as open where open.name = scope) "
+			   "exists (select from keelson.scopes as open where open.name = scope), tier "
 			   "from keelson.effective_routes where id = $1",
 		.nargs = 1,
 		.argtypes = {INT4OID}};
@@ -221,6 +221,7 @@ load_row(KsRoute *route, char **function, char **role)
 		route->status = column_int(14);
 		route->content_type = column_text(route, 15);
 		route->is_scope_open = column_bool(18);
+		route->tier = column_text(route, 19);
 	}
 	ks_spi_finish();
 	return found;

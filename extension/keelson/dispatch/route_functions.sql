@@ -32,7 +32,8 @@ create or replace function keelson.route(
     deprecated_at timestamptz default null,
     sunset_at timestamptz default null,
     successor text default null,
-    description text default null
+    description text default null,
+    tier text default null
 )
 returns integer
 language plpgsql
@@ -72,7 +73,11 @@ begin
         endpoint, wanted.method, permission, scope, is_public, rate_class, rate_cost, rate_wait, timeout, body_limit,
         pool, kind, is_raw, content_types, version, status, deprecated_at, sunset_at
     );
+    if tier is not null then
+        perform keelson._route_tier_check(endpoint, tier, is_public);
+    end if;
     wanted.role := role;
+    wanted.tier := tier;
     wanted.permission := permission;
     wanted.scope := scope;
     wanted.is_public := is_public;
@@ -104,12 +109,12 @@ end
 $$;
 comment on function keelson.route(
     text, text, name, text, text, boolean, text, integer, interval, interval, integer, text, text, boolean, text[],
-    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text
+    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text, text
 ) is
     'Register an endpoint such as ''GET /hello/:name'' for a function, or change it; returns its id. It is served within a second, with the function''s comment as its documentation.';
 grant execute on function keelson.route(
     text, text, name, text, text, boolean, text, integer, interval, interval, integer, text, text, boolean, text[],
-    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text
+    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text, text
 ) to keelson_admin;
 
 create or replace function keelson.route_remove(endpoint text, version text default 'v1')
@@ -536,6 +541,22 @@ comment on function keelson._route_settings_check(
 ) is
     'Refuse settings of an endpoint that are out of range or contradict each other.';
 
+create or replace function keelson._route_tier_check(endpoint text, tier text, is_public boolean)
+returns void
+language plpgsql
+stable
+as $$
+begin
+    if is_public then
+        perform keelson._route_fault(endpoint, 'it is public and demands a tier', null);
+    elsif not exists (select from keelson.tiers as t where t.id = tier) then
+        perform keelson._route_fault(endpoint, pg_catalog.format('tier "%s" does not exist', tier), 'The tiers are the rows of keelson.tiers.');
+    end if;
+end
+$$;
+comment on function keelson._route_tier_check(text, text, boolean) is
+    'Refuse a tier that does not exist, or that nobody could show.';
+
 create or replace function keelson._route_store(row_wanted jsonb, row_existing jsonb)
 returns integer
 language plpgsql
@@ -549,14 +570,14 @@ begin
         insert into keelson.routes (
             owner, method, template, shape, version, function, role, permission, scope, is_public, rate_class,
             rate_cost, rate_wait_ms, timeout_ms, body_limit, pool, kind, is_raw, content_types, status, returns, errors, examples,
-            description, deprecated_at, sunset_at, successor
+            description, deprecated_at, sunset_at, successor, tier
         )
         values (
             wanted.owner, wanted.method, wanted.template, wanted.shape, wanted.version, wanted.function, wanted.role, wanted.permission,
             wanted.scope, wanted.is_public, wanted.rate_class, wanted.rate_cost, wanted.rate_wait_ms, wanted.timeout_ms,
             wanted.body_limit, wanted.pool, wanted.kind,
             wanted.is_raw, wanted.content_types, wanted.status, wanted.returns, wanted.errors, wanted.examples,
-            wanted.description, wanted.deprecated_at, wanted.sunset_at, wanted.successor
+            wanted.description, wanted.deprecated_at, wanted.sunset_at, wanted.successor, wanted.tier
         )
         returning id into wanted.id;
         return wanted.id;
@@ -593,6 +614,7 @@ begin
             deprecated_at = wanted.deprecated_at,
             sunset_at = wanted.sunset_at,
             successor = wanted.successor,
+            tier = wanted.tier,
             is_stale = false,
             updated_at = wanted.updated_at
         where routes.id = existing.id;

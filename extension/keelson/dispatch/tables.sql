@@ -152,3 +152,8 @@ comment on column keelson.routes.rate_cost is
     'As how many requests rate limits count one of this endpoint.';
 comment on column keelson.routes.rate_wait_ms is
     'How long the gateway may hold a request that is over a rate limit, instead of refusing it.';
+
+-- migration 3: endpoints for a tier
+alter table keelson.routes add column tier text;
+comment on column keelson.routes.tier is
+    'The lowest tier whose users may call it; null: any.';

@@ -47,11 +47,12 @@ begin
     perform keelson._email_claim(_user_add.id, _user_add.email);
     insert into keelson.users (id, email, name)
     values (_user_add.id, _user_add.email, normalize(_user_add.name, nfc));
+    perform keelson._subscription_open(id), keelson._referral_open(id);
 end
 $$;
 alter function keelson._user_add(uuid, text, text) owner to keelson_system;
 comment on function keelson._user_add(uuid, text, text) is
-    'Add a person; 409 EMAIL_TAKEN when somebody holds the address.';
+    'Add a person, with a subscription of the default tier and a referral code; 409 EMAIL_TAKEN when somebody holds the address.';
 
 create or replace function keelson._email_require_free(email text)
 returns void

@@ -9,7 +9,7 @@ select keelson.route(
 select keelson.route(
     'GET user/profile',
     'keelson.user_profile',
-    examples => '{"response": {"user": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": false, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {"theme": "dark"}, "roles": ["user"], "createdAt": "2025-01-15T00:00:00Z"}, "memberSince": "2025-01-15T00:00:00Z"}}'
+    examples => '{"response": {"user": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": false, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {"theme": "dark"}, "roles": ["user"], "createdAt": "2025-01-15T00:00:00Z"}, "subscription": {"tier": "pro", "status": "active", "minutesUsed": 12.5, "minutesLimit": 1000, "periodEnd": "2025-02-15T00:00:00Z", "trial": null}, "referral": {"code": "P4D8W1TS0H", "redemptions": 0}, "memberSince": "2025-01-15T00:00:00Z"}}'
 );
 
 -- On the slow pool: a change of password hashes.
@@ -20,7 +20,7 @@ select keelson.route(
     pool => 'slow',
     returns => 'keelson.profile',
     errors => '{INVALID_CREDENTIALS, ACCOUNT_LOCKED, EMAIL_TAKEN, CONFLICT}',
-    examples => '{"request": {"name": "Ada Lovelace", "preferences": {"theme": "dark", "language": "en", "notifications": {"email": true}}}, "response": {"user": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": false, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {"theme": "dark", "language": "en", "notifications": {"email": true}}, "roles": ["user"], "createdAt": "2025-01-15T00:00:00Z"}, "memberSince": "2025-01-15T00:00:00Z"}}'
+    examples => '{"request": {"name": "Ada Lovelace", "preferences": {"theme": "dark", "language": "en", "notifications": {"email": true}}}, "response": {"user": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": false, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {"theme": "dark", "language": "en", "notifications": {"email": true}}, "roles": ["user"], "createdAt": "2025-01-15T00:00:00Z"}, "subscription": {"tier": "pro", "status": "active", "minutesUsed": 12.5, "minutesLimit": 1000, "periodEnd": "2025-02-15T00:00:00Z", "trial": null}, "referral": {"code": "P4D8W1TS0H", "redemptions": 0}, "memberSince": "2025-01-15T00:00:00Z"}}'
 );
 
 select keelson.route(

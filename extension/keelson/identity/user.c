@@ -15,6 +15,7 @@
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
@@ -25,6 +26,7 @@
 #include "core/error.h"
 #include "core/guc.h"
 #include "core/identity.h"
+#include "core/roles.h"
 #include "core/spi.h"
 #include "core/uuid.h"
 
@@ -42,6 +44,16 @@ enum
 	USER_COLUMNS
 };
 
+/* The columns of keelson.profile; tiers add theirs to those of the identity. */
+enum
+{
+	PROFILE_USER,
+	PROFILE_MEMBER_SINCE,
+	PROFILE_SUBSCRIPTION,
+	PROFILE_REFERRAL,
+	PROFILE_COLUMNS
+};
+
 /* What is read of a user whose id is given by the expression. */
 #define READ_USER(id)                                                                                  \
 	"select u.email, u.email_verified_at is not null, u.name, u.preferences, u.created_at, "           \
@@ -57,6 +69,7 @@ enum
 
 static Datum make_user(const pg_uuid_t *id, Oid type, TimestampTz *created_at);
 static bool read_user(const pg_uuid_t *id);
+static void read_tier(Datum *values, bool *nulls);
 static Datum column(int number, bool *is_null);
 static Datum avatar_url(const pg_uuid_t *id, bytea *hash);
 static Datum order_roles(Datum roles);
@@ -92,15 +105,39 @@ ks_user_profile(PG_FUNCTION_ARGS)
 	const KsIdentity *identity = ks_identity();
 	Oid type = get_func_rettype(fcinfo->flinfo->fn_oid);
 	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
-	Oid user_type = TupleDescAttr(desc, 0)->atttypid;
+	Oid user_type = TupleDescAttr(desc, PROFILE_USER)->atttypid;
 	TimestampTz member_since;
-	Datum values[2];
-	bool nulls[2] = {false, false};
+	Datum values[PROFILE_COLUMNS];
+	bool nulls[PROFILE_COLUMNS] = {false};
 
 	ReleaseTupleDesc(desc);
-	values[0] = make_user(identity->has_user ? &identity->user_id : NULL, user_type, &member_since);
-	values[1] = TimestampTzGetDatum(member_since);
+	values[PROFILE_USER] = make_user(identity->has_user ? &identity->user_id : NULL, user_type, &member_since);
+	values[PROFILE_MEMBER_SINCE] = TimestampTzGetDatum(member_since);
+	read_tier(&values[PROFILE_SUBSCRIPTION], &nulls[PROFILE_SUBSCRIPTION]);
 	return form_row(type, values, nulls);
+}
+
+/* Subscription and referral of the acting user, into two columns. */
+static void
+read_tier(Datum *values, bool *nulls)
+{
+	static KsPlan plan = {
+		.sql = "select keelson._subscription_shown(keelson.current_user_id()), keelson._referral_shown(keelson.current_user_id())"};
+	MemoryContext cxt = CurrentMemoryContext;
+	KsRoleSwitch save;
+
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
+	(void) ks_spi_execute(&plan, NULL, NULL, true, 1);
+	ks_role_leave(&save);
+	MemoryContextSwitchTo(cxt);
+	for (int i = 0; i < 2; i++)
+	{
+		values[i] = column(i + 1, &nulls[i]);
+		if (!nulls[i])
+			values[i] = datumCopy(values[i], false, -1);
+	}
+	ks_spi_finish();
 }
 
 /* The user as a row of the type, keelson.user_object; an error where there is none to be seen. */

@@ -18,6 +18,6 @@ select keelson.job('erasure', '10 3 * * *', 'Erase users whose retention period 
 select keelson.job('statistics', '50 1 * * *', 'Refresh the planner''s statistics of the partitioned tables, which autovacuum leaves alone.');
 select keelson.job_step('statistics', 'tables', 'keelson._statistics_refresh');
 
-select keelson.job('housekeeping', '30 3 * * *', 'Remove the records of old runs of jobs.');
+select keelson.job('housekeeping', '30 3 * * *', 'Remove the records of old runs of jobs, and one-time tokens that are spent.');
 select keelson.job_step('housekeeping', 'jobRuns', 'keelson._job_runs_purge');
 select keelson.job_step('housekeeping', 'cronRuns', 'keelson._cron_history_purge');

@@ -37,7 +37,7 @@ typedef struct KsLimitsSubject
 {
 	const pg_uuid_t *user_id;
 	const pg_uuid_t *access_key_id;
-	const char *tier;
+	const char *tier; /* NULL: none, or nothing depends on it */
 } KsLimitsSubject;
 
 /* Why a request is refused. */
@@ -66,6 +66,9 @@ extern bool ks_rate_class_find(const char *name, KsRateClass *out);
  * address that the request names, or NULL. False: refused.
  */
 extern bool ks_limits_begin(const KsLimitsRoute *route, const char *email, bool has_credential, KsLimitsRefusal *refusal);
+
+/* Does any limit, or the present load, ask for a user's tier? */
+extern bool ks_limits_by_tier(void);
 
 /*
  * After authentication: all limits are decided together, and charged unless

@@ -189,11 +189,21 @@ set_email(const char *email)
 }
 
 bool
+ks_limits_by_tier(void)
+{
+	const KsLimitRules *rules = ks_limit_rules();
+
+	return rules->has_tier_terms || (rules->rank_count > 0 && ks_load_pressure() > 0);
+}
+
+bool
 ks_limits_admit(const KsLimitsSubject *who, KsLimitsRefusal *refusal)
 {
 	if (state.is_exempt || state.is_charged)
 		return true;
 	state.has_user = false;
+	if (who != NULL && who->tier != NULL)
+		strlcpy(state.tier, who->tier, sizeof(state.tier));
 	collect(who, false);
 	state.is_charged = true;
 	return decide(true, who, refusal);
@@ -449,7 +459,8 @@ ks_limits_take(const KsLimitRule *rule, const KsPrincipal *principal, int32 cost
 	const KsIdentity *identity = ks_identity();
 	KsLimitsSubject who = {
 		.user_id = identity->has_user ? &identity->user_id : NULL,
-		.access_key_id = identity->has_access_key ? &identity->access_key_id : NULL};
+		.access_key_id = identity->has_access_key ? &identity->access_key_id : NULL,
+		.tier = state.is_open && state.tier[0] != '\0' ? state.tier : NULL};
 	const KsLimitRules *rules = ks_limit_rules();
 	KsLimitsRefusal refusal;
 	KsLimitTerms terms;

@@ -22,6 +22,9 @@ typedef struct KsLimitsItem
 	uint8 partition_key[KS_PARTITION_KEY_LENGTH];
 } KsLimitsItem;
 
+/* A tier's id, as keelson.tiers has it, and its end. */
+#define KS_TIER_LENGTH 41
+
 typedef struct KsLimitsState
 {
 	bool is_open;    /* a request has begun */
@@ -42,6 +45,7 @@ typedef struct KsLimitsState
 	KsPrincipal by_email;
 	KsPrincipal by_user;
 	KsPrincipal by_key;
+	char tier[KS_TIER_LENGTH]; /* the user's; empty: not asked for */
 	int count;
 	KsLimitsItem items[KS_LIMITS_TOGETHER];
 	KsLimitRequest requests[KS_LIMITS_TOGETHER];

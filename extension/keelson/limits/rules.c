@@ -233,6 +233,7 @@ load_tiers(KsLimitRules *into)
 		if (rule->tiers == NULL)
 			rule->tiers = MemoryContextAllocZero(rules_cxt, column_int(row, 5) * sizeof(KsTierTerms));
 		rule->tiers[rule->tier_count].tier = MemoryContextStrdup(rules_cxt, column_text(row, 2));
+		into->has_tier_terms = true;
 		rule->tiers[rule->tier_count++].terms = make_terms(rule->name, column_int(row, 3), column_int(row, 4));
 	}
 }

@@ -79,6 +79,7 @@ typedef struct KsLimitRules
 	int rank_count;
 	KsTierRank *ranks;
 	int top_rank;
+	bool has_tier_terms; /* has any tier? */
 	bool has_user_terms; /* has anybody terms of his own? */
 } KsLimitRules;
 

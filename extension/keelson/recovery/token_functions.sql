@@ -111,21 +111,22 @@ alter function keelson._recovery_count(text, bigint) owner to keelson_system;
 comment on function keelson._recovery_count(text, bigint) is
     'Count what happened to a reset today.';
 
-create or replace function keelson._recovery_tokens_purge(row_limit integer)
-returns integer
+create or replace function keelson._recovery_tokens_purge(row_limit integer, purpose text default null)
+returns bigint
 language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    purged integer;
-    expired integer;
+    purged bigint;
+    expired bigint;
 begin
     with batch as (
         select t.user_id, t.purpose, t.token_hash
         from keelson.recovery_tokens as t
-        where t.expires_at <= now() or t.used_at is not null
+        where (t.expires_at <= now() or t.used_at is not null)
+            and (_recovery_tokens_purge.purpose is null or t.purpose = _recovery_tokens_purge.purpose)
         order by t.expires_at
         limit row_limit
         for update skip locked
@@ -144,6 +145,14 @@ begin
     return purged;
 end
 $$;
-alter function keelson._recovery_tokens_purge(integer) owner to keelson_system;
-comment on function keelson._recovery_tokens_purge(integer) is
-    'Delete one-time tokens that were used or have expired, at most so many; returns how many.';
+alter function keelson._recovery_tokens_purge(integer, text) owner to keelson_system;
+comment on function keelson._recovery_tokens_purge(integer, text) is
+    'Delete one-time tokens (of a purpose, or all) that were used or have expired, at most so many; returns how many.';
+
+create or replace function keelson._reset_tokens_purge(batch integer)
+returns bigint
+language sql
+volatile
+as $$ select keelson._recovery_tokens_purge(batch, 'reset_password') $$;
+comment on function keelson._reset_tokens_purge(integer) is
+    'Delete tokens of password resets that were used or have expired, at most so many; returns how many.';

@@ -290,10 +290,18 @@ returns integer
 language sql
 stable
 as $$
-select pg_catalog.current_setting('keelson.session_max')::integer
+-- A tier's cap "sessions", where it has one, within bounds.
+select coalesce(
+    (
+        select greatest(least(pg_catalog.trunc(l.amount), 1000), 1)
+        from keelson._tier_limit(user_id, 'sessions') as l (amount)
+        where l.amount is not null
+    ),
+    pg_catalog.current_setting('keelson.session_max')::numeric
+)::integer
 $$;
 comment on function keelson._session_max(uuid) is
-    'How many sessions the user has at once. The place for what a tier allows.';
+    'How many sessions the user has at once: what the tier''s cap "sessions" says, else keelson.session_max.';
 
 create or replace function keelson._access_expires_in(aal smallint, remaining interval)
 returns integer
@@ -468,7 +476,8 @@ create or replace function keelson.user_register(
     password keelson.password,
     name keelson.display_name default null,
     cookie boolean default false,
-    captcha text default null
+    captcha text default null,
+    referral_code text default null
 )
 returns keelson.reply
 language plpgsql
@@ -488,6 +497,9 @@ begin
     perform keelson._email_require_free(email);
     digest := keelson._password_store(password);
     perform keelson._user_add(id, email, name);
+    if referral_code is not null then
+        perform keelson._referral_redeem(id, referral_code);
+    end if;
     perform keelson._password_set(id, digest.hash, digest.pepper_key_id);
     perform keelson._verification_send(id);
     perform keelson._present_session_end();
@@ -497,9 +509,9 @@ begin
     );
 end
 $$;
-comment on function keelson.user_register(keelson.email_address, keelson.password, keelson.display_name, boolean, text) is
-    'Register a new user and sign them in. With cookie the tokens are set as cookies and left out of the body. Where a CAPTCHA is configured, its response is asked for after three attempts from an address in an hour.';
-grant execute on function keelson.user_register(keelson.email_address, keelson.password, keelson.display_name, boolean, text) to keelson_app;
+comment on function keelson.user_register(keelson.email_address, keelson.password, keelson.display_name, boolean, text, text) is
+    'Register a new user and sign them in; with a referral code it counts for whose it is. With cookie the tokens are set as cookies and left out of the body. Where a CAPTCHA is configured, its response is asked for after three attempts from an address in an hour.';
+grant execute on function keelson.user_register(keelson.email_address, keelson.password, keelson.display_name, boolean, text, text) to keelson_app;
 
 create or replace function keelson.session_refresh(refresh_token text default null)
 returns keelson.reply
