@@ -120,7 +120,7 @@ sub _settings
 		? ("keelson.database = '$self->{database}'", "keelson.keyring_file = '$self->{keyring}'")
 		: (),
 		'shared_buffers = 32MB', 'max_connections = 60', 'restart_after_crash = on', 'log_statement = none',
-		'max_wal_size = 256MB', 'log_min_messages = warning', $options{conf} || '', '';
+		'max_wal_size = 256MB', 'jit = off', 'log_min_messages = warning', $options{conf} || '', '';
 }
 
 # The gateway's role must give its password, as in a real cluster; the rest of a test cluster is open.
