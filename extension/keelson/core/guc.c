@@ -47,6 +47,7 @@ int ks_guc_session_idle_aal2;
 int ks_guc_session_lifetime;
 int ks_guc_session_lifetime_aal2;
 int ks_guc_session_max;
+bool ks_guc_totp_accept_next;
 int ks_guc_usage_retention;
 
 static bool check_mail_from(char **new_value, void **extra, GucSource source);
@@ -231,6 +232,10 @@ ks_guc_init(void)
 							"How many sessions a user has at once.",
 							"A login beyond that ends the oldest.",
 							&ks_guc_session_max, 20, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("keelson.totp_accept_next",
+							 "Whether a code of an authenticator is taken up to 30 seconds before its time.",
+							 "For clocks that are ahead. The present code and the one before are always taken.",
+							 &ks_guc_totp_accept_next, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.usage_retention",
 							"How long usage events and their keys are kept.",
 							"Rollups of days and totals are kept for good.",

@@ -49,6 +49,7 @@ extern int ks_guc_session_idle_aal2;
 extern int ks_guc_session_lifetime;
 extern int ks_guc_session_lifetime_aal2;
 extern int ks_guc_session_max;
+extern bool ks_guc_totp_accept_next;
 extern int ks_guc_usage_retention;
 
 extern void ks_guc_init(void);

@@ -1,11 +1,14 @@
 -- Log-in with a password.
 
 create or replace function keelson.session_create(
-    email keelson.email_address,
-    password keelson.password,
+    email keelson.email_address default null,
+    password keelson.password default null,
     cookie boolean default false,
     device_token text default null,
-    captcha text default null
+    captcha text default null,
+    challenge text default null,
+    totp text default null,
+    recovery_code text default null
 )
 returns keelson.reply
 language plpgsql
@@ -24,12 +27,15 @@ declare
     digest record;
     opened keelson._open_session;
 begin
+    device_token := coalesce(device_token, (keelson.current_request()).device_cookie);
+    if challenge is not null then
+        return keelson._login_second(challenge, totp, recovery_code, cookie, device_token);
+    end if;
     perform keelson._require(email, 'email'), keelson._require(password, 'password');
     -- What follows costs the same for an address that nobody holds.
     credential := keelson._credential_find(email);
     nobody := keelson._nobody_id(lower(email collate "C"));
     account_id := coalesce(credential.user_id, nobody);
-    device_token := coalesce(device_token, (keelson.current_request()).device_cookie);
     known_device := keelson._device_token_open(device_token, account_id);
     device_id := coalesce(known_device, '00000000-0000-0000-0000-000000000000');
     -- Before the lock is taken, since the CAPTCHA's provider may be slow.
@@ -55,6 +61,14 @@ begin
     if not keelson._user_lock(credential.user_id, credential.changed_at) then
         return keelson._login_refusal(credential.user_id, email, account_id, device_id);
     end if;
+    if keelson._factor_is_on(credential.user_id) then
+        if totp is null and recovery_code is null then
+            return keelson.refuse(401, 'SECOND_FACTOR_REQUIRED', 'a code of the second factor is needed', extra => jsonb_build_object(
+                'challenge', keelson._challenge_make(credential.user_id, credential.changed_at)
+            ));
+        end if;
+        return keelson._login_with_factor(credential.user_id, totp, recovery_code, null, cookie, device_token, device_id);
+    end if;
     -- Who knows the password has not been guessing.
     perform keelson._failures_forgive(account_id, device_id);
     perform keelson._rate_limit_refund('auth');
@@ -64,9 +78,9 @@ begin
     return keelson._session_reply(opened, coalesce(cookie, false), 200, with_device => true);
 end
 $$;
-comment on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text) is
-    'Log in with e-mail address and password. An unknown address and a wrong password are one and the same refusal; after five within 15 minutes the account is locked for 15 minutes, but a device that has signed in before (device_token or its cookie) is counted apart. With cookie the tokens are set as cookies and left out of the body. Where a CAPTCHA is configured, its response is asked for when attempts have failed.';
-grant execute on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text) to keelson_app;
+comment on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text, text, text, text) is
+    'Log in with e-mail address and password. An unknown address and a wrong password are one and the same refusal; after five within 15 minutes the account is locked for 15 minutes, but a device that has signed in before (device_token or its cookie) is counted apart. With cookie the tokens are set as cookies and left out of the body. Where a CAPTCHA is configured, its response is asked for when attempts have failed. With a second factor the answer is SECOND_FACTOR_REQUIRED and a challenge, good for five minutes and one log-in: log in again with the challenge and a code of the authenticator (totp) or a recovery code; or give all at once.';
+grant execute on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text, text, text, text) to keelson_app;
 
 create or replace function keelson._login_refusal(user_id uuid, email text, account_id uuid, device_id uuid)
 returns keelson.reply

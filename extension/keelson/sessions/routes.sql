@@ -19,7 +19,7 @@ select keelson.route(
     rate_class => 'auth',
     pool => 'slow',
     returns => 'keelson.session_tokens',
-    errors => '{INVALID_CREDENTIALS, ACCOUNT_LOCKED, CAPTCHA_REQUIRED, FORBIDDEN}',
+    errors => '{INVALID_CREDENTIALS, ACCOUNT_LOCKED, CAPTCHA_REQUIRED, FORBIDDEN, SECOND_FACTOR_REQUIRED, INVALID_TOKEN}',
     examples => '{"request": {"email": "ada@example.com", "password": "correct horse battery staple"}}'
 );
 
