@@ -357,6 +357,7 @@ insert into keelson.quota_reservations (user_id, id, kind, name, amount, expires
 insert into keelson.referral_redemptions (user_id, referrer_id, code) select a.id, b.id, 'MATRIX' from people as a join people as b on b.id <> a.id;
 select count(keelson.access_key_create(id::text, 'Matrix', '{usage.write}')) from people;
 select count(keelson._verification_send(id)) as verifications from people;
+select count(keelson._totp_enrol(id, 'secret')) as factors, count(keelson._recovery_codes_make(id)) as codes, count(keelson._challenge_make(id, now())) as challenges from people;
 insert into keelson.external_identities (issuer, subject, user_id, id) select 'https://matrix.example', name, id, keelson.uuid7() from people;
 insert into keelson.user_api_keys (user_id, service, id, masked_key, sealed_key) select id, 'openai', id, 'x', 'x' from people;
 insert into keelson.deliveries (user_id, id, lane, kind, due_at) select id, keelson.uuid7(), id, 'matrix', 'infinity' from people;

@@ -66,6 +66,7 @@ begin
     return was_there;
 end
 $$;
+alter function keelson.factor_reset(text) owner to keelson_system;
 comment on function keelson.factor_reset(text) is
     'Take the second factor of a user (e-mail address or id) who has lost it and the recovery codes: all sessions end, the user is told. Make sure who asks. False where there was none.';
 grant execute on function keelson.factor_reset(text) to keelson_admin;

@@ -2,3 +2,4 @@
 
 select keelson.job_step('cleanup-database', 'passwordResetTokens', 'keelson._reset_tokens_purge');
 select keelson.job_step('housekeeping', 'oneTimeTokens', 'keelson._recovery_tokens_purge');
+select keelson.job_step('housekeeping', 'settledMails', 'keelson._mails_purge');

@@ -233,6 +233,34 @@ comment on function keelson.mail_unsuppress(keelson.email_address) is
     'Send to the address again; false when nothing kept anybody from it.';
 grant execute on function keelson.mail_unsuppress(keelson.email_address) to keelson_admin;
 
+create or replace function keelson._mails_purge(row_limit integer)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    purged bigint;
+begin
+    delete from keelson.mail_messages as m
+    using (
+        select old.user_id, old.id
+        from keelson.mail_messages as old
+        where old.settled_at <= now() - interval '30 days'
+        order by old.settled_at
+        limit row_limit
+        for update skip locked
+    ) as batch
+    where m.user_id = batch.user_id and m.id = batch.id;
+    get diagnostics purged = row_count;
+    return purged;
+end
+$$;
+alter function keelson._mails_purge(integer) owner to keelson_system;
+comment on function keelson._mails_purge(integer) is
+    'Delete mails that were settled 30 days ago, at most so many; returns how many.';
+
 -- What waits, for the eyes of a developer.
 
 create or replace function keelson.mails_list(row_limit integer default 1000)

@@ -70,5 +70,6 @@ select keelson.route(
     'keelson.mails_page',
     is_public => true,
     is_raw => true,
-    content_types => '{text/html}'
+    content_types => '{text/html}',
+    errors => '{NOT_FOUND}'
 );

@@ -1,0 +1,109 @@
+# The second factor over HTTP: from enrolment to a log-in with it; many at once with one code.
+use strict;
+use warnings;
+
+use Digest::SHA qw(hmac_sha1);
+use KeelsonTest;
+use Test::More;
+
+my $keelson = KeelsonTest->new('factors');
+my $gateway = $keelson->gateway;
+my $password = 'correct horse battery staple';
+
+# RFC 6238, by another implementation than ours.
+sub totp
+{
+	my ($base32) = @_;
+	(my $bits = $base32) =~ s/(.)/sprintf '%05b', index 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567', $1/ge;
+	my $mac = hmac_sha1(pack('Q>', int(time() / 30)), pack 'B*', $bits);
+	my $offset = ord(substr $mac, -1) & 15;
+	return sprintf '%06d', (unpack('N', substr $mac, $offset, 4) & 0x7fffffff) % 1_000_000;
+}
+
+sub login { my (%given) = @_; return $gateway->post('/api/auth/login', \%given); }
+
+# A person with a second factor in force, and no code used yet.
+sub person
+{
+	my ($email) = @_;
+	my $reply = $gateway->post('/api/auth/register', { email => $email, password => $password });
+	my $token = $reply->{json}{data}{accessToken};
+	my $enrolment = $gateway->post('/api/auth/totp/enroll', {}, token => $token)->{json}{data};
+	my $codes = $gateway->post('/api/auth/totp/confirm', { code => totp($enrolment->{secret}) }, token => $token)->{json}{data}{recoveryCodes};
+	$keelson->sql("update keelson.totp_factors set last_step = 0 where user_id = '$reply->{json}{data}{user}{id}'");
+	return { email => $email, id => $reply->{json}{data}{user}{id}, token => $token, secret => $enrolment->{secret}, codes => $codes };
+}
+
+subtest 'a log-in with it' => sub {
+	my $ada = person('ada@example.com');
+	is(scalar @{ $ada->{codes} }, 10, 'recovery codes came with it');
+	my $reply = login(email => $ada->{email}, password => $password);
+	is($reply->{status}, 401, 'the password alone does not do');
+	is($reply->{json}{code}, 'SECOND_FACTOR_REQUIRED', 'it says so');
+	my $challenge = $reply->{json}{challenge};
+	like($challenge, qr/^ksc_/, 'and gives a challenge');
+	is(login(challenge => $challenge, totp => '000000')->{json}{code}, 'INVALID_CREDENTIALS', 'a wrong code is refused');
+	$reply = login(challenge => $challenge, totp => totp($ada->{secret}));
+	is($reply->{status}, 200, 'a right one finishes the log-in');
+	is($keelson->sql("select max(aal) from keelson.sessions where user_id = '$ada->{id}' and ended_at is null"), '2', 'at assurance level 2');
+	is(login(challenge => $challenge, totp => totp($ada->{secret}))->{json}{code}, 'INVALID_TOKEN', 'a challenge works once');
+	is(login(email => $ada->{email}, password => $password, totp => totp($ada->{secret}))->{status}, 401, 'and so does a code');
+	is(login(email => $ada->{email}, password => $password, recoveryCode => $ada->{codes}[3])->{status}, 200, 'a recovery code stands in');
+	is(login(email => $ada->{email}, password => $password, recoveryCode => $ada->{codes}[3])->{status}, 401, 'once');
+	is(login(email => $ada->{email}, password => 'wrong all the way', totp => totp($ada->{secret}))->{json}{code}, 'INVALID_CREDENTIALS',
+		'the second factor does not stand in for the first');
+	is($gateway->get('/api/auth/totp', token => $ada->{token})->{json}{data}{recoveryCodesLeft}, 9, 'the user sees how many are left');
+};
+
+subtest 'wrong codes lock, as wrong passwords do' => sub {
+	my $bob = person('bob@example.com');
+	my $challenge = login(email => $bob->{email}, password => $password)->{json}{challenge};
+	login(challenge => $challenge, totp => '000000') for 1 .. 5;
+	my $reply = login(challenge => $challenge, totp => totp($bob->{secret}));
+	is($reply->{status}, 423, 'locked');
+	ok($reply->{headers}{'retry-after'}, 'and for how long');
+	is(login(email => $bob->{email}, password => $password)->{status}, 423, 'the password too');
+};
+
+subtest 'a hundred at once with one code' => sub {
+	my $eve = person('eve@example.com');
+	$keelson->sql("insert into keelson.login_challenges (user_id, token_hash, password_changed_at, expires_at)
+		select '$eve->{id}', keelson.token_hash('ksc_' || replace('$eve->{id}', '-', '') || repeat('A', 40) || lpad(n::text, 3, '0')), p.changed_at, now() + interval '5 minutes'
+		from generate_series(1, 100) as n, keelson.passwords as p where p.user_id = '$eve->{id}'");
+	(my $hex = $eve->{id}) =~ tr/-//d;
+	my $code = totp($eve->{secret});
+	my @sockets = map { $gateway->connect } 1 .. 100;
+	for my $n (1 .. 100)
+	{
+		my $body = KeelsonTest::json_encode({ challenge => sprintf('ksc_%s%s%03d', $hex, 'A' x 40, $n), totp => $code });
+		syswrite $sockets[ $n - 1 ], "POST /api/auth/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+			. 'Content-Length: ' . length($body) . "\r\n\r\n$body";
+	}
+	my %seen;
+	$seen{ KeelsonTest::Gateway::read_reply($_, 60)->{status} }++ for @sockets;
+	is($seen{200}, 1, 'one succeeds') or diag explain \%seen;
+	is($keelson->sql("select count(*) from keelson.sessions where user_id = '$eve->{id}' and aal = 2 and id <> (select min(s.id) from keelson.sessions as s where s.user_id = '$eve->{id}')"),
+		'1', 'and opens one session');
+};
+
+subtest 'doing without it' => sub {
+	my $mia = person('mia@example.com');
+	my $off = sub { return $gateway->post('/api/auth/totp/disable', {@_}, token => $mia->{token}); };
+	is($off->(password => 'wrong all the way', code => totp($mia->{secret}))->{status}, 401, 'not without the password');
+	is($off->(password => $password, code => '000000')->{status}, 401, 'nor without a code');
+	is($off->(password => $password, code => totp($mia->{secret}))->{status}, 204, 'with both');
+	is(login(email => $mia->{email}, password => $password)->{status}, 200, 'and the password does again');
+	is($keelson->sql("select count(*) from keelson.mail_messages where template = 'factor.changed' and user_id = '$mia->{id}'"), '2', 'the user was told of both');
+};
+
+subtest 'nothing of it in a log' => sub {
+	my $zoe = person('zoe@example.com');
+	my $code = totp($zoe->{secret});
+	login(email => $zoe->{email}, password => $password, totp => $code);
+	my $logs = $keelson->server_log . $gateway->log_text;
+	unlike($logs, qr/\Q$_\E/, 'nowhere') for $zoe->{secret}, $zoe->{codes}[0];
+	unlike($logs, qr/"totp"|\b$code\b/, 'nor the code');
+};
+
+$keelson->stop;
+done_testing;
