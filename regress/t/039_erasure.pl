@@ -136,4 +136,13 @@ subtest 'erasure' => sub {
 	is($problems, 0, 'the trail stands') or diag $keelson->sql('select * from keelson.audit_verify()');
 };
 
+subtest 'the nightly job' => sub {
+	$keelson->sql("select keelson.admin_user_delete('$other->{id}')");
+	$keelson->sql("update keelson.users set deleted_at = now() - interval '31 days' where id = '$other->{id}'");
+	$keelson->sql("call keelson.job_run('erasure')");
+	is($keelson->sql("select outcome, (counts ->> 'users')::int > 20 from keelson.job_runs where job = 'erasure' order by id desc limit 1"), 'success|t', 'ran and counted');
+	my $dump = dump_of();
+	is_deeply([ grep { holds($dump, $_) && !/app\.unseen/ } @{ $markers{other} } ], [], 'nothing of the other is left either');
+};
+
 done_testing();

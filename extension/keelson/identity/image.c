@@ -219,10 +219,13 @@ read_webp(Span span, KsImage *image)
 	span.at += 12;
 	for (bool is_first = true; span.at < span.end; is_first = false)
 	{
-		uint32 size;
 		const uint8 *chunk = span.at;
+		uint32 size;
 
-		if (!has(&span, 8) || !has(&span, (size_t) (size = little32(span.at + 4)) + 8 + (size & 1)))
+		if (!has(&span, 8))
+			return "must be a whole WebP picture";
+		size = little32(chunk + 4);
+		if (!has(&span, (size_t) size + 8 + (size & 1)))
 			return "must be a whole WebP picture";
 		span.at += (size_t) size + 8 + (size & 1);
 		if (is_first && !read_webp_size(chunk, size, image))
