@@ -208,7 +208,9 @@ select keelson.rate_limit_set('regress_day', is_enabled => false);
 select keelson.rate_limit_override('general', 5, who => 'limits-cleo@example.com', reason => 'slow down');
 select r.status, r.headers ->> 'X-RateLimit-Limit' as of from people, pg_temp.request('GET auth/me', null, token) as r where name = 'cleo';
 select keelson.rate_limit_override('general', who => id::text, is_exempt => true, reason => 'monitoring') from people where name = 'cleo';
+select exempted as exempted_before from keelson._limits_status() \gset
 select r.status, r.headers - ':user' as headers from people, pg_temp.request('GET auth/me', null, token, repeat => 200) as r where name = 'cleo';
+select exempted - :exempted_before >= 200 as exemptions_are_counted from keelson._limits_status();
 select keelson.rate_limit_override('general', 7000, who => id::text, expires_at => now() + interval '1 hour') from people where name = 'cleo';
 select r.headers ->> 'X-RateLimit-Limit' as of from people, pg_temp.request('GET auth/me', null, token) as r where name = 'cleo';
 update keelson.user_rate_limits set expires_at = now() - interval '1 second' where user_id = (select id from people where name = 'cleo');
@@ -446,6 +448,11 @@ begin
 end
 $$;
 select pressure > 0.5 as is_pressed from keelson._limits_status();
+-- The metrics show it.
+select labels ->> 'limit' as name, labels ->> 'rank' as rank,
+    value < case labels ->> 'limit' when 'api' then 30 else 100 end as has_shrunk,
+    value >= lag(value) over (partition by labels ->> 'limit' order by labels ->> 'rank') as loses_no_more_than_lower
+from keelson._limits_metrics() where name = 'keelson_limits_allowed' order by 1, 2;
 select (r.headers ->> 'X-RateLimit-Limit')::int between 10 and 60 as shrunk from pg_temp.request('GET auth/status', ip => '198.51.100.150') as r;
 -- Who is refused for that alone is told that the service is busy.
 select r.status, r.answer, (r.headers ->> ':hold')::int <= 1000 as is_brief from pg_temp.request('GET auth/status', ip => '198.51.100.150', repeat => 80) as r;

@@ -100,7 +100,10 @@ language plpgsql
 as $$
 declare
     now_us bigint := keelson._limits_clock() + 1000000;
+    given_us bigint;
     wanted limits_model[];
+    at_us bigint[];
+    charged_at bigint[];
     costs bigint[];
     decision record;
     verdict boolean;
@@ -116,20 +119,32 @@ begin
             when 4 then (random() * 400000)::bigint
             else case when random() < 0.02 then 1000000 else 20000 end
         end;
+        -- The clock that is read may have jumped back; a counter then goes by the latest time that it knows.
+        given_us := now_us - case when random() < 0.2 then (random() * 30000000)::bigint else 0 end;
         wanted := array(select model from limits_model as model order by random() limit 1 + (random() < 0.4)::int);
         costs := array(
             select case when random() < 0.7 then 1
                 else least(1 + floor(random() * w.most / 8)::bigint, w.most) end
             from unnest(wanted) as w
         );
-        select bool_and(is_admitted) into verdict
+        at_us := array(
+            select greatest(given_us, (select max(c.at) from charges as c where c.key = w.key))
+            from unnest(wanted) with ordinality as w (key, most, window_us, n) order by n
+        );
+        select bool_and(t.is_admitted), array_agg(t.charged order by t.n) into verdict, charged_at
         from pg_temp.try(
             array(select key from unnest(wanted)), array(select most from unnest(wanted)),
-            array(select window_us from unnest(wanted)), costs, now_us
-        );
+            array(select window_us from unnest(wanted)), costs, given_us
+        ) with ordinality as t (is_admitted, fits, remaining, more_us, retry_us, charged, n);
+        if verdict then
+            at_us := array(
+                select greatest(at_us[n], charged_at[n] * case when w.most > 1024 then w.window_us / 64 else 1 end)
+                from unnest(wanted) with ordinality as w (key, most, window_us, n) order by n
+            );
+        end if;
         -- What the limits promise, and for buckets how early they may refuse.
-        select bool_and(pg_temp.used(w.key, now_us, w.window_us) + costs[n] <= w.most),
-               bool_and(pg_temp.used(w.key, now_us, w.window_us
+        select bool_and(pg_temp.used(w.key, at_us[n], w.window_us) + costs[n] <= w.most),
+               bool_and(pg_temp.used(w.key, at_us[n], w.window_us
                    + case when w.most > 1024 then w.window_us / 64 else 0 end) + costs[n] <= w.most)
         into fits, late_fits
         from unnest(wanted) with ordinality as w (key, most, window_us, n);
@@ -140,8 +155,7 @@ begin
         refusals := refusals + (not verdict)::int;
         if verdict then
             insert into charges
-            select w.key, now_us, costs[n],
-                case when w.most > 1024 then now_us / (w.window_us / 64) else now_us end
+            select w.key, at_us[n], costs[n], charged_at[n]
             from unnest(wanted) with ordinality as w (key, most, window_us, n);
         end if;
         if random() < 0.1 then

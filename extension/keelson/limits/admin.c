@@ -115,3 +115,13 @@ ks_limits_status(PG_FUNCTION_ARGS)
 	values[9] = Float8GetDatum(ks_load_pressure());
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
+
+PG_FUNCTION_INFO_V1(ks_limit_left);
+
+/* keelson._limit_left(most integer, rank integer, top_rank integer) */
+Datum
+ks_limit_left(PG_FUNCTION_ARGS)
+{
+	ks_require_shmem();
+	PG_RETURN_INT32(ks_load_limit(PG_GETARG_INT32(0), PG_GETARG_INT32(1), PG_GETARG_INT32(2)));
+}

@@ -268,7 +268,10 @@ latest_item(const KsLimitEntry *entry)
 	return &ks_store_block(entry->last)->items[entry->tail - 1];
 }
 
-/* Take from the front what does not count any more. */
+/*
+ * Take from the front what does not count any more. Then it is as late as that
+ * for the counter, whatever the next who looks takes the time to be.
+ */
 static void
 expire(Candidate *candidate)
 {
@@ -283,6 +286,7 @@ expire(Candidate *candidate)
 		if (candidate->now - (int64) (item >> bits) < entry->window)
 			return;
 		entry->used -= count_of(item, bits);
+		entry->latest = candidate->now;
 		entry->head++;
 		if (entry->head == KS_BLOCK_ITEMS && entry->first != entry->last)
 		{

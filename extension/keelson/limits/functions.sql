@@ -61,6 +61,15 @@ as 'MODULE_PATHNAME', 'ks_limits_status';
 comment on function keelson._limits_status() is
     'How full the counters'' shared memory is, what has been decided since the server started, and how pressed the server is (0 to 1).';
 
+create or replace function keelson._limit_left(most integer, rank integer, top_rank integer)
+returns integer
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks_limit_left';
+comment on function keelson._limit_left(integer, integer, integer) is
+    'What the load leaves of an adaptive limit for a rank of tiers, of 0 to top_rank.';
+
 -- The keeper's duties.
 
 create or replace function keelson._violation_room()
@@ -283,6 +292,14 @@ select
 from keelson.blocks as b
 where b.expires_at is null or b.expires_at > pg_catalog.now()
 group by b.is_automatic
+union all
+select
+    'keelson_limits_allowed', pg_catalog.jsonb_build_object('limit', l.name, 'rank', r.rank),
+    keelson._limit_left(l.max_requests, r.rank, (select coalesce(pg_catalog.max(t.rank), 0) from keelson.tier_ranks as t))::double precision,
+    'gauge', 'Requests in a window that an adaptive limit allows at present, by the rank of the tier.'
+from keelson.rate_limits as l
+cross join (select 0 as rank union select t.rank from keelson.tier_ranks as t) as r
+where l.is_adaptive and l.is_enabled
 $$;
 comment on function keelson._limits_metrics() is
     'Samples of rate limits and blocks.';

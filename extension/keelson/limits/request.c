@@ -218,6 +218,7 @@ collect(const KsLimitsSubject *who, bool only_unnamed)
 {
 	const KsLimitRules *rules = ks_limit_rules();
 	int rank = ks_tier_rank(rules, who ? who->tier : NULL);
+	bool has_exemption = false;
 
 	state.count = 0;
 	for (int i = 0; i < rules->count; i++)
@@ -231,9 +232,13 @@ collect(const KsLimitsSubject *who, bool only_unnamed)
 			continue;
 		terms = ks_limit_terms(rules, rule, who, &is_own);
 		principal = principal_of(rule, who, is_own);
-		if (terms.most > 0 && principal != NULL)
+		if (terms.most == 0)
+			has_exemption = true;
+		else if (principal != NULL)
 			add_item(rule, &terms, principal, state.route.cost, rank, rules->top_rank);
 	}
+	if (has_exemption)
+		ks_violation_exempt();
 }
 
 static bool
