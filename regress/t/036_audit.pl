@@ -196,6 +196,12 @@ subtest 'whence an administrator acted' => sub {
 	is("$seen->{ipAddress} $seen->{userAgent}", '127.0.0.1 an office', 'other administrators do');
 };
 
+subtest 'which of one\'s keys it was' => sub {
+	my $key = $gateway->post('/api/user/access-keys', { name => 'a robot', scopes => ['usage.write'] }, token => $user->{token})->{json}{data};
+	is($gateway->get('/api/admin/audit', token => $key->{key})->{status}, 403, 'an access key that may not');
+	cmp_ok(events("event_type = 'security.forbidden' and actor = 'access_key' and user_id = '$user->{id}' and data ->> 'accessKeyId' = '$key->{id}'", 1), '>=', 1, 'is named');
+};
+
 subtest 'proofs and checkpoints' => sub {
 	settle();
 	my $id = $keelson->sql("select id from keelson.audit_events where event_type = 'user.update' and user_id = '$user->{id}'");

@@ -51,6 +51,7 @@ static bool has_recorded_fault;
 
 static void make_record(const KsAuditEvent *event, KsAuditRecord *record);
 static void name_actor(const KsAuditEvent *event, KsAuditRecord *record, const KsIdentity *identity, bool in_request);
+static void name_access_key(KsAuditRecord *record, const pg_uuid_t *id);
 static void take_caller(KsAuditRecord *record, const KsCaller *caller);
 static void write_or_hold(const KsAuditRecord *record);
 static bool ends_transaction(int sqlstate);
@@ -142,6 +143,19 @@ name_actor(const KsAuditEvent *event, KsAuditRecord *record, const KsIdentity *i
 	}
 	else
 		record->actor = KS_BY_ANONYMOUS;
+	if (identity->has_access_key)
+		name_access_key(record, &identity->access_key_id);
+}
+
+/* Which of a user's keys it was stands in the data. */
+static void
+name_access_key(KsAuditRecord *record, const pg_uuid_t *id)
+{
+	JsonbValue value = {.type = jbvString};
+
+	value.val.string.val = ks_uuid_string(id);
+	value.val.string.len = strlen(value.val.string.val);
+	record->data = ks_audit_data_with(record->data, "accessKeyId", &value);
 }
 
 static void

@@ -141,6 +141,8 @@ begin
         -- Not for a day that retention has taken.
         continue when exists (select from keelson.audit_partitions as p where p.name = partition)
             or not keelson._partition_make('audit_events', day);
+        -- What writes an event names the day's partition.
+        execute format('grant select, insert, update, delete on keelson.%I to keelson_system', partition);
         insert into keelson.audit_partitions (name, from_id, until_id, from_at, until_at)
         values (partition, keelson._uuid7_floor(day), keelson._uuid7_floor(day + interval '1 day'), day, day + interval '1 day');
         made := made + 1;

@@ -8,6 +8,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/xid8.h"
 
@@ -19,6 +20,7 @@
 #include "secrets/seal.h"
 
 #define ADDRESS_HASH_LENGTH 16
+#define MS_PER_DAY INT64CONST(86400000)
 
 static const char *const outcomes[] = {[KS_SUCCESS] = "success", [KS_FAILURE] = "failure", [KS_DENIED] = "denied"};
 static const char *const actors[] = {
@@ -28,19 +30,30 @@ static const char *const actors[] = {
 	[KS_BY_SYSTEM] = "system",
 	[KS_BY_ANONYMOUS] = "anonymous"};
 
+/* Each statement names the partition of a day: the way there through the table costs as much as the insert. */
 #define INSERT                                                                                                 \
-	"insert into keelson.audit_events"                                                                         \
+	"insert into keelson.audit_events_%04d%02d%02d"                                                            \
 	" (user_id, id, era, xid, event_type, outcome, actor, actor_id, request_id, data, personal, address_hash)" \
-	" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+	" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)%s"
 #define TYPES                                                                                                         \
 	{                                                                                                                 \
 		UUIDOID, UUIDOID, INT4OID, XID8OID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, UUIDOID, JSONBOID, BYTEAOID, BYTEAOID \
 	}
 
-/* The second looks before it inserts, which costs. */
-static KsPlan insert_plan = {INSERT, 12, TYPES};
-static KsPlan insert_new_plan = {INSERT " on conflict do nothing", 12, TYPES};
+/* A plan for the day that it was last needed for; written by plan_for(). */
+typedef struct DayPlan
+{
+	int64 day; /* since 1970; 0: none yet */
+	const char *ending;
+	char sql[512];
+	KsPlan plan;
+} DayPlan;
 
+/* The second looks before it inserts, which costs. */
+static DayPlan insert_plan = {.ending = "", .plan = {.nargs = 12, .argtypes = TYPES}};
+static DayPlan insert_new_plan = {.ending = " on conflict do nothing", .plan = {.nargs = 12, .argtypes = TYPES}};
+
+static KsPlan *plan_for(DayPlan *of, const pg_uuid_t *id);
 static bytea *seal_personal(const KsAuditRecord *record);
 static bytea *hash_address(const char *ip);
 
@@ -75,9 +88,32 @@ ks_audit_insert(const KsAuditRecord *record, bool may_exist)
 	nulls[11] = address_hash != NULL ? ' ' : 'n';
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	(void) ks_spi_execute(may_exist ? &insert_new_plan : &insert_plan, values, nulls, false, 0);
+	(void) ks_spi_execute(plan_for(may_exist ? &insert_new_plan : &insert_plan, &record->id), values, nulls, false, 0);
 	ks_role_leave(&save);
 	ks_spi_finish();
+}
+
+/* The statement for the day of the id, a UUIDv7. */
+static KsPlan *
+plan_for(DayPlan *of, const pg_uuid_t *id)
+{
+	int64 milliseconds = 0;
+	int64 day;
+	int year, month, date;
+
+	for (int i = 0; i < 6; i++)
+		milliseconds = milliseconds << 8 | id->data[i];
+	day = milliseconds / MS_PER_DAY;
+	if (day == of->day)
+		return &of->plan;
+	if (of->plan.plan != NULL)
+		SPI_freeplan(of->plan.plan);
+	of->plan.plan = NULL;
+	j2date((int) day + UNIX_EPOCH_JDATE, &year, &month, &date);
+	snprintf(of->sql, sizeof(of->sql), INSERT, year, month, date, of->ending);
+	of->plan.sql = of->sql;
+	of->day = day;
+	return &of->plan;
 }
 
 bool
@@ -86,6 +122,29 @@ ks_is_nil(const pg_uuid_t *uuid)
 	static const pg_uuid_t nil = {{0}};
 
 	return memcmp(uuid, &nil, sizeof(nil)) == 0;
+}
+
+Jsonb *
+ks_audit_data_with(Jsonb *data, const char *name, JsonbValue *value)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue key = {.type = jbvString}, each;
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	if (data != NULL)
+	{
+		JsonbIterator *iterator = JsonbIteratorInit(&data->root);
+		JsonbIteratorToken token;
+
+		while ((token = JsonbIteratorNext(&iterator, &each, true)) != WJB_DONE)
+			if (token == WJB_KEY || token == WJB_VALUE)
+				pushJsonbValue(&state, token, &each);
+	}
+	key.val.string.val = unconstify(char *, name);
+	key.val.string.len = strlen(name);
+	pushJsonbValue(&state, WJB_KEY, &key);
+	pushJsonbValue(&state, WJB_VALUE, value);
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
 /* {"ip": …, "userAgent": …, "data": {…}} as far as known, sealed; NULL for nothing. */

@@ -384,26 +384,9 @@ unflatten(KsFlatRecord *flat, KsAuditRecord *record)
 static Jsonb *
 with_repetitions(Jsonb *data, uint32 repeated)
 {
-	JsonbParseState *state = NULL;
-	JsonbValue name = {.type = jbvString}, value;
+	JsonbValue value = {.type = jbvNumeric, .val.numeric = int64_to_numeric(repeated)};
 
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	if (data != NULL)
-	{
-		JsonbIterator *iterator = JsonbIteratorInit(&data->root);
-		JsonbIteratorToken token;
-
-		while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
-			if (token == WJB_KEY || token == WJB_VALUE)
-				pushJsonbValue(&state, token, &value);
-	}
-	name.val.string.val = "repeated";
-	name.val.string.len = strlen("repeated");
-	value.type = jbvNumeric;
-	value.val.numeric = int64_to_numeric(repeated);
-	pushJsonbValue(&state, WJB_KEY, &name);
-	pushJsonbValue(&state, WJB_VALUE, &value);
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+	return ks_audit_data_with(data, "repeated", &value);
 }
 
 static void
