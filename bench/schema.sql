@@ -69,9 +69,43 @@ end;
 $$;
 comment on function bench.nothing() is 'Does nothing, for the price of the call itself';
 
-grant execute on function bench.event_add(text, numeric) to keelson_app;
-grant execute on function bench.nothing() to keelson_app;
+create function bench.event_add_audited(feature text, minutes numeric)
+returns bench.month_total
+language plpgsql
+as $$
+begin
+    perform keelson.audit('bench.use', jsonb_build_object('feature', feature));
+    return bench.event_add(feature, minutes);
+end;
+$$;
+comment on function bench.event_add_audited(text, numeric) is 'The same, and records it in the audit trail';
+
+create function bench.event_add_unaudited(feature text, minutes numeric)
+returns bench.month_total
+language plpgsql
+as $$
+begin
+    return bench.event_add(feature, minutes);
+end;
+$$;
+comment on function bench.event_add_unaudited(text, numeric) is 'The same as the audited one, but for the audit trail';
+
+create function bench.nothing_audited()
+returns void
+language plpgsql
+as $$
+begin
+    perform keelson.audit('bench.use', '{"feature": "speech"}');
+end;
+$$;
+comment on function bench.nothing_audited() is 'Does nothing, and records it in the audit trail';
+select keelson.audit_event_type('bench.use', 'The benchmark used something.');
+
+grant execute on all functions in schema bench to keelson_app;
 
 select keelson.route('POST bench/events', 'bench.event_add');
+select keelson.route('POST bench/audited-events', 'bench.event_add_audited');
+select keelson.route('POST bench/unaudited-events', 'bench.event_add_unaudited');
 select keelson.route('GET bench/nothing', 'bench.nothing');
 select keelson.route('GET bench/scoped', 'bench.nothing', scope => 'usage.write');
+select keelson.route('GET bench/nothing-audited', 'bench.nothing_audited');

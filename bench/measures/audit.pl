@@ -1,4 +1,5 @@
-# Audit events: what one adds to the transaction that it is part of, and how fast they are sealed.
+# Audit events: what one adds to a call in the dispatcher and to a request through the gateway, with nothing stored and
+# with ten million; how fast events are sealed; how long a day of them takes to expire.
 
 use strict;
 use warnings;
@@ -7,48 +8,159 @@ use Time::HiRes qw(time);
 use Bench;
 use Bench::System;
 
-aim_cost('an audit event in its action, µs' => [ 5, 5.6 ]);
+my $stored = $ENV{BENCH_EVENTS} || 10_000_000;
+my $days = 10;    # that they are spread over
 
-# Microseconds of a transaction that writes, and does so besides.
-sub transaction_us
+aim_cost(
+	'an audit event in the dispatcher, µs'                       => [ 5,    5 ],
+	'dispatcher with session, limits and an audit event, µs'     => [ 8,    8 ],
+	'an audit event end to end, µs'                              => [ 25,   25 ],
+	'an audit event with 10 million stored over one with none'   => [ 1.05, 1.11 ],
+	'sealing an event, µs (20 are 50,000 a second)'              => [ 20,   20 ],
+	'expiry of a day of a million events, ms'                    => [ 100,  100 ]);
+
+add_call('audited',   'POST', '/api/bench/audited-events',   'POST bench/audited-events',   '{"feature":"speech","minutes":0.25}');
+add_call('unaudited', 'POST', '/api/bench/unaudited-events', 'POST bench/unaudited-events', '{"feature":"speech","minutes":0.25}');
+
+# Microseconds of a transaction that writes, and does so besides: medians of slices, each thing in turn, so that what
+# disturbs the machine disturbs all alike.
+sub transactions_us
 {
-	my ($besides) = @_;
-	return keelson->sql(qq{
+	my (@besides) = @_;
+	my $turn = join '', map {
+		qq{started := clock_timestamp();
+		for n in 1 .. 500 loop
+			insert into bench.written values (n);
+			$besides[$_];
+			commit;
+		end loop;
+		insert into timed values ($_, extract(epoch from clock_timestamp() - started) * 1e6 / 500);
+		commit;
+		}
+	} 0 .. $#besides;
+	return split /\n/, keelson->sql(qq{
 		set synchronous_commit = off;
 		set search_path = pg_catalog, pg_temp;
 		create table if not exists bench.written (n integer);
-		create temporary table timed (us float8);
+		truncate bench.written;
+		create temporary table timed (which integer, us float8);
 		do \$\$
 		declare
 			started timestamptz;
 		begin
-			for turn in 1 .. 2 loop
-				started := clock_timestamp();
-				for n in 1 .. 10000 loop
-					insert into bench.written values (n);
-					$besides
-					commit;
-				end loop;
-				if turn = 2 then
-					insert into timed values (extract(epoch from clock_timestamp() - started) * 1e6 / 10000);
-				end if;
+			for turn in 1 .. 20 loop
+				$turn
 			end loop;
 		end
 		\$\$;
-		select us from timed});
+		select percentile_cont(0.5) within group (order by us) from timed group by which order by which});
+}
+
+# A call through the dispatcher, as the gateway makes it.
+sub call
+{
+	my ($endpoint) = @_;
+	my $caller = q{'{"ip":"127.0.0.1","userAgent":"wrk","requestId":"0194e0a0-0000-7000-8000-000000000000","scheme":"http","via":"bearer"}'::json};
+	return sprintf 'perform keelson.dispatch(%d, %s, null, null, %s)', route($endpoint), "'" . (people)[0]{token} . "'", $caller;
+}
+
+# What an event adds to a call.
+sub event_us
+{
+	my ($bare, $without, $with) = transactions_us('perform bench.nothing()', call('GET bench/nothing'), call('GET bench/nothing-audited'));
+	return ($with - $without, $with - $bare);
 }
 
 measure('audit', sub {
 	return unless wanted('audit');
+	my ($event, $whole) = event_us();
+	keep('audit.1.keelson', unit => 'us', value => $event);
+	cost('an audit event in the dispatcher, µs', $event);
+	cost('dispatcher with session, limits and an audit event, µs', $whole);
+});
+
+# The difference of two requests through the gateway, one after the other on one connection.
+measure('audit end to end', sub {
+	return unless wanted('audit');
+	my ($with, $without) = map { run_gateway($_, 1) } 'audited', 'unaudited';
+	my $added = 1e6 / $with->{value} - 1e6 / $without->{value};
+	keep('audit.request.keelson', unit => 'us', value => $added);
+	cost('an audit event end to end, µs', $added);
+});
+
+measure('audit.seal', sub {
+	return unless wanted('audit');
 	my $user_id = (people)[0]{id};
-	my $without = transaction_us('');
-	my $with = transaction_us(q{perform keelson.audit('auth.login', '{"sessionId": "0194e0a0-0000-7000-8000-000000000000"}', 'success', '} . $user_id . q{');});
-	keep('audit.1.keelson', unit => 'us', value => $with - $without);
-	cost('an audit event in its action, µs', $with - $without);
-	keelson->sql(qq{select count(keelson.audit('auth.login', '{"n": 1}', 'success', '$user_id')) from generate_series(1, 20000)});
+	keelson->sql('select keelson.audit_seal() from generate_series(1, 100)');
+	keelson->sql(qq{select count(keelson.audit('auth.login', '{"n": 1}', 'success', '$user_id')) from generate_series(1, 40000)});
 	my $started = time;
-	my $sealed = keelson->sql('select sum(keelson.audit_seal(4096)) from generate_series(1, 6)');
-	keep('audit.seal.keelson', unit => 'events/s', value => $sealed / (time - $started)) if $sealed > 5000;
+	my $sealed = keelson->sql('select sum(keelson.audit_seal(4096)) from generate_series(1, 10)');
+	my $lasted = time - $started;
+	# The keeper may have come between.
+	return if $sealed < 20_000;
+	keep('audit.seal.keelson', unit => 'events/s', value => $sealed / $lasted);
+	cost('sealing an event, µs (20 are 50,000 a second)', $lasted * 1e6 / $sealed);
+});
+
+# Many events of days gone by. Their transaction is older than any that was sealed, so the keeper leaves them alone.
+sub store_events
+{
+	my $each = $stored / $days;
+	keelson->sql(qq{
+		select keelson.audit_seal();
+		select keelson.audit_partitions_make(0, date_trunc('day', now()) - make_interval(days => 95 + d)) from generate_series(1, $days) as d});
+	for my $day (1 .. $days)
+	{
+		keelson->sql(qq{
+			set synchronous_commit = off;
+			insert into keelson.audit_events (user_id, id, era, xid, event_type, outcome, actor, data, personal, address_hash)
+			select u.ids[1 + n % cardinality(u.ids)],
+				overlay(keelson._uuid7_floor(day.at + make_interval(secs => n * 86400.0 / $each))::text placing
+					'7' || lpad(to_hex(n % 4096), 3, '0') || '-8' || lpad(to_hex(n % 4096), 3, '0') || '-' || lpad(to_hex(n), 12, '0') from 15)::uuid,
+				1, '3', 'bench.use', 'success', 'user', '{"feature": "speech"}', sha256('x') || sha256('y'), decode(md5('z'), 'hex')
+			from (select date_trunc('day', now(), 'UTC') - make_interval(days => 95 + $day) as at) as day,
+				(select array_agg(id) as ids from keelson.users) as u,
+				generate_series(0, $each - 1) as n});
+	}
+	return;
+}
+
+# Milliseconds of each day that is due and dropped, one after the other in one session, as the keeper does it; the first
+# one plans the statements and does not count.
+sub expire_days
+{
+	my ($first, @ms) = split /\n/, keelson->sql(qq{
+		set search_path = pg_catalog, pg_temp;
+		create temporary table expired (day integer, ms float8);
+		do \$\$
+		declare
+			started timestamptz;
+		begin
+			for day in reverse $days .. 1 loop
+				started := clock_timestamp();
+				perform keelson.audit_expire(moment => date_trunc('day', now(), 'UTC') - make_interval(days => 95 + day) + interval '91 days 1 hour');
+				commit;
+				insert into expired values (day, extract(epoch from clock_timestamp() - started) * 1000);
+				commit;
+			end loop;
+		end
+		\$\$;
+		select ms from expired order by day desc});
+	return @ms;
+}
+
+measure_once('audit with many stored', sub {
+	return unless wanted('audit');
+	my @before = map { (event_us())[0] } 1 .. 3;
+	store_events();
+	my @after = map { (event_us())[0] } 1 .. 3;
+	keep("audit.$stored.keelson", unit => 'us', value => $_) for @after;
+	cost('an audit event with 10 million stored over one with none', median(@after) / median(@before));
+	for my $ms (expire_days())
+	{
+		keep('audit.expire.keelson', unit => 'ms', value => $ms);
+		cost('expiry of a day of a million events, ms', $ms);
+	}
 });
 
 1;
