@@ -113,7 +113,9 @@ sub call_all
 		my $email = $known->{email};
 		local $known->{email} = 'somebody-' . @observed . '@example.com' if $path =~ /register/;
 		my $answer = call($description, $path, lc $method, $known, token => $known->{token});
-		ok($answer->{status} && $answer->{status} != 404 && $answer->{status} < 500 || $path =~ /\{/, "$name answers $answer->{status}") or diag $answer->{content};
+		# What may not be there (a picture, a page for developers) says so in its description.
+		my $may_miss = $path =~ /\{/ || $operation->{responses}{404};
+		ok($answer->{status} && $answer->{status} < 500 && ($answer->{status} != 404 || $may_miss), "$name answers $answer->{status}") or diag $answer->{content};
 		call($description, $path, lc $method, $known, more => { nonsense => 1 }) if $operation->{requestBody};
 		call($description, $path, lc $method, $known);
 	}
