@@ -66,7 +66,7 @@ sub ask
 {
 	my ($method, $path, %options) = @_;
 	my $reply = $gateway->request($method, $path, %options);
-	push @replies, "$method $path: $reply->{status} " . json_encode($reply->{headers}) . $reply->{content};
+	push @replies, "$reply->{status} " . json_encode($reply->{headers}) . ($reply->{content} // '');
 	cmp_ok($reply->{status}, '<', 500, "$method $path is no failure") or diag $reply->{content} if $reply->{status} >= 500;
 	return $reply;
 }
@@ -127,7 +127,15 @@ for my $path (sort keys %{ $description->{paths} })
 		my $who = person();
 		# An idempotency key is a name, no secret: it is kept as it is.
 		my %headers = ('Idempotency-Key' => "call $endpoints", 'X-CSRF-Token' => canary());
-		ask(uc $method, $target, @content, token => $who->{token}, headers => {%headers});
+		# A stream of events has no end: its beginning does.
+		if (($operation->{responses}{200} || {})->{content}{'text/event-stream'})
+		{
+			push @replies, scalar $gateway->raw("GET $target HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer $who->{token}\r\n\r\n", 1);
+		}
+		else
+		{
+			ask(uc $method, $target, @content, token => $who->{token}, headers => {%headers});
+		}
 		ask(uc $method, $target, @content);
 		ask(uc $method, $target, @content, token => canary());
 		ask(uc $method, $target, @content, headers => { %headers, 'X-API-Key' => 'ks_' . canary() });

@@ -31,7 +31,9 @@ begin
     if challenge is not null then
         return keelson._login_second(challenge, totp, recovery_code, cookie, device_token);
     end if;
-    perform keelson._require(email, 'email'), keelson._require(password, 'password');
+    if email is null or password is null then
+        return keelson._login_incomplete(email, password);
+    end if;
     -- What follows costs the same for an address that nobody holds.
     credential := keelson._credential_find(email);
     nobody := keelson._nobody_id(lower(email collate "C"));
@@ -81,6 +83,21 @@ $$;
 comment on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text, text, text, text) is
     'Log in with e-mail address and password. An unknown address and a wrong password are one and the same refusal; after five within 15 minutes the account is locked for 15 minutes, but a device that has signed in before (device_token or its cookie) is counted apart. With cookie the tokens are set as cookies and left out of the body. Where a CAPTCHA is configured, its response is asked for when attempts have failed. With a second factor the answer is SECOND_FACTOR_REQUIRED and a challenge, good for five minutes and one log-in: log in again with the challenge and a code of the authenticator (totp) or a recovery code; or give all at once.';
 grant execute on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text, text, text, text) to keelson_app;
+
+create or replace function keelson._login_incomplete(email text, password text)
+returns keelson.reply
+language sql
+stable
+as $$
+select keelson.refuse(400, 'VALIDATION_FAILED', 'the request is not valid: see details', extra => (
+    select pg_catalog.jsonb_build_object('details', pg_catalog.jsonb_agg(
+        pg_catalog.jsonb_build_object('field', field, 'code', 'REQUIRED', 'message', 'is required') order by field))
+    from (values ('email', email), ('password', password)) as given (field, value)
+    where value is null
+))
+$$;
+comment on function keelson._login_incomplete(text, text) is
+    'The refusal of a log-in without address or password, where there is no challenge either: all that is missing at once.';
 
 create or replace function keelson._login_refusal(user_id uuid, email text, account_id uuid, device_id uuid)
 returns keelson.reply
