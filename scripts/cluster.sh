@@ -127,6 +127,7 @@ keelson_settings() {
 		ALLOWED_ORIGINS keelson.allowed_origins
 		KEELSON_RATE_LIMITS keelson.rate_limits
 		KEELSON_CAPTCHA_URL keelson.captcha_url
+		KEELSON_MAIL_FROM keelson.mail_from
 	END
 }
 

@@ -46,7 +46,7 @@ for my $path (@pages)
 	next unless @blocks;
 	subtest $name => sub {
 		(my $short = $name) =~ s/[^a-z]+/_/gi;
-		my $keelson = KeelsonTest->new("docs_$short");
+		my $keelson = KeelsonTest->new("docs_$short", conf => "keelson.environment = development");
 		my $gateway = $keelson->gateway(KEELSON_ENV => 'development');
 		my $port = $gateway->port;
 		$gateway->post('/api/auth/register', { email => 'ada@example.com', password => 'correct horse battery staple' })
