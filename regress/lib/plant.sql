@@ -33,6 +33,8 @@ select case
     when type = 'bytea' then format('convert_to(%L, ''UTF8'')', marker)
     when type = 'bytea[]' then format('array[convert_to(%L, ''UTF8'')]', marker)
     when type = 'uuid' then 'keelson.uuid7()'
+    when type = 'uuid[]' then 'array[keelson.uuid7()]'
+    when type like '%[]' then format('''{}''::%s', type)
     when type in ('smallint', 'integer', 'bigint', 'numeric', 'real', 'double precision') then (1 + (random() * 30000)::int)::text
     when type = 'boolean' then 'false'
     when type in ('timestamp with time zone', 'timestamp without time zone', 'date') then 'now()'
@@ -88,6 +90,8 @@ begin
             end;
         end if;
     end loop;
+    -- Nobody sends what was planted.
+    update keelson.deliveries as d set due_at = 'infinity' where d.user_id = plant.user_id;
     delete from regress_plant.markers as m where m.relation = 'keelson.users' and m.column_name in ('kind', 'status');
 end
 $$;
