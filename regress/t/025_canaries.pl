@@ -66,7 +66,9 @@ sub ask
 {
 	my ($method, $path, %options) = @_;
 	my $reply = $gateway->request($method, $path, %options);
-	push @replies, "$reply->{status} " . json_encode($reply->{headers}) . ($reply->{content} // '');
+	# A page of a link that was mailed has a form that sends the link's own token on: nowhere else may it be.
+	(my $content = $reply->{content} // '') =~ s/<input type="hidden" name="token" value="[^"]*">//;
+	push @replies, "$reply->{status} " . json_encode($reply->{headers}) . $content;
 	cmp_ok($reply->{status}, '<', 500, "$method $path is no failure") or diag $reply->{content} if $reply->{status} >= 500;
 	return $reply;
 }
