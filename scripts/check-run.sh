@@ -7,8 +7,9 @@ skipped=0
 server_up=
 
 # Run a command as the tests' user, in the staged clone, in the surroundings
-# that the tests expect (regress/lib/KeelsonTest.pm).
-as_tester() {
+# that the tests expect (regress/lib/KeelsonTest.pm): with our standard input,
+# or without any.
+as_tester_reads() {
 	local variable
 	(
 		for variable in $(compgen -e | grep -E '^(KEELSON_|PG|ALLOWED_ORIGINS$|CRON_SECRET$|STRIPE_WEBHOOK_SECRET$)' || true); do
@@ -16,12 +17,16 @@ as_tester() {
 		done
 		export PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
 		export KEELSON_TEST_BINDIR=$STAGE_BIN KEELSON_TEST_GATEWAY=$SOURCE/gateway/keelson-gateway
-		export KEELSON_TEST_TMP=$STAGE/tmp PERL5LIB=$PGXS_TESTS/perl:$SOURCE/regress/lib
+		export PG_TEST_PORT_DIR=$STAGE/tmp/ports KEELSON_TEST_TMP=$STAGE/tmp PERL5LIB=$PGXS_TESTS/perl:$SOURCE/regress/lib
 		export PG_REGRESS=$PGXS_TESTS/regress/pg_regress PATH="$STAGE/tools:$STAGE_BIN:$PATH" TMPDIR=$STAGE/tmp
 		[ ! -d "$STAGE/vectors" ] || export VECTORS=$STAGE/vectors
 		memory_surroundings
 		become "$CHECK_USER" env --chdir="$SOURCE" timeout -k 10 "${CHECK_SECONDS:-1200}" "$@"
-	) </dev/null
+	)
+}
+
+as_tester() {
+	as_tester_reads "$@" </dev/null
 }
 
 # Print the names of the tests of a kind that TESTS selects: files of a folder
@@ -148,12 +153,17 @@ run_tap() {
 	run_harness "${names[@]/%/.pl}"
 }
 
-# Run TAP programs in the stage; what a failed one logged is shown.
+# Run TAP programs in the stage, two at a time where nothing watches their memory; what a failed one logged is shown.
 run_harness() {
-	local counts=$STAGE/tmp/counts
-	as_tester perl scripts/run-tap "$counts" "$@" || true
-	add_counts "$counts"
-	show_failed_logs "$counts.failed"
+	local counts=$STAGE/tmp/counts jobs=1 program
+	[ "$MODE" != plain ] || jobs=2
+	# shellcheck disable=SC2016 # expanded by the inner shell
+	printf '%s\n' "$@" | as_tester_reads sh -c 'tac | xargs -P "$1" -I{} sh -c "perl scripts/run-tap \"$2.\$(basename {})\" {}"' sh "$jobs" "$counts" || true
+	for program in "$@"; do
+		program=$counts.$(basename "$program")
+		add_counts "$program"
+		show_failed_logs "$program.failed"
+	done
 }
 
 add_counts() {
