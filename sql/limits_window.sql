@@ -31,7 +31,7 @@ as $$ select keelson._limits_refund(current_setting('regress.run') || key, most,
 select keelson._limits_clock() as start \gset
 select at, is_admitted, remaining, more_us, retry_us
 from unnest(array[0, 1, 2, 999999, 1000000, 1000000, 1000001]) with ordinality as step (at, n),
-    lateral pg_temp.try('{first}', '{2}', '{1000000}', '{1}', :start + at)
+    lateral pg_temp.try('{first}', '{2}', '{1000000}', '{1}', :start::bigint + at)
 order by n;
 
 -- A cost above the limit never fits; what it would be is told, and nothing is counted.
@@ -49,10 +49,10 @@ select is_admitted, remaining from pg_temp.try('{a}', '{5}', '{1000000}', '{1}',
 
 -- A clock that goes back adds nothing to what fits.
 select is_admitted, remaining from pg_temp.try('{back}', '{2}', '{1000000}', '{1}', :start);
-select is_admitted, remaining from pg_temp.try('{back}', '{2}', '{1000000}', '{1}', :start - 5000000);
-select is_admitted, remaining from pg_temp.try('{back}', '{2}', '{1000000}', '{1}', :start - 5000000);
-select is_admitted, remaining from pg_temp.try('{back}', '{2}', '{1000000}', '{1}', :start + 999999);
-select is_admitted, remaining from pg_temp.try('{back}', '{2}', '{1000000}', '{1}', :start + 1000000);
+select is_admitted, remaining from pg_temp.try('{back}', '{2}', '{1000000}', '{1}', :start::bigint - 5000000);
+select is_admitted, remaining from pg_temp.try('{back}', '{2}', '{1000000}', '{1}', :start::bigint - 5000000);
+select is_admitted, remaining from pg_temp.try('{back}', '{2}', '{1000000}', '{1}', :start::bigint + 999999);
+select is_admitted, remaining from pg_temp.try('{back}', '{2}', '{1000000}', '{1}', :start::bigint + 1000000);
 
 -- A key twice in one decision is an error, and the counter stays usable.
 \set VERBOSITY sqlstate
@@ -191,15 +191,15 @@ as $$
     from generate_series(1, n) as i, lateral pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', at + i)
 $$;
 select pg_temp.many(1100, :start);
-select is_admitted, remaining, more_us, retry_us from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start + 2000);
-select count(pg_temp.refund('full', 1024, 60000000, 1, :start + i))
+select is_admitted, remaining, more_us, retry_us from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start::bigint + 2000);
+select count(pg_temp.refund('full', 1024, 60000000, 1, :start::bigint + i))
 from unnest(array[1, 15, 16, 500, 1023, 1024, 1024, 5000]) as i;
-select remaining, more_us from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start + 2000, charge => false);
-select pg_temp.many(10, :start + 2000);
-select remaining, more_us from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start + 60000000, charge => false);
-select remaining from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start + 60001024, charge => false);
-select remaining from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start + 60002009, charge => false);
-select remaining from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start + 60002010, charge => false);
+select remaining, more_us from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start::bigint + 2000, charge => false);
+select pg_temp.many(10, :start::bigint + 2000);
+select remaining, more_us from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start::bigint + 60000000, charge => false);
+select remaining from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start::bigint + 60001024, charge => false);
+select remaining from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start::bigint + 60002009, charge => false);
+select remaining from pg_temp.try('{full}', '{1024}', '{60000000}', '{1}', :start::bigint + 60002010, charge => false);
 
 -- Charging and refunding again and again takes no memory.
 do $$
