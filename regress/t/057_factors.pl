@@ -96,6 +96,22 @@ subtest 'doing without it' => sub {
 	is($keelson->sql("select count(*) from keelson.mail_messages where template = 'factor.changed' and user_id = '$mia->{id}'"), '2', 'the user was told of both');
 };
 
+subtest 'a role that demands it' => sub {
+	my $ida = person('ida@example.com');
+	my $password_only = $keelson->user($gateway);
+	$keelson->sql("select keelson.role_grant('$_', 'admin')") for $ida->{id}, $password_only->{id};
+	my $aal2 = login(email => $ida->{email}, password => $password, recoveryCode => $ida->{codes}[0])->{json}{data}{accessToken};
+	is($gateway->get('/api/admin/users', token => $_)->{status}, 200, 'not yet') for $password_only->{token}, $aal2;
+	$keelson->sql("select keelson.factor_require('admin', '1 hour')");
+	is($gateway->get('/api/admin/users', token => $password_only->{token})->{status}, 200, 'there is time to enrol one');
+	$keelson->sql("select keelson.factor_require('admin', '0')");
+	is($gateway->get('/api/admin/users', token => $password_only->{token})->{status}, 403, 'then the role gives nothing without it');
+	is($gateway->get('/api/admin/users', token => $aal2)->{status}, 200, 'and all with it');
+	is($gateway->get('/api/user/profile', token => $password_only->{token})->{status}, 200, 'the account itself is still there');
+	$keelson->sql("select keelson.factor_require('admin', null)");
+	is($gateway->get('/api/admin/users', token => $password_only->{token})->{status}, 200, 'until it is demanded no more');
+};
+
 subtest 'nothing of it in a log' => sub {
 	my $zoe = person('zoe@example.com');
 	my $code = totp($zoe->{secret});

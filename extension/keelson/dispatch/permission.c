@@ -110,14 +110,20 @@ has_scope(const KsCredential *credential, const char *scope)
 bool
 ks_permission_held(const KsIdentity *identity, const char *permission)
 {
-	/* Everybody signed in holds the role user. */
+	/*
+	 * Everybody signed in holds the role user. A role that demands a second
+	 * factor gives nothing to a session that has not shown one, once its
+	 * holder has had time to enrol one.
+	 */
 	static KsPlan plan = {
-		.sql = "select from keelson.role_permissions as held "
+		.sql = "select from keelson.role_permissions as held join keelson.roles as r on r.name = held.role "
 			   "where held.permission = $2 and (held.role = 'user' or held.role in ("
-			   "select granted.role from keelson.user_roles as granted where granted.user_id = $1))",
-		.nargs = 2,
-		.argtypes = {UUIDOID, TEXTOID}};
-	Datum values[2];
+			   "select granted.role from keelson.user_roles as granted where granted.user_id = $1)) "
+			   "and ($3 or r.factor_since is null or exists (select from keelson.users as u "
+			   "where u.id = $1 and greatest(r.factor_since, u.created_at) + r.factor_grace > pg_catalog.now()))",
+		.nargs = 3,
+		.argtypes = {UUIDOID, TEXTOID, BOOLOID}};
+	Datum values[3];
 	KsRoleSwitch save;
 	bool is_held;
 
@@ -125,6 +131,8 @@ ks_permission_held(const KsIdentity *identity, const char *permission)
 		return false;
 	values[0] = UUIDPGetDatum(&identity->user_id);
 	values[1] = CStringGetTextDatum(permission);
+	/* A machine's key was made by somebody who could; under act_as() the administrator answers for it. */
+	values[2] = BoolGetDatum(identity->aal >= 2 || identity->has_access_key || identity->actor == KS_ACTOR_ADMIN);
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
 	(void) ks_spi_execute(&plan, values, NULL, true, 1);

@@ -157,3 +157,14 @@ comment on column keelson.routes.rate_wait_ms is
 alter table keelson.routes add column tier text;
 comment on column keelson.routes.tier is
     'The lowest tier whose users may call it; null: any.';
+
+-- migration 4: roles that demand a second factor
+
+alter table keelson.roles add column factor_since timestamptz;
+alter table keelson.roles add column factor_grace interval;
+alter table keelson.roles add constraint roles_factor_grace_check
+    check (factor_grace between interval '0' and interval '90 days' and (factor_since is null) = (factor_grace is null));
+comment on column keelson.roles.factor_since is
+    'Since when the role demands a second factor: it then gives its permissions to sessions of assurance level 2 alone. Null: it does not.';
+comment on column keelson.roles.factor_grace is
+    'How long its holders have to enrol one, from the later of factor_since and their coming.';

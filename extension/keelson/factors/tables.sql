@@ -50,16 +50,6 @@ comment on column keelson.login_challenges.password_changed_at is
     'Of the password that was given: a challenge is void once that has changed.';
 comment on index keelson.login_challenges_expires_at_idx is 'What the clean-up takes.';
 
--- Which roles demand a second factor of their holders.
-alter table keelson.roles add column factor_since timestamptz;
-alter table keelson.roles add column factor_grace interval;
-alter table keelson.roles add constraint roles_factor_grace_check
-    check (factor_grace between interval '0' and interval '90 days' and (factor_since is null) = (factor_grace is null));
-comment on column keelson.roles.factor_since is
-    'Since when the role demands a second factor: it then gives its permissions to sessions of assurance level 2 alone. Null: it does not.';
-comment on column keelson.roles.factor_grace is
-    'How long its holders have to enrol one, from the later of factor_since and their coming.';
-
 alter table keelson.sessions add column factor_at timestamptz;
 comment on column keelson.sessions.factor_at is
     'When the session last showed a second factor; null: never.';
