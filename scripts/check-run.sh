@@ -155,10 +155,10 @@ run_tap() {
 
 # Run TAP programs in the stage, two at a time where nothing watches their memory; what a failed one logged is shown.
 run_harness() {
-	local counts=$STAGE/tmp/counts jobs=1 program
-	[ "$MODE" != plain ] || jobs=2
+	local counts=$STAGE/tmp/counts at_once=1 program
+	[ "$MODE" != plain ] || at_once=2
 	# shellcheck disable=SC2016 # expanded by the inner shell
-	printf '%s\n' "$@" | as_tester_reads sh -c 'tac | xargs -P "$1" -I{} sh -c "perl scripts/run-tap \"$2.\$(basename {})\" {}"' sh "$jobs" "$counts" || true
+	printf '%s\n' "$@" | as_tester_reads sh -c 'tac | xargs -P "$1" -I{} sh -c "perl scripts/run-tap \"$2.\$(basename {})\" {}"' sh "$at_once" "$counts" || true
 	for program in "$@"; do
 		program=$counts.$(basename "$program")
 		add_counts "$program"

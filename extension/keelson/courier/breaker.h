@@ -31,9 +31,9 @@ typedef struct KsBreaker
 {
 	KsBreakerState state;
 	TimestampTz open_until;
-	int trips; /* since it was last closed for good */
+	int trips;       /* since it was last closed for good */
 	bool is_changed; /* since it was last written */
-	int probes;		 /* how many may be in flight while it is half open */
+	int probes;      /* how many may be in flight while it is half open */
 	int unreachable; /* in a row */
 	TimestampTz minute_at;
 	int minute_attempts;

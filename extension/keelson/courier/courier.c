@@ -55,7 +55,7 @@ typedef struct Place
 {
 	KsDelivery delivery;
 	KsTransfer *transfer; /* made on first use, used again */
-	dlist_node node;	  /* among the free */
+	dlist_node node;      /* among the free */
 } Place;
 
 /* All of this process; made when it begins. */

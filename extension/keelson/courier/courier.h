@@ -22,10 +22,10 @@ struct KsCourierKind;
 typedef enum KsVerdict
 {
 	KS_DELIVERED, /* done; the row goes to the log */
-	KS_RETRY,	  /* again at retry_at, having cost an attempt */
+	KS_RETRY,     /* again at retry_at, having cost an attempt */
 	KS_EXHAUSTED, /* no more by itself; goes to the log, can be replayed */
 	KS_CANCELLED, /* nobody wants it any more; goes to the log */
-	KS_RELEASED	  /* not tried: as if it had not been claimed */
+	KS_RELEASED   /* not tried: as if it had not been claimed */
 } KsVerdict;
 
 /* A claimed delivery, and its one attempt. Lives until it is settled. */
@@ -34,15 +34,15 @@ typedef struct KsDelivery
 	pg_uuid_t user_id;
 	pg_uuid_t id;
 	pg_uuid_t lane; /* whose deliveries share caps, breaker and rate: an endpoint */
-	pg_uuid_t ref;	/* what the kind sends, such as an event; zeros for nothing */
+	pg_uuid_t ref;  /* what the kind sends, such as an event; zeros for nothing */
 	int64 claim_id;
 	TimestampTz due_at;
 	int attempts; /* made before this one, since it was asked for or replayed */
 	bool is_ordered;
 	const struct KsCourierKind *kind;
 	const struct KsLane *lane_state; /* the courier's own */
-	MemoryContext cxt;				 /* reset once the delivery is settled */
-	KsRequest request;				 /* filled by the kind, its memory in cxt */
+	MemoryContext cxt;               /* reset once the delivery is settled */
+	KsRequest request;               /* filled by the kind, its memory in cxt */
 	KsAnswer outcome;
 	KsVerdict verdict;
 	TimestampTz retry_at;

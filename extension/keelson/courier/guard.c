@@ -44,7 +44,7 @@ typedef enum Reach
 {
 	PUBLIC,
 	PRIVATE, /* loopback and networks of one's own */
-	NOWHERE	 /* link-local, multicast, reserved, documentation, translated */
+	NOWHERE  /* link-local, multicast, reserved, documentation, translated */
 } Reach;
 
 #define IP4(a, b, c, d) ((uint32) (a) << 24 | (uint32) (b) << 16 | (uint32) (c) << 8 | (uint32) (d))

@@ -25,8 +25,7 @@ static KsPlan read_plan = {
 	2,
 	{UUIDOID, UUIDOID}};
 static KsPlan answer_plan = {
-	"select keelson._http_answer($1, $2, $3, $4, $5, $6, $7, $8)", 8,
-	{UUIDOID, UUIDOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}};
+	"select keelson._http_answer($1, $2, $3, $4, $5, $6, $7, $8)", 8, {UUIDOID, UUIDOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID}};
 
 static const int32 schedule[] = {1, 5, 30, 300};
 

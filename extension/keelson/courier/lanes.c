@@ -26,7 +26,7 @@
 
 struct KsLaneUser
 {
-	pg_uuid_t id; /* the hash key */
+	pg_uuid_t id;    /* the hash key */
 	dlist_node node; /* among the ready users, if it has ready lanes */
 	dlist_head ready;
 	bool is_ready;
@@ -216,12 +216,12 @@ ks_lanes_unloaded(KsLane **out, int most)
 	dlist_iter user_iter;
 	int count = 0;
 
-	dlist_foreach(user_iter, &ready_users)
+	dlist_foreach (user_iter, &ready_users)
 	{
 		KsLaneUser *user = dlist_container(KsLaneUser, node, user_iter.cur);
 		dlist_iter iter;
 
-		dlist_foreach(iter, &user->ready)
+		dlist_foreach (iter, &user->ready)
 		{
 			KsLane *lane = dlist_container(KsLane, node, iter.cur);
 
@@ -243,7 +243,7 @@ ks_lanes_choose(int room, TimestampTz now, KsWanted *out, int most)
 	int share;
 	dlist_iter iter;
 
-	dlist_foreach(iter, &ready_users)
+	dlist_foreach (iter, &ready_users)
 		waiting++;
 	share = Max(room / Max(waiting, 1), 1);
 	/* Each user once; who was served goes to the end of the ring. */
@@ -270,7 +270,7 @@ choose_of(KsLaneUser *user, int share, TimestampTz now, KsWanted *out, int most,
 	int each;
 	dlist_iter iter;
 
-	dlist_foreach(iter, &user->ready)
+	dlist_foreach (iter, &user->ready)
 		waiting++;
 	each = Max(room / Max(waiting, 1), 1);
 	while (waiting-- > 0 && room > 0 && chosen < most && !dlist_is_empty(&user->ready))

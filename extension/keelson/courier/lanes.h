@@ -25,14 +25,14 @@ typedef struct KsLane
 	pg_uuid_t id; /* the hash key */
 	pg_uuid_t user_id;
 	KsLaneUser *user;
-	dlist_node node;	  /* among the user's ready lanes, if is_ready */
+	dlist_node node;       /* among the user's ready lanes, if is_ready */
 	pairingheap_node wake; /* among the sleeping, if wake_at is set */
 	bool is_ready;
-	bool is_held;  /* it rested though it may have work: as much as may be is in flight */
-	bool has_later; /* it may have deliveries that are due later */
-	bool is_loaded; /* settings and breaker were read from keelson.courier_lanes */
+	bool is_held;        /* it rested though it may have work: as much as may be is in flight */
+	bool has_later;      /* it may have deliveries that are due later */
+	bool is_loaded;      /* settings and breaker were read from keelson.courier_lanes */
 	TimestampTz wake_at; /* when there may be work again; 0: nothing known */
-	TimestampTz mark;	 /* nothing that is due before it is waiting */
+	TimestampTz mark;    /* nothing that is due before it is waiting */
 	int in_flight;
 	double window; /* how much may be in flight now: grows with success, shrinks with failure */
 	double tokens; /* of the rate limit */
@@ -40,7 +40,7 @@ typedef struct KsLane
 	/* From keelson.courier_lanes. */
 	bool is_paused;
 	int max_in_flight;
-	double rate; /* deliveries a second; 0: no limit */
+	double rate;         /* deliveries a second; 0: no limit */
 	int schedule_length; /* 0: the kind's own */
 	int32 schedule[KS_MAX_SCHEDULE];
 	KsBreaker breaker;

@@ -28,7 +28,7 @@
 #define MAX_LOOKUPS 16
 #define MAX_HOSTS 4096
 #define HOST_LENGTH 256
-#define KNOWN_US (50 * USECS_PER_SEC)  /* libcurl keeps names for 60 seconds */
+#define KNOWN_US (50 * USECS_PER_SEC) /* libcurl keeps names for 60 seconds */
 #define UNKNOWN_US (5 * USECS_PER_SEC)
 #define LONGEST_QUEUED_US (20 * USECS_PER_SEC)
 #define EVENTS 256
@@ -248,7 +248,7 @@ forget_hosts(TimestampTz now)
 	{
 		bool is_wanted = host->is_looked_up;
 
-		dlist_foreach(iter, &queued)
+		dlist_foreach (iter, &queued)
 			is_wanted |= dlist_container(Waiting, node, iter.cur)->host == host;
 		if (!is_wanted)
 			hash_search(hosts, host->name, HASH_REMOVE, NULL);
@@ -424,7 +424,7 @@ stop_looking(KsTransfer *transfer)
 {
 	dlist_iter iter;
 
-	dlist_foreach(iter, &looking)
+	dlist_foreach (iter, &looking)
 	{
 		Waiting *lookup = dlist_container(Waiting, node, iter.cur);
 

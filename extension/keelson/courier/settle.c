@@ -24,8 +24,7 @@
 /* The columns of an outcome, as both statements take them. */
 #define OUTCOME_COLUMNS "started_at, status, code, error, address, http_version, name_us, connect_us, tls_us, first_byte_us, total_us, response, response_size"
 #define OUTCOME_OF(alias) \
-	alias ".started_at, " alias ".status, " alias ".code, " alias ".error, " alias ".address, " alias ".http_version, " alias ".name_us, " \
-	alias ".connect_us, " alias ".tls_us, " alias ".first_byte_us, " alias ".total_us, " alias ".response, " alias ".response_size"
+	alias ".started_at, " alias ".status, " alias ".code, " alias ".error, " alias ".address, " alias ".http_version, " alias ".name_us, " alias ".connect_us, " alias ".tls_us, " alias ".first_byte_us, " alias ".total_us, " alias ".response, " alias ".response_size"
 
 static KsPlan finish_plan = {
 	"with done as materialized (select * from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
@@ -33,9 +32,9 @@ static KsPlan finish_plan = {
 	" gone as (delete from keelson.deliveries as d using done as w"
 	"  where d.user_id = w.user_id and d.id = w.id and d.claim_id = w.claim_id"
 	"  returning d.user_id, d.id, d.lane, d.kind, d.ref, w.state, d.attempts, d.ordering_key, " OUTCOME_OF("w") ")"
-	" insert into keelson.deliveries_log (user_id, id, lane, kind, ref, state, attempts, ordering_key, finished_at, " OUTCOME_COLUMNS ")"
-	" select g.user_id, g.id, g.lane, g.kind, g.ref, g.state, g.attempts + case when g.started_at is null then 0 else 1 end,"
-	" g.ordering_key, $18, " OUTCOME_OF("g") " from gone as g",
+																												" insert into keelson.deliveries_log (user_id, id, lane, kind, ref, state, attempts, ordering_key, finished_at, " OUTCOME_COLUMNS ")"
+																												" select g.user_id, g.id, g.lane, g.kind, g.ref, g.state, g.attempts + case when g.started_at is null then 0 else 1 end,"
+																												" g.ordering_key, $18, " OUTCOME_OF("g") " from gone as g",
 	18,
 	{UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
 	 INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID}};
@@ -47,8 +46,8 @@ static KsPlan retry_plan = {
 	"  set claim_id = null, lease_until = null, due_at = w.retry_at, attempts = d.attempts + 1 from done as w"
 	"  where d.user_id = w.user_id and d.id = w.id and d.claim_id = w.claim_id"
 	"  returning d.user_id, d.id, d.attempts, " OUTCOME_OF("w") ")"
-	" insert into keelson.delivery_attempts (user_id, delivery_id, number, " OUTCOME_COLUMNS ")"
-	" select b.user_id, b.id, b.attempts, " OUTCOME_OF("b") " from back as b",
+																" insert into keelson.delivery_attempts (user_id, delivery_id, number, " OUTCOME_COLUMNS ")"
+																" select b.user_id, b.id, b.attempts, " OUTCOME_OF("b") " from back as b",
 	17,
 	{UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
 	 INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID}};

@@ -26,16 +26,16 @@
 #define REST_FACTOR 50
 
 /* One step: the first waiting delivery of the first lane after the given one. */
-#define FIRST_OF_NEXT(after) \
-	"select d.lane, d.user_id, d.due_at from keelson.deliveries as d" \
-	" where d.lane > " after " and d.due_at < 'infinity'" \
+#define FIRST_OF_NEXT(after)                                              \
+	"select d.lane, d.user_id, d.due_at from keelson.deliveries as d"     \
+	" where d.lane > " after " and d.due_at < 'infinity'"                 \
 	" and (d.claim_id is null or d.claim_id < $2 or d.lease_until <= $3)" \
 	" order by d.lane, d.due_at, d.id limit 1"
 
 static KsPlan sweep_plan = {
 	"with recursive found as ((" FIRST_OF_NEXT("$1") ")"
-	" union all select n.* from found as f cross join lateral (" FIRST_OF_NEXT("f.lane") ") as n)"
-	" select lane, user_id, due_at from found limit $4",
+													 " union all select n.* from found as f cross join lateral (" FIRST_OF_NEXT("f.lane") ") as n)"
+																																		  " select lane, user_id, due_at from found limit $4",
 	4,
 	{UUIDOID, INT8OID, TIMESTAMPTZOID, INT4OID}};
 

@@ -321,7 +321,7 @@ ks_transfer_finish(KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
 	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &content_type);
 	outcome->status = status;
 	outcome->http_version = version == CURL_HTTP_VERSION_1_0 ? 10 : version == CURL_HTTP_VERSION_1_1 ? 11
-																: version == CURL_HTTP_VERSION_2_0	 ? 20
+																: version == CURL_HTTP_VERSION_2_0   ? 20
 																									 : 0;
 	outcome->name_us = micros(easy, CURLINFO_NAMELOOKUP_TIME_T);
 	outcome->connect_us = micros(easy, CURLINFO_CONNECT_TIME_T);

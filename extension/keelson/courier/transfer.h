@@ -22,17 +22,17 @@
 /* What is to be sent. Its memory must live until the transfer has ended. */
 typedef struct KsRequest
 {
-	const char *refusal;	  /* why there is nothing to send, else NULL */
-	const char *url;		  /* as ks_url_check() has accepted it; for mail smtp:// or smtps:// */
-	const char *method;		  /* NULL: POST with a body, else GET */
+	const char *refusal;      /* why there is nothing to send, else NULL */
+	const char *url;          /* as ks_url_check() has accepted it; for mail smtp:// or smtps:// */
+	const char *method;       /* NULL: POST with a body, else GET */
 	struct curl_slist *lines; /* header fields, "Name: value", by ks_request_header() */
 	const char *body;
 	size_t body_length;
-	int timeout_ms;		   /* of all of it; 0: the setting */
-	size_t response_kept;  /* bytes of the response that are kept; 0: KS_RESPONSE_KEPT */
+	int timeout_ms;           /* of all of it; 0: the setting */
+	size_t response_kept;     /* bytes of the response that are kept; 0: KS_RESPONSE_KEPT */
 	bool wants_cache_control; /* the outcome tells that field */
-	bool is_trusted;	   /* the operator's own target: private addresses and ports are allowed */
-	const char *mail_from; /* of mail: the envelope; NULL for HTTP */
+	bool is_trusted;          /* the operator's own target: private addresses and ports are allowed */
+	const char *mail_from;    /* of mail: the envelope; NULL for HTTP */
 	const char *mail_to;
 	const char *user;
 	const char *password;
@@ -42,22 +42,22 @@ typedef struct KsRequest
 typedef struct KsAnswer
 {
 	TimestampTz started_at;
-	int status;			 /* HTTP's or SMTP's, 0 without one */
-	const char *error;	 /* why it failed where that is no status, else NULL; static or in the owner's memory */
-	const char *code;	 /* the same for programs: timeout, dns, connect, tls, blocked, too_large, … */
-	bool is_timeout;	 /* nobody answered in time */
+	int status;          /* HTTP's or SMTP's, 0 without one */
+	const char *error;   /* why it failed where that is no status, else NULL; static or in the owner's memory */
+	const char *code;    /* the same for programs: timeout, dns, connect, tls, blocked, too_large, … */
+	bool is_timeout;     /* nobody answered in time */
 	bool is_unreachable; /* no connection came about */
-	int http_version;	 /* 10, 11, 20, or 0 */
-	int name_us;		 /* since the start, 0 where it was not needed: the name was known, … */
-	int connect_us;		 /* … the connection made, … */
-	int tls_us;			 /* … its TLS agreed on, … */
-	int first_byte_us;	 /* … and the first byte of the response came */
+	int http_version;    /* 10, 11, 20, or 0 */
+	int name_us;         /* since the start, 0 where it was not needed: the name was known, … */
+	int connect_us;      /* … the connection made, … */
+	int tls_us;          /* … its TLS agreed on, … */
+	int first_byte_us;   /* … and the first byte of the response came */
 	int total_us;
-	int retry_after;				 /* seconds that the receiver asks for, 0: none */
+	int retry_after;                 /* seconds that the receiver asks for, 0: none */
 	char address[KS_ADDRESS_LENGTH]; /* that the connection went to */
-	const char *response;			 /* the kept part of the body, not terminated; lives until the transfer is used again */
+	const char *response;            /* the kept part of the body, not terminated; lives until the transfer is used again */
 	size_t response_length;
-	size_t response_size; /* of all that was read */
+	size_t response_size;      /* of all that was read */
 	const char *content_type;  /* as long as the response */
 	const char *cache_control; /* the same, where the request wants it */
 } KsAnswer;
@@ -77,8 +77,8 @@ typedef struct KsTransfer
 	bool is_blocked;   /* the guard has refused the address */
 	bool is_too_large; /* the response was cut off */
 	bool is_connected; /* the request went out, over a new connection or an old one */
-	bool is_named;	   /* the name was resolved, or needed no resolving */
-	int kind;		   /* of what the handle is set up for */
+	bool is_named;     /* the name was resolved, or needed no resolving */
+	int kind;          /* of what the handle is set up for */
 	const char *upload;
 	size_t upload_left;
 	char error[CURL_ERROR_SIZE];

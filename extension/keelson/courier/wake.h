@@ -22,7 +22,7 @@ typedef struct KsHint
 	pg_uuid_t user_id;
 	pg_uuid_t lane;
 	TimestampTz due_at; /* of a delivery that may be new */
-	bool is_changed;	/* the lane's settings are to be read anew */
+	bool is_changed;    /* the lane's settings are to be read anew */
 } KsHint;
 
 /* What a courier counts, since the server started. */
@@ -35,7 +35,7 @@ typedef struct KsCourierCounters
 	pg_atomic_uint64 cancelled;
 	pg_atomic_uint64 blocked; /* refused by the guard */
 	pg_atomic_uint32 in_flight;
-	pg_atomic_uint32 lanes;		 /* with work that is known */
+	pg_atomic_uint32 lanes;      /* with work that is known */
 	pg_atomic_uint32 open_lanes; /* of these, those whose breaker is open */
 } KsCourierCounters;
 

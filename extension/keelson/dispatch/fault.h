@@ -15,7 +15,7 @@
 typedef struct KsFaults
 {
 	int count;
-	int listed; /* at most */
+	int listed;             /* at most */
 	StringInfoData details; /* the array's elements so far */
 	StringInfoData path;    /* the place looked at: events[0].occurredAt */
 } KsFaults;

@@ -43,7 +43,7 @@ typedef struct KsRoute
 	const char *permission; /* NULL: none demanded */
 	const char *scope;
 	bool is_scope_open; /* any user may give it to an access key */
-	const char *tier; /* NULL: any will do */
+	const char *tier;   /* NULL: any will do */
 	bool is_public;
 	bool is_unsafe;   /* changes something, by its method */
 	bool is_security; /* its failures go into the audit trail */

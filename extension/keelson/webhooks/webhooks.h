@@ -16,9 +16,9 @@
 typedef struct KsWebhookEvent
 {
 	const char *type; /* one of keelson.webhook_event_types */
-	Jsonb *payload;	  /* an object */
+	Jsonb *payload;   /* an object */
 	pg_uuid_t user_id;
-	const char *ordering_key;	  /* or NULL: in any order */
+	const char *ordering_key;     /* or NULL: in any order */
 	const pg_uuid_t *endpoint_id; /* to this one alone, whatever it wants; or NULL */
 } KsWebhookEvent;
 
