@@ -116,15 +116,16 @@ begin
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a code of the second factor is needed', field => 'totp');
     end if;
     if first.user_id is null then
-        return keelson.refuse(400, 'INVALID_TOKEN', 'the challenge is not valid: it was used or has expired. Log in anew', 'challenge');
+        return keelson._challenge_refusal();
     end if;
     device_id := coalesce(keelson._device_token_open(device_token, first.user_id), '00000000-0000-0000-0000-000000000000');
     locked_until := keelson._failures_lock(first.user_id, device_id);
     if locked_until is not null then
         return keelson._locked_reply(locked_until);
     end if;
-    if not keelson._user_lock(first.user_id, first.password_changed_at) or not keelson._challenge_is_open(challenge) then
-        return keelson.refuse(400, 'INVALID_TOKEN', 'the challenge is not valid: it was used or has expired. Log in anew', 'challenge');
+    -- The lock may have been waited for: whether the challenge is good counts now.
+    if not keelson._user_lock(first.user_id, first.password_changed_at) or (keelson._challenge_find(challenge)).user_id is null then
+        return keelson._challenge_refusal();
     end if;
     return keelson._login_with_factor(first.user_id, totp, recovery_code, challenge, cookie, device_token, device_id);
 end
@@ -132,15 +133,15 @@ $$;
 comment on function keelson._login_second(text, text, text, boolean, text) is
     'Finish a log-in whose password was right, by a code of the second factor.';
 
-create or replace function keelson._challenge_is_open(challenge text)
-returns boolean
+create or replace function keelson._challenge_refusal()
+returns keelson.reply
 language sql
-volatile
+stable
 as $$
-select (keelson._challenge_find(challenge)).user_id is not null
+select keelson.refuse(400, 'INVALID_TOKEN', 'the challenge is not valid: it was used or has expired. Log in anew', 'challenge')
 $$;
-comment on function keelson._challenge_is_open(text) is
-    'Whether the challenge is still good, looked at anew.';
+comment on function keelson._challenge_refusal() is
+    'The one refusal of a challenge that is no good, whatever is wrong with it.';
 
 create or replace function keelson._login_with_factor(
     user_id uuid,

@@ -98,8 +98,7 @@ language sql
 stable
 as $$
 select case
-    when pg_catalog.rtrim(coalesce(nullif(pg_catalog.current_setting('keelson.app_url'), ''), pg_catalog.current_setting('keelson.public_url')), '/')
-        = pg_catalog.rtrim(pg_catalog.current_setting('keelson.public_url'), '/')
+    when keelson._app_url() = pg_catalog.rtrim(pg_catalog.current_setting('keelson.public_url'), '/')
     then pg_catalog.rtrim(pg_catalog.current_setting('keelson.public_url'), '/') || '/api/' || endpoint
     else keelson._app_url() || '/' || page
 end || '?token=' || token
