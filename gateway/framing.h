@@ -26,7 +26,7 @@
 /*
  * What a head may cost: its bytes (those of cookies twice, as the library copies
  * them) and GW_FRAMING_COST_ITEM for each field, parameter and cookie; more: 431.
- * The library keeps all of it in a connection's 32 KiB, and hangs or answers
+ * The library keeps all of it in a connection's 30 KiB, and hangs or answers
  * with a page of its own when it does not fit. The largest target and header section
  * together are within it, with up to 16 fields.
  */

@@ -31,7 +31,7 @@
 #define EVENTS_MAX 128
 
 /* The library's memory for a connection: a head, its fields, the reply's head. */
-#define CONNECTION_MEMORY (32 * 1024)
+#define CONNECTION_MEMORY (30 * 1024)
 
 /* Connections over our limit that are accepted to be told so. */
 #define CONNECTIONS_TO_REFUSE 64

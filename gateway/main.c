@@ -16,9 +16,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -36,6 +38,8 @@ struct Drain
 
 static int check(void);
 static bool prepare(struct GwGateway *gateway);
+static void spare_openssl(const struct GwConfig *config);
+static bool is_reached_by_socket(const char *conninfo);
 static size_t raise_descriptors(void);
 static bool open_listeners(struct GwGateway *gateway);
 static int open_listener(const struct GwConfig *config, bool is_shared, int *fault);
@@ -92,6 +96,7 @@ prepare(struct GwGateway *gateway)
 
 	if (!gw_config_load(&gateway->config, stderr))
 		return false;
+	spare_openssl(&gateway->config);
 	descriptors = raise_descriptors();
 	if (!gw_guard_init(descriptors))
 	{
@@ -111,6 +116,39 @@ prepare(struct GwGateway *gateway)
 		return false;
 	}
 	return open_listeners(gateway) && open_loops(gateway);
+}
+
+/*
+ * Where libpq needs OpenSSL for SCRAM alone, OpenSSL reads no configuration and
+ * no texts of errors: 0.7 MiB less.  Over the network TLS wants them.
+ */
+static void
+spare_openssl(const struct GwConfig *config)
+{
+	if (is_reached_by_socket(config->database_url))
+		(void) OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS |
+									   OPENSSL_INIT_NO_ADD_ALL_CIPHERS | OPENSSL_INIT_NO_ADD_ALL_DIGESTS,
+								   NULL);
+}
+
+/* Says whether every host that the connection string names is the folder of a socket. */
+static bool
+is_reached_by_socket(const char *conninfo)
+{
+	PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+	bool is_socket = false;
+
+	for (const PQconninfoOption *option = options; option != NULL && option->keyword != NULL; option++)
+	{
+		if (option->val == NULL || option->val[0] == '\0')
+			continue;
+		if (strcmp(option->keyword, "hostaddr") == 0)
+			is_socket = false;
+		else if (strcmp(option->keyword, "host") == 0)
+			is_socket = option->val[0] == '/' && strchr(option->val, ',') == NULL;
+	}
+	PQconninfoFree(options);
+	return is_socket;
 }
 
 /* Allows this process as many descriptors as it may have; returns how many. */

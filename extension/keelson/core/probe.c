@@ -1,6 +1,6 @@
 /*
  * probe.c
- *	  Read one row of a table through its primary key.
+ *	  Read rows of a table through its primary key.
  *
  * Every authenticated request does this, so that what ends a session or a key
  * holds for the next statement. It goes past SPI, the one place that does: 1.2
@@ -55,7 +55,7 @@ typedef struct Look
 	KsProbeTable *table;
 	Relation relation;
 	const pg_uuid_t *const *key;
-	KsProbePlace *place;
+	KsProbePlace *place; /* NULL: all rows are wanted */
 	void (*show)(const KsProbeRow *row, void *arg);
 	void *arg;
 } Look;
@@ -81,6 +81,15 @@ ks_probe(KsProbeTable *table, const pg_uuid_t *const *key, void (*show_row)(cons
 	is_found = look_at_place(&look) || look_through_index(&look);
 	table_close(look.relation, AccessShareLock);
 	return is_found;
+}
+
+void
+ks_probe_all(KsProbeTable *table, const pg_uuid_t *const *key, void (*show_row)(const KsProbeRow *row, void *arg), void *arg)
+{
+	Look look = {.table = table, .relation = open_table(table), .key = key, .show = show_row, .arg = arg};
+
+	(void) look_through_index(&look);
+	table_close(look.relation, AccessShareLock);
 }
 
 Datum
@@ -203,16 +212,17 @@ look_through_index(const Look *look)
 	for (int i = 0; i < key_count; i++)
 		ScanKeyInit(&keys[i], i + 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(look->key[i]));
 	index_rescan(scan, keys, key_count, NULL, 0);
-	while (!is_found && (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
+	while (!(is_found && look->place != NULL) && (tid = index_getnext_tid(scan, ForwardScanDirection)) != NULL)
 	{
 		/* Fetching moves it on to the visible version. */
 		ItemPointerData root = *tid;
 
-		is_found = index_fetch_heap(scan, slot);
-		if (!is_found)
+		if (!index_fetch_heap(scan, slot))
 			continue;
+		is_found = true;
 		show(look, ExecFetchSlotHeapTuple(slot, false, NULL));
-		remember(look, root, slot);
+		if (look->place != NULL)
+			remember(look, root, slot);
 	}
 	index_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);

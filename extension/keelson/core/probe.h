@@ -1,6 +1,6 @@
 /*
  * probe.h
- *	  Reading one row of a table through its primary key, fast.
+ *	  Reading rows of a table through its primary key, fast.
  */
 #ifndef KS_PROBE_H
 #define KS_PROBE_H
@@ -50,6 +50,12 @@ typedef struct KsProbeRow
  * returns whether there is one. What `show` keeps it copies.
  */
 extern bool ks_probe(KsProbeTable *table, const pg_uuid_t *const *key, void (*show)(const KsProbeRow *row, void *arg), void *arg);
+
+/*
+ * Show every row whose key begins so, in the order of the key: key_count says
+ * with how many of its columns.
+ */
+extern void ks_probe_all(KsProbeTable *table, const pg_uuid_t *const *key, void (*show)(const KsProbeRow *row, void *arg), void *arg);
 
 /* A column of the row, by its place in the table's columns. */
 extern Datum ks_probe_column(const KsProbeRow *row, int column, bool *is_null);

@@ -2,9 +2,9 @@
  * user.c
  *	  Reading users.
  *
- * What a user sees of itself is read with every page, so this is C: the same in
- * PL/pgSQL takes four times as long. Reading stays a statement, run as the
- * caller: as keelson_app row-level security shows the acting user alone.
+ * What a user sees of itself is read with every page, so this is C, and the
+ * acting user's own row is read by its key. Any other user is read by a
+ * statement, run as the caller: row-level security decides.
  */
 #include "postgres.h"
 
@@ -26,6 +26,7 @@
 #include "core/error.h"
 #include "core/guc.h"
 #include "core/identity.h"
+#include "core/probe.h"
 #include "core/roles.h"
 #include "core/spi.h"
 #include "core/uuid.h"
@@ -54,12 +55,28 @@ enum
 	PROFILE_COLUMNS
 };
 
-/* What is read of a user whose id is given by the expression. */
-#define READ_USER(id)                                                                                  \
-	"select u.email, u.email_verified_at is not null, u.name, u.preferences, u.created_at, "           \
-	"u.avatar_hash, "                                                                                  \
-	"array(select r.role from keelson.user_roles as r where r.user_id operator(pg_catalog.=) " id ") " \
-	"from keelson.users as u where u.id operator(pg_catalog.=) " id " and u.deleted_at is null"
+/* What is read of a user. */
+enum
+{
+	READ_EMAIL,
+	READ_EMAIL_VERIFIED_AT,
+	READ_NAME,
+	READ_PREFERENCES,
+	READ_CREATED_AT,
+	READ_AVATAR_HASH,
+	READ_DELETED_AT,
+	READ_COLUMNS
+};
+
+/* A user as it was read; what it points to is the reader's own. */
+typedef struct UserRead
+{
+	bool is_found;
+	Datum values[READ_COLUMNS];
+	bool nulls[READ_COLUMNS];
+	Datum *roles;
+	int role_count;
+} UserRead;
 
 /* What everybody signed in holds, without a row. */
 #define EVERYBODYS_ROLE "user"
@@ -68,11 +85,15 @@ enum
 #define AVATAR_VERSION_BYTES 8
 
 static Datum make_user(const pg_uuid_t *id, Oid type, TimestampTz *created_at);
-static bool read_user(const pg_uuid_t *id);
+static void read_own(const pg_uuid_t *id, UserRead *read);
+static void keep_user(const KsProbeRow *row, void *arg);
+static void keep_role(const KsProbeRow *row, void *arg);
+static Datum keep(Datum value, int number, bool is_null);
+static void read_other(const pg_uuid_t *id, UserRead *read);
 static void read_tier(Datum *values, bool *nulls);
 static Datum column(int number, bool *is_null);
 static Datum avatar_url(const pg_uuid_t *id, bytea *hash);
-static Datum order_roles(Datum roles);
+static Datum order_roles(const UserRead *read);
 static int compare_roles(const void *a, const void *b);
 static Datum form_row(Oid type, Datum *values, bool *nulls);
 
@@ -144,50 +165,126 @@ read_tier(Datum *values, bool *nulls)
 static Datum
 make_user(const pg_uuid_t *id, Oid type, TimestampTz *created_at)
 {
-	MemoryContext cxt = CurrentMemoryContext;
+	const KsIdentity *identity = ks_identity();
+	UserRead read = {0};
 	Datum values[USER_COLUMNS];
 	bool nulls[USER_COLUMNS] = {0};
-	Datum avatar_hash;
-	Datum row;
 
 	if (id == NULL)
 		ks_raise(401, "UNAUTHENTICATED", "In psql, say who is acting: select keelson.act_as(...).", "nobody is signed in");
-	ks_spi_connect();
-	if (!read_user(id))
+	if (identity->has_user && memcmp(&identity->user_id, id, UUID_LEN) == 0)
+		read_own(id, &read);
+	else
+		read_other(id, &read);
+	if (!read.is_found)
 		ks_raise(404, "NOT_FOUND", NULL, "there is no such user");
 	values[USER_ID] = UUIDPGetDatum(id);
-	values[USER_EMAIL] = column(1, &nulls[USER_EMAIL]);
-	values[USER_EMAIL_VERIFIED] = column(2, &nulls[USER_EMAIL_VERIFIED]);
-	values[USER_NAME] = column(3, &nulls[USER_NAME]);
-	values[USER_PREFERENCES] = column(4, &nulls[USER_PREFERENCES]);
-	values[USER_CREATED_AT] = column(5, &nulls[USER_CREATED_AT]);
-	avatar_hash = column(6, &nulls[USER_AVATAR_URL]);
+	values[USER_EMAIL] = read.values[READ_EMAIL];
+	nulls[USER_EMAIL] = read.nulls[READ_EMAIL];
+	values[USER_EMAIL_VERIFIED] = BoolGetDatum(!read.nulls[READ_EMAIL_VERIFIED_AT]);
+	values[USER_NAME] = read.values[READ_NAME];
+	nulls[USER_NAME] = read.nulls[READ_NAME];
+	values[USER_PREFERENCES] = read.values[READ_PREFERENCES];
+	values[USER_CREATED_AT] = read.values[READ_CREATED_AT];
+	nulls[USER_AVATAR_URL] = read.nulls[READ_AVATAR_HASH];
 	if (!nulls[USER_AVATAR_URL])
-		values[USER_AVATAR_URL] = avatar_url(id, DatumGetByteaPP(avatar_hash));
-	values[USER_ROLES] = order_roles(column(7, &nulls[USER_ROLES]));
-	MemoryContextSwitchTo(cxt);
-	row = form_row(type, values, nulls);
+		values[USER_AVATAR_URL] = avatar_url(id, DatumGetByteaPP(read.values[READ_AVATAR_HASH]));
+	values[USER_ROLES] = order_roles(&read);
 	if (created_at != NULL)
 		*created_at = DatumGetTimestampTz(values[USER_CREATED_AT]);
-	ks_spi_finish();
-	return row;
+	return form_row(type, values, nulls);
 }
 
-/* Read the user; false where there is none to be seen. */
-static bool
-read_user(const pg_uuid_t *id)
+/* Read the acting user by its keys: it may see itself, so row-level security has nothing to decide. */
+static void
+read_own(const pg_uuid_t *id, UserRead *read)
 {
-	/* What row-level security asks for, word for word: it then costs nothing. */
-	static KsPlan own_plan = {.sql = READ_USER("keelson.current_user_id()")};
-	static KsPlan plan = {.sql = READ_USER("$1"), .nargs = 1, .argtypes = {UUIDOID}};
-	Datum arguments[] = {UUIDPGetDatum(id)};
-	const KsIdentity *identity = ks_identity();
+	static KsProbeTable users = {
+		.name = "users",
+		.key_count = 1,
+		.keys = {"id"},
+		.columns = {
+			[READ_EMAIL] = "email",
+			[READ_EMAIL_VERIFIED_AT] = "email_verified_at",
+			[READ_NAME] = "name",
+			[READ_PREFERENCES] = "preferences",
+			[READ_CREATED_AT] = "created_at",
+			[READ_AVATAR_HASH] = "avatar_hash",
+			[READ_DELETED_AT] = "deleted_at"}};
+	static KsProbeTable roles = {.name = "user_roles", .key_count = 1, .keys = {"user_id"}, .columns = {"role"}};
+	const pg_uuid_t *const key[] = {id};
 
-	if (identity->has_user && memcmp(&identity->user_id, id, UUID_LEN) == 0)
-		(void) ks_spi_execute(&own_plan, NULL, NULL, true, 1);
-	else
-		(void) ks_spi_execute(&plan, arguments, NULL, true, 1);
-	return SPI_processed == 1;
+	(void) ks_probe(&users, key, keep_user, read);
+	read->is_found = read->is_found && read->nulls[READ_DELETED_AT];
+	if (read->is_found)
+		ks_probe_all(&roles, key, keep_role, read);
+}
+
+static void
+keep_user(const KsProbeRow *row, void *arg)
+{
+	UserRead *read = arg;
+
+	for (int i = 0; i < READ_COLUMNS; i++)
+	{
+		Datum value = ks_probe_column(row, i, &read->nulls[i]);
+
+		read->values[i] = keep(value, i, read->nulls[i]);
+	}
+	read->is_found = true;
+}
+
+static void
+keep_role(const KsProbeRow *row, void *arg)
+{
+	UserRead *read = arg;
+	bool is_null;
+	Datum role = PointerGetDatum(PG_DETOAST_DATUM_COPY(ks_probe_column(row, 0, &is_null)));
+
+	read->roles = read->roles == NULL ? palloc(sizeof(Datum)) : repalloc(read->roles, (read->role_count + 1) * sizeof(Datum));
+	read->roles[read->role_count++] = role;
+}
+
+/* A column's value that outlives the row. */
+static Datum
+keep(Datum value, int number, bool is_null)
+{
+	bool is_time = number == READ_EMAIL_VERIFIED_AT || number == READ_CREATED_AT || number == READ_DELETED_AT;
+
+	return is_null || is_time ? value : PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+}
+
+/* Read a user as the caller, who sees what row-level security shows. */
+static void
+read_other(const pg_uuid_t *id, UserRead *read)
+{
+	static KsPlan plan = {
+		.sql = "select u.email, u.email_verified_at, u.name, u.preferences, u.created_at, u.avatar_hash, u.deleted_at, "
+			   "array(select r.role from keelson.user_roles as r where r.user_id operator(pg_catalog.=) $1) "
+			   "from keelson.users as u where u.id operator(pg_catalog.=) $1 and u.deleted_at is null",
+		.nargs = 1,
+		.argtypes = {UUIDOID}};
+	Datum arguments[] = {UUIDPGetDatum(id)};
+	MemoryContext cxt = CurrentMemoryContext;
+	ArrayType *roles;
+	bool is_null;
+
+	ks_spi_connect();
+	(void) ks_spi_execute(&plan, arguments, NULL, true, 1);
+	MemoryContextSwitchTo(cxt);
+	read->is_found = SPI_processed == 1;
+	if (read->is_found)
+	{
+		for (int i = 0; i < READ_COLUMNS; i++)
+		{
+			Datum value = column(i + 1, &read->nulls[i]);
+
+			read->values[i] = keep(value, i, read->nulls[i]);
+		}
+		roles = DatumGetArrayTypePCopy(column(READ_COLUMNS + 1, &is_null));
+		deconstruct_array(roles, TEXTOID, -1, false, TYPALIGN_INT, &read->roles, NULL, &read->role_count);
+	}
+	ks_spi_finish();
 }
 
 static Datum
@@ -208,18 +305,15 @@ avatar_url(const pg_uuid_t *id, bytea *hash)
 
 /* The roles in order of name, after everybody's. */
 static Datum
-order_roles(Datum roles)
+order_roles(const UserRead *read)
 {
-	Datum *held;
-	Datum *ordered;
-	int count;
+	Datum *ordered = palloc((read->role_count + 1) * sizeof(Datum));
 
-	deconstruct_array(DatumGetArrayTypeP(roles), TEXTOID, -1, false, TYPALIGN_INT, &held, NULL, &count);
-	qsort(held, count, sizeof(Datum), compare_roles);
-	ordered = palloc((count + 1) * sizeof(Datum));
 	ordered[0] = CStringGetTextDatum(EVERYBODYS_ROLE);
-	memcpy(ordered + 1, held, count * sizeof(Datum));
-	return PointerGetDatum(construct_array(ordered, count + 1, TEXTOID, -1, false, TYPALIGN_INT));
+	if (read->role_count > 0)
+		memcpy(ordered + 1, read->roles, read->role_count * sizeof(Datum));
+	qsort(ordered + 1, read->role_count, sizeof(Datum), compare_roles);
+	return PointerGetDatum(construct_array(ordered, read->role_count + 1, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 static int
