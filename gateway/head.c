@@ -23,6 +23,17 @@ struct Field
 	bool may_repeat; /* the first counts */
 };
 
+/* Never handed on in clear beside the caller. */
+static const char *const credentials[] = {"Authorization", "Cookie", "Proxy-Authorization", "X-API-Key", "X-CSRF-Token"};
+
+/* The fields of a request, as the library has them. */
+struct FieldList
+{
+	size_t count;
+	struct GwSlice names[GW_FIELDS_MAX];
+	struct GwSlice values[GW_FIELDS_MAX];
+};
+
 #define FIELD(name, member, may_repeat)                                     \
 	{                                                                       \
 		name, sizeof(name) - 1, offsetof(struct GwHead, member), may_repeat \
@@ -59,6 +70,11 @@ static const char *skip_bearer(const char *authorization);
 static void read_cookies(struct GwHead *head);
 static struct GwSlice media_type(const char *content_type);
 static bool is_utf8_or_silent(const char *content_type);
+static enum MHD_Result list_field(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
+								  const char *value, size_t value_len);
+static bool same_name(struct GwSlice a, struct GwSlice b);
+static void write_name(struct GwText *out, struct GwSlice name);
+static void write_value(struct GwText *out, const struct FieldList *list, size_t first);
 static void member(struct GwText *out, const char *name, const char *value);
 static void cut_member(struct GwText *out, const char *name, const char *value);
 static void slice_member(struct GwText *out, const char *name, struct GwSlice value);
@@ -141,6 +157,30 @@ gw_head_caller(const struct GwHead *head, const struct GwClient *client, const c
 	cut_member(out, "contentType", head->content_type);
 	cut_member(out, "accept", head->accept);
 	cut_member(out, "ifNoneMatch", head->if_none_match);
+	gw_text_lit(out, "}");
+}
+
+void
+gw_head_fields(struct MHD_Connection *connection, struct GwText *out)
+{
+	struct FieldList list = {0};
+
+	(void) MHD_get_connection_values_n(connection, MHD_HEADER_KIND, list_field, &list);
+	gw_text_lit(out, "{");
+	for (size_t i = 0, written = 0; i < list.count; i++)
+	{
+		size_t first = 0;
+
+		while (!same_name(list.names[first], list.names[i]))
+			first++;
+		if (first < i)
+			continue;
+		if (written++ > 0)
+			gw_text_lit(out, ",");
+		write_name(out, list.names[i]);
+		gw_text_lit(out, ":");
+		write_value(out, &list, i);
+	}
 	gw_text_lit(out, "}");
 }
 
@@ -294,6 +334,61 @@ is_utf8_or_silent(const char *content_type)
 		return strncasecmp(at, "utf-8", 5) == 0 && strchr("\"; \t", at[5]) != NULL;
 	}
 	return true;
+}
+
+static enum MHD_Result
+list_field(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len, const char *value, size_t value_len)
+{
+	struct FieldList *list = cls;
+	struct GwSlice found = {name, name_len};
+
+	(void) kind;
+	for (size_t i = 0; i < sizeof(credentials) / sizeof(credentials[0]); i++)
+		if (same_name(found, (struct GwSlice){credentials[i], strlen(credentials[i])}))
+			return MHD_YES;
+	list->names[list->count] = found;
+	list->values[list->count] = (struct GwSlice){value == NULL ? "" : value, value == NULL ? 0 : value_len};
+	return ++list->count < GW_FIELDS_MAX ? MHD_YES : MHD_NO;
+}
+
+static bool
+same_name(struct GwSlice a, struct GwSlice b)
+{
+	return a.len == b.len && strncasecmp(a.data, b.data, a.len) == 0;
+}
+
+/* Appends the name of a field, which is a token, in small letters. */
+static void
+write_name(struct GwText *out, struct GwSlice name)
+{
+	gw_text_lit(out, "\"");
+	for (size_t i = 0; i < name.len; i++)
+	{
+		char letter = name.data[i];
+
+		if (letter >= 'A' && letter <= 'Z')
+			letter += 'a' - 'A';
+		gw_text_add(out, &letter, 1);
+	}
+	gw_text_lit(out, "\"");
+}
+
+/* Appends the value of the field, with those of its repetitions. */
+static void
+write_value(struct GwText *out, const struct FieldList *list, size_t first)
+{
+	struct GwText joined = {0};
+
+	gw_text_add(&joined, list->values[first].data, list->values[first].len);
+	for (size_t i = first + 1; i < list->count; i++)
+		if (same_name(list->names[i], list->names[first]))
+		{
+			gw_text_lit(&joined, ", ");
+			gw_text_add(&joined, list->values[i].data, list->values[i].len);
+		}
+	out->failed = out->failed || joined.failed;
+	gw_text_json(out, joined.len > 0 ? joined.data : "", joined.len);
+	gw_text_free(&joined);
 }
 
 static void

@@ -60,4 +60,12 @@ bool gw_head_is_one_of(const struct GwHead *head, char *const *types);
 void gw_head_caller(const struct GwHead *head, const struct GwClient *client, const char *request_id,
 					const char *traceparent, struct GwText *out);
 
+/*
+ * Appends the request's header fields as a JSON object, names in small letters,
+ * a field that stands several times joined with commas. Credentials are left
+ * out, and what comes after the first GW_FIELDS_MAX.
+ */
+#define GW_FIELDS_MAX 64
+void gw_head_fields(struct MHD_Connection *connection, struct GwText *out);
+
 #endif

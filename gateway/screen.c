@@ -22,6 +22,7 @@ static bool is_over_tls(struct GwRequest *request);
 static bool has_fitting_body(struct GwRequest *request);
 static bool has_arguments(struct GwRequest *request, const struct GwTarget *target, const struct GwMatch *match);
 static void write_load(const struct GwRequest *request, struct GwText *out);
+static void write_fields(const struct GwRequest *request, struct GwText *out);
 static void write_members(struct GwText *out, const char *name, const struct GwParam *params, size_t n);
 static void refuse_with_allow(struct GwRequest *request, enum GwCode code, const char *allow);
 static void options(struct GwRequest *request, const char *allow);
@@ -229,6 +230,7 @@ has_arguments(struct GwRequest *request, const struct GwTarget *target, const st
 	request->caller_at = (long) out->len;
 	gw_head_caller(&request->head, &request->client, request->request_id, request->traceparent, out);
 	write_load(request, out);
+	write_fields(request, out);
 	gw_text_add(out, "", 1);
 	if (out->failed)
 		gw_request_refuse(request, GW_INTERNAL, NULL);
@@ -271,6 +273,18 @@ write_members(struct GwText *out, const char *name, const struct GwParam *params
 		gw_text_lit(out, ":");
 		gw_text_json(out, params[i].value.data, params[i].value.len);
 	}
+	gw_text_lit(out, "}");
+}
+
+/* Appends to the caller what a raw endpoint's function may ask for: the header fields. */
+static void
+write_fields(const struct GwRequest *request, struct GwText *out)
+{
+	if (!request->route->is_raw || out->failed)
+		return;
+	out->len--;
+	gw_text_lit(out, ",\"headers\":");
+	gw_head_fields(request->connection, out);
 	gw_text_lit(out, "}");
 }
 

@@ -232,6 +232,16 @@ end;
 $$;
 comment on function product.upload(bytea, text) is 'Takes bytes as they are.';
 
+create function product.fields(body bytea, headers jsonb)
+returns jsonb
+language plpgsql
+as $$
+begin
+    return headers;
+end;
+$$;
+comment on function product.fields(bytea, jsonb) is 'Tells the header fields of the request.';
+
 create function product.page()
 returns keelson.reply
 language plpgsql
@@ -336,6 +346,7 @@ select keelson.route('POST product/badges', 'product.badge_add', errors => '{CON
 select keelson.route('POST product/fail', 'product.fail', is_public => true, errors => '{NOT_FOUND,409 SLOT_TAKEN}');
 select keelson.route('GET product/fail', 'product.fail', is_public => true, errors => '{NOT_FOUND,409 SLOT_TAKEN}');
 select keelson.route('PUT product/upload', 'product.upload', is_public => true, is_raw => true, content_types => '{image/png,text/plain}', body_limit => 2097152);
+select keelson.route('PUT product/fields', 'product.fields', is_public => true, is_raw => true);
 select keelson.route('GET product/page', 'product.page', is_public => true, is_raw => true);
 select keelson.route('GET product/large', 'product.large', is_public => true);
 select keelson.route('POST product/small', 'product.echo', is_public => true, body_limit => 100);

@@ -183,6 +183,14 @@ subtest 'raw bodies' => sub {
 	is($reply->{json}{data}{name}, 'image/png 256 ' . Digest::SHA::sha256_hex($bytes), 'arrive as they are');
 	is_error($gateway->request('PUT', '/api/product/upload', body => $bytes, headers => { 'Content-Type' => 'application/json' }),
 		415, 'UNSUPPORTED_MEDIA_TYPE', 'only in the types of the route');
+	my ($head) = map { "PUT /api/product/fields HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\nX-Signature: one\r\n$_\r\n" }
+		"x-signature: \"two\"\r\nX-Odd: \xff\\\r\nX-Empty:\r\nAuthorization: Basic abc\r\nCookie: a=b\r\nX-CSRF-Token: c\r\n";
+	my $fields = KeelsonTest::Gateway::parse_reply($gateway->raw($head))->{json}{data};
+	is_deeply($fields, { host => 'a', connection => 'close', 'content-length' => '0', 'x-signature' => 'one, "two"', 'x-odd' => "\x{fffd}\\", 'x-empty' => '' },
+		'header fields, joined, in small letters, without credentials') or diag explain $fields;
+	$fields = KeelsonTest::Gateway::parse_reply($gateway->raw("PUT /api/product/fields HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n"
+		. join('', map { "X-$_: $_\r\n" } 1 .. 80) . "\r\n"))->{json}{data};
+	is(scalar(keys %$fields), 64, 'a bounded number of them');
 };
 
 done_testing();

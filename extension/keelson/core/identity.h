@@ -57,9 +57,10 @@ typedef struct KsCaller
 	const char *content_type;
 	const char *accept;
 	const char *if_none_match;
-	const char *repeat; /* not NULL: an event stream looks again, which no limit counts */
-	const char *held;   /* how many refusals the gateway has repeated in our name */
-	const char *queue;  /* how many calls wait in the gateway */
+	const char *repeat;  /* not NULL: an event stream looks again, which no limit counts */
+	const char *headers; /* of a raw endpoint's request: the header fields, a JSON object */
+	const char *held;    /* how many refusals the gateway has repeated in our name */
+	const char *queue;   /* how many calls wait in the gateway */
 } KsCaller;
 
 /* Never NULL; all zero when nobody is known. */

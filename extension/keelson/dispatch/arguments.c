@@ -16,6 +16,7 @@
 #include "optimizer/optimizer.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
@@ -59,6 +60,8 @@ ks_arguments_load(MemoryContext cxt, HeapTuple function, bool is_raw, int *count
 			argument->source = KS_SOURCE_BODY;
 		else if (is_raw && types[i] == TEXTOID && strcmp(argument->sql_name, "content_type") == 0)
 			argument->source = KS_SOURCE_CONTENT_TYPE;
+		else if (is_raw && types[i] == JSONBOID && strcmp(argument->sql_name, "headers") == 0)
+			argument->source = KS_SOURCE_HEADERS;
 		(*count)++;
 	}
 	load_defaults(function, arguments, *count);
@@ -227,10 +230,17 @@ bind_rest(KsCall *call, KsFaults *faults)
 	}
 }
 
-/* Bind the body of a raw route, or what it is said to be. */
+/* Bind the body of a raw route, what it is said to be, or the header fields. */
 static void
 bind_raw(KsCall *call, int i)
 {
+	if (call->route->arguments[i].source == KS_SOURCE_HEADERS)
+	{
+		const char *headers = call->caller.headers;
+
+		call->values[i] = DirectFunctionCall1(jsonb_in, CStringGetDatum(headers != NULL ? headers : "{}"));
+		return;
+	}
 	if (call->route->arguments[i].source == KS_SOURCE_CONTENT_TYPE)
 	{
 		call->nulls[i] = call->caller.content_type == NULL;

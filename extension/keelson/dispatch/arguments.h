@@ -15,8 +15,9 @@
 typedef enum KsSource
 {
 	KS_SOURCE_CLIENT,
-	KS_SOURCE_BODY,        /* a raw route's body */
-	KS_SOURCE_CONTENT_TYPE /* and what it is */
+	KS_SOURCE_BODY,         /* a raw route's body, */
+	KS_SOURCE_CONTENT_TYPE, /* what it is, */
+	KS_SOURCE_HEADERS       /* and the header fields */
 } KsSource;
 
 typedef struct KsArgument

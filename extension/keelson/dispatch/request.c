@@ -48,6 +48,8 @@ static const Member members[] = {
 	{"queue", offsetof(KsCaller, queue)},
 };
 
+static const char headers_name[] = "headers";
+
 static const char *end_string(char *copy, const KsJson *string);
 static Datum text_or_null(const char *string, bool *is_null);
 
@@ -67,6 +69,8 @@ ks_request_read(KsCaller *caller, const char *json, int len)
 	cursor = ks_json_open(&whole);
 	while (ks_json_next_member(&cursor, &name, &value))
 	{
+		if (value.kind == KS_JSON_OBJECT && ks_json_equals(&name, headers_name, strlen(headers_name)))
+			caller->headers = pnstrdup(value.start, value.len);
 		for (int i = 0; i < lengthof(members) && value.kind == KS_JSON_STRING; i++)
 		{
 			const Member *member = &members[(place + i) % lengthof(members)];

@@ -436,7 +436,7 @@ begin
     for parameter in
         select m[1] from regexp_matches(template, ':([A-Za-z0-9]+)', 'g') as m
     loop
-        if parameter <> all (names) or is_raw and parameter in ('body', 'contentType') then
+        if parameter <> all (names) or is_raw and parameter in ('body', 'contentType', 'headers') then
             perform keelson._route_fault(endpoint, format('the function has no argument for parameter ":%s"', parameter),
                 'The parameter userId is for the argument user_id.');
         end if;
