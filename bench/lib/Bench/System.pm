@@ -40,7 +40,7 @@ sub start
 {
 	$keelson = KeelsonTest->new('bench', limits => 1, conf => join "\n",
 		'shared_buffers = 256MB', 'fsync = on', 'synchronous_commit = on', 'max_wal_size = 8GB',
-		'checkpoint_timeout = 30min', 'keelson.environment = development', 'keelson.rate_limits = off',
+		'checkpoint_timeout = 30min', 'keelson.environment = development', 'keelson.allow_private_targets = on', 'keelson.rate_limits = off',
 		'max_connections = 100', 'autovacuum_naptime = 1min');
 	# Limits are decided as everywhere, and refuse nobody.
 	$keelson->sql('select keelson.rate_limit_set(name, 1000000000) from keelson.rate_limits');

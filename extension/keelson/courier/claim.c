@@ -5,8 +5,9 @@
  * A claim reads, for each lane, the index from the lane's mark: what is due,
  * not claimed, or claimed by a courier that is no more (its lease is over, or
  * it began before this process did, and lanes belong to one process). Rows
- * that somebody else has locked are skipped. The update changes no indexed
- * column, so it writes no index entry.
+ * that somebody else has locked are skipped. What was locked stays where it is,
+ * so the update finds it there; it changes no indexed column, so it writes no
+ * index entry.
  *
  * Of one ordering key and lane the one with the lowest id goes first; those
  * behind it are parked (due at infinity) when a claim meets them, once each,
@@ -35,17 +36,17 @@ static KsPlan lanes_plan = {
 
 static KsPlan claim_plan = {
 	"with picked as materialized ("
-	" select p.user_id, p.id, w.place"
+	" select p.place_of_row, w.place"
 	" from unnest($1, $2, $3, $4) as w (place, lane, mark, most)"
 	" cross join lateral ("
-	"  select d.user_id, d.id from keelson.deliveries as d"
+	"  select d.ctid as place_of_row from keelson.deliveries as d"
 	"  where d.lane = w.lane and d.due_at >= w.mark and d.due_at <= $5"
 	"  and (d.claim_id is null or d.claim_id < $6 or d.lease_until <= $5)"
 	"  order by d.due_at, d.id limit w.most for update skip locked"
 	" ) as p"
 	")"
 	" update keelson.deliveries as d set claim_id = $7, lease_until = $8"
-	" from picked as p where d.user_id = p.user_id and d.id = p.id"
+	" from picked as p where d.ctid = p.place_of_row"
 	" returning p.place, d.user_id, d.id, d.kind, d.ref, d.due_at, d.attempts - d.attempts_before, d.ordering_key is not null",
 	8,
 	{INT4ARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID, INT8OID, INT8OID, TIMESTAMPTZOID}};

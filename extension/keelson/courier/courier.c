@@ -76,11 +76,13 @@ static WaitEventSet *waits;
 static KsCourierCounters *counters;
 
 static void begin(int slot);
+static void fix_plans(void);
 static void open_gate(void);
 static bool tables_are_there(void);
 static void take_hints(void);
 static bool is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count);
 static bool turn(const KsWanted *wanted, int wanted_count);
+static void claim(const KsWanted *wanted, int wanted_count, TimestampTz now);
 static void load_lanes(void);
 static KsDelivery *give_place(void);
 static void take_back(KsDelivery *delivery);
@@ -151,6 +153,7 @@ begin(int slot)
 	/* What has been sent is to be settled: the flag is looked at where that can be done. */
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	SetConfigOption("lock_timeout", "500ms", PGC_SUSET, PGC_S_OVERRIDE);
+	fix_plans();
 	place_count = ks_multi_create(ks_guc_courier_in_flight);
 	if (place_count < ks_guc_courier_in_flight)
 		ereport(LOG,
@@ -173,6 +176,26 @@ begin(int slot)
 	AddWaitEventToSet(waits, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 	AddWaitEventToSet(waits, WL_SOCKET_READABLE, ks_multi_descriptor(), NULL, NULL);
+}
+
+/*
+ * Each statement goes by index from a handful of rows to their like, whatever
+ * the statistics say of a table that was empty a moment ago; planning it again
+ * for each turn would find the same.
+ */
+static void
+fix_plans(void)
+{
+	static const char *const settings[][2] = {
+		{"plan_cache_mode", "force_generic_plan"},
+		{"enable_seqscan", "off"},
+		{"enable_bitmapscan", "off"},
+		{"enable_hashjoin", "off"},
+		{"enable_mergejoin", "off"},
+	};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 /*
@@ -275,7 +298,7 @@ turn(const KsWanted *wanted, int wanted_count)
 		wanted = chosen;
 	}
 	last_claim = Max(now, last_claim + 1);
-	claimed_count = ks_claim(wanted, wanted_count, last_claim, life, now, give_place, claimed);
+	claim(wanted, wanted_count, now);
 	ks_kinds_build(claimed, claimed_count);
 	ks_spi_finish();
 	if (!has_settled)
@@ -283,6 +306,17 @@ turn(const KsWanted *wanted, int wanted_count)
 	ks_worker_transaction_end();
 	synchronous_commit = saved_commit;
 	return true;
+}
+
+/* Claim, and count how much and how long. */
+static void
+claim(const KsWanted *wanted, int wanted_count, TimestampTz now)
+{
+	TimestampTz began = GetCurrentTimestamp();
+
+	claimed_count = ks_claim(wanted, wanted_count, last_claim, life, now, give_place, claimed);
+	pg_atomic_fetch_add_u64(&counters->claimed, claimed_count);
+	pg_atomic_fetch_add_u64(&counters->claim_us, Max(GetCurrentTimestamp() - began, 0));
 }
 
 static void

@@ -312,6 +312,8 @@ create or replace function keelson._courier_status(
     out exhausted bigint,
     out cancelled bigint,
     out blocked bigint,
+    out claimed bigint,
+    out claim_us bigint,
     out in_flight integer,
     out lanes integer,
     out open_lanes integer,
@@ -336,6 +338,12 @@ cross join lateral (values
 ) as o (name, value)
 union all
 select 'keelson_delivery_attempts_total', null::jsonb, s.attempts::double precision, 'counter', 'Requests that the couriers have begun.'
+from keelson._courier_status() as s
+union all
+select 'keelson_deliveries_claimed_total', null::jsonb, s.claimed::double precision, 'counter', 'Deliveries that the couriers have taken to be sent.'
+from keelson._courier_status() as s
+union all
+select 'keelson_deliveries_claim_seconds_total', null::jsonb, s.claim_us / 1e6::double precision, 'counter', 'Time that the couriers have spent on taking deliveries.'
 from keelson._courier_status() as s
 union all
 select 'keelson_deliveries_blocked_total', null::jsonb, s.blocked::double precision, 'counter', 'Requests that went to an address which is not allowed.'

@@ -103,6 +103,8 @@ init_shared(void *area, bool found)
 		pg_atomic_init_u64(&counters->exhausted, 0);
 		pg_atomic_init_u64(&counters->cancelled, 0);
 		pg_atomic_init_u64(&counters->blocked, 0);
+		pg_atomic_init_u64(&counters->claimed, 0);
+		pg_atomic_init_u64(&counters->claim_us, 0);
 		pg_atomic_init_u32(&counters->in_flight, 0);
 		pg_atomic_init_u32(&counters->lanes, 0);
 		pg_atomic_init_u32(&counters->open_lanes, 0);
@@ -307,9 +309,9 @@ Datum
 ks_courier_status(PG_FUNCTION_ARGS)
 {
 	TupleDesc desc;
-	Datum values[10];
-	bool nulls[10] = {false};
-	int64 sums[6] = {0};
+	Datum values[12];
+	bool nulls[12] = {false};
+	int64 sums[8] = {0};
 	int32 gauges[3] = {0};
 
 	ks_require_shmem();
@@ -319,7 +321,8 @@ ks_courier_status(PG_FUNCTION_ARGS)
 	{
 		KsCourierCounters *counters = &shared->couriers[i].counters;
 		pg_atomic_uint64 *totals[] = {&counters->attempts, &counters->delivered, &counters->retried,
-									  &counters->exhausted, &counters->cancelled, &counters->blocked};
+									  &counters->exhausted, &counters->cancelled, &counters->blocked,
+									  &counters->claimed, &counters->claim_us};
 		pg_atomic_uint32 *states[] = {&counters->in_flight, &counters->lanes, &counters->open_lanes};
 
 		for (int j = 0; j < lengthof(totals); j++)
@@ -331,6 +334,6 @@ ks_courier_status(PG_FUNCTION_ARGS)
 		values[i] = Int64GetDatum(sums[i]);
 	for (int i = 0; i < lengthof(gauges); i++)
 		values[lengthof(sums) + i] = Int32GetDatum(gauges[i]);
-	values[9] = BoolGetDatum(ks_courier_is_fenced());
+	values[lengthof(values) - 1] = BoolGetDatum(ks_courier_is_fenced());
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

@@ -33,7 +33,9 @@ typedef struct KsCourierCounters
 	pg_atomic_uint64 retried;
 	pg_atomic_uint64 exhausted;
 	pg_atomic_uint64 cancelled;
-	pg_atomic_uint64 blocked; /* refused by the guard */
+	pg_atomic_uint64 blocked;  /* refused by the guard */
+	pg_atomic_uint64 claimed;  /* deliveries, … */
+	pg_atomic_uint64 claim_us; /* … and the microseconds that took */
 	pg_atomic_uint32 in_flight;
 	pg_atomic_uint32 lanes;      /* with work that is known */
 	pg_atomic_uint32 open_lanes; /* of these, those whose breaker is open */

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
@@ -51,7 +52,7 @@ typedef struct KnownType
 /* Types that were found; none is ever removed. Made on first use, bounded. */
 static HTAB *known_types;
 
-static KsPlan type_plan = {"select is_reserved from keelson.webhook_event_types where name = $1", 1, {TEXTOID}};
+static KsPlan type_plan = {"select is_reserved, xmin from keelson.webhook_event_types where name = $1", 1, {TEXTOID}};
 static KsPlan endpoints_plan = {
 	"select e.id, e.events, e.filter from keelson.webhook_endpoints as e where e.user_id = $1 and e.is_enabled", 1, {UUIDOID}};
 static KsPlan event_plan = {
@@ -124,6 +125,7 @@ find_type(const char *name, bool *is_reserved)
 	KsRoleSwitch save;
 	bool found;
 	bool reserved = false;
+	bool is_lasting = false;
 
 	if (strlen(name) >= KS_WEBHOOK_TYPE_LENGTH)
 		return false;
@@ -150,11 +152,13 @@ find_type(const char *name, bool *is_reserved)
 		bool is_null;
 
 		reserved = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
+		/* Not one that this transaction may yet roll back. */
+		is_lasting = !TransactionIdIsCurrentTransactionId(
+			DatumGetTransactionId(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &is_null)));
 	}
 	ks_role_leave(&save);
 	ks_spi_finish();
-	/* One that this transaction may yet roll back is found again when it is asked for again. */
-	if (found && reserved && hash_get_num_entries(known_types) < MAX_KNOWN_TYPES)
+	if (is_lasting && hash_get_num_entries(known_types) < MAX_KNOWN_TYPES)
 	{
 		known = hash_search(known_types, name, HASH_ENTER, NULL);
 		known->is_reserved = reserved;
