@@ -35,6 +35,8 @@ int ks_guc_erasure_after;
 int ks_guc_job_history;
 char *ks_guc_keyring_command;
 char *ks_guc_keyring_file;
+int ks_guc_mail_connections;
+double ks_guc_mail_domain_rate;
 char *ks_guc_mail_from;
 int ks_guc_password_hash_slots;
 int ks_guc_password_min_length;
@@ -47,6 +49,7 @@ int ks_guc_session_idle_aal2;
 int ks_guc_session_lifetime;
 int ks_guc_session_lifetime_aal2;
 int ks_guc_session_max;
+int ks_guc_smtp_tls;
 bool ks_guc_totp_accept_next;
 int ks_guc_usage_retention;
 
@@ -56,6 +59,11 @@ static bool check_rate_limits(bool *new_value, void **extra, GucSource source);
 static const struct config_enum_entry environments[] = {
 	{"development", KS_DEVELOPMENT, false},
 	{"production", KS_PRODUCTION, false},
+	{NULL, 0, false}};
+
+static const struct config_enum_entry tls_uses[] = {
+	{"required", KS_TLS_REQUIRED, false},
+	{"optional", KS_TLS_OPTIONAL, false},
 	{NULL, 0, false}};
 
 /* It becomes a header: one line, ASCII, one address at its end. */
@@ -184,6 +192,14 @@ ks_guc_init(void)
 							   "The file with the master keys, readable by the server's user alone.",
 							   "It must lie outside the data directory. Read at start and at reload.",
 							   &ks_guc_keyring_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.mail_connections",
+							"How many connections to the mail server there are at once.",
+							"Each sends one mail after the other.",
+							&ks_guc_mail_connections, 8, 1, 100, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomRealVariable("keelson.mail_domain_rate",
+							 "How many mails a second go to one recipients' domain.",
+							 "0: as many as the mail server takes.",
+							 &ks_guc_mail_domain_rate, 10, 0, 10000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("keelson.mail_from",
 							   "Sender of mails, as \"Product <no-reply@example.com>\".",
 							   "The name is what mails call the product, the domain is that of their Message-ID.",
@@ -232,6 +248,10 @@ ks_guc_init(void)
 							"How many sessions a user has at once.",
 							"A login beyond that ends the oldest.",
 							&ks_guc_session_max, 20, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("keelson.smtp_tls",
+							 "Whether mails go to a mail server that offers no TLS.",
+							 "Of smtp:// URLs: with \"required\" they do not; smtps:// is TLS from the start.",
+							 &ks_guc_smtp_tls, KS_TLS_REQUIRED, tls_uses, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("keelson.totp_accept_next",
 							 "Whether a code of an authenticator is taken up to 30 seconds before its time.",
 							 "For clocks that are ahead. The present code and the one before are always taken.",

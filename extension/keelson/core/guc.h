@@ -14,6 +14,13 @@ typedef enum KsEnvironment
 	KS_PRODUCTION
 } KsEnvironment;
 
+/* Of connections to a mail server that do not begin with TLS. */
+typedef enum KsTlsUse
+{
+	KS_TLS_REQUIRED,
+	KS_TLS_OPTIONAL
+} KsTlsUse;
+
 extern int ks_guc_access_key_max;
 extern int ks_guc_access_token_lifetime;
 extern bool ks_guc_allow_private_targets;
@@ -37,6 +44,8 @@ extern int ks_guc_erasure_after;
 extern int ks_guc_job_history;
 extern char *ks_guc_keyring_command;
 extern char *ks_guc_keyring_file;
+extern int ks_guc_mail_connections;
+extern double ks_guc_mail_domain_rate;
 extern char *ks_guc_mail_from;
 extern int ks_guc_password_hash_slots;
 extern int ks_guc_password_min_length;
@@ -49,6 +58,7 @@ extern int ks_guc_session_idle_aal2;
 extern int ks_guc_session_lifetime;
 extern int ks_guc_session_lifetime_aal2;
 extern int ks_guc_session_max;
+extern int ks_guc_smtp_tls;
 extern bool ks_guc_totp_accept_next;
 extern int ks_guc_usage_retention;
 

@@ -425,7 +425,7 @@ take_ended(void)
 			now = GetCurrentTimestamp();
 		ks_transfer_finish(transfer, code, &delivery->outcome);
 		ks_settle_judge(delivery, now);
-		ks_lane_judge(lane, delivery->verdict == KS_DELIVERED, outcome->is_timeout || outcome->is_unreachable, now);
+		ks_lane_judge(lane, delivery->verdict == KS_DELIVERED || delivery->is_lane_well, outcome->is_timeout || outcome->is_unreachable, now);
 		if (transfer->is_blocked)
 			pg_atomic_fetch_add_u64(&counters->blocked, 1);
 		end_attempt(delivery);
@@ -452,8 +452,8 @@ settle_ended(TimestampTz now)
 	for (int i = 0; i < ended_count; i++)
 	{
 		KsLane *lane = (KsLane *) ended[i]->lane_state;
-		bool is_success = ended[i]->verdict == KS_DELIVERED;
-		bool is_failure = ended[i]->verdict == KS_RETRY || ended[i]->verdict == KS_EXHAUSTED;
+		bool is_success = ended[i]->verdict == KS_DELIVERED || ended[i]->is_lane_well;
+		bool is_failure = !is_success && (ended[i]->verdict == KS_RETRY || ended[i]->verdict == KS_EXHAUSTED);
 
 		if ((is_success && lane->failing_since != 0) || (is_failure && lane->failing_since == 0))
 		{

@@ -45,6 +45,7 @@ typedef struct KsDelivery
 	KsRequest request;               /* filled by the kind, its memory in cxt */
 	KsAnswer outcome;
 	KsVerdict verdict;
+	bool is_lane_well; /* a failure that says nothing against the lane: its breaker does not count it */
 	TimestampTz retry_at;
 	void *kind_data; /* the kind's own, in cxt */
 } KsDelivery;
@@ -74,6 +75,19 @@ typedef struct KsCourierKind
 
 /* Register a kind, from a capability's init function; the struct lives for ever. */
 extern void ks_courier_kind_register(const KsCourierKind *kind);
+
+/*
+ * Whose deliveries are no user's: of mails, all of them. Such an owner has
+ * limits of its own, settings that are read at each turn.
+ */
+typedef struct KsCourierOwner
+{
+	pg_uuid_t id;
+	const int *most_in_flight;
+	const double *lane_rate; /* deliveries a second of each lane that has no rate of its own; 0: no limit */
+} KsCourierOwner;
+
+extern void ks_courier_owner_register(const KsCourierOwner *owner);
 
 /*
  * Tell the courier, when this transaction commits, that the lane has a

@@ -19,10 +19,12 @@
 #include "utils/memutils.h"
 
 #include "core/guc.h"
+#include "courier/courier.h"
 #include "courier/lanes.h"
 
 #define MAX_LANES 100000
 #define FIRST_WINDOW 8
+#define MAX_OWNERS 4
 
 struct KsLaneUser
 {
@@ -32,7 +34,12 @@ struct KsLaneUser
 	bool is_ready;
 	int in_flight;
 	int lanes;
+	const KsCourierOwner *owner; /* NULL: a user */
 };
+
+/* Filled while the library is loaded, fixed afterwards. */
+static const KsCourierOwner *owners[MAX_OWNERS];
+static int owner_count;
 
 /* All of this process; made by ks_lanes_create(). */
 static HTAB *lanes;
@@ -47,7 +54,16 @@ static void rest(KsLane *lane);
 static void sleep_until(KsLane *lane, TimestampTz at);
 static int lane_room(KsLane *lane, TimestampTz now);
 static int rate_room(KsLane *lane, TimestampTz now);
+static double rate_of(const KsLane *lane);
 static int choose_of(KsLaneUser *user, int share, TimestampTz now, KsWanted *out, int most, int *count);
+
+void
+ks_courier_owner_register(const KsCourierOwner *owner)
+{
+	if (owner_count == MAX_OWNERS)
+		elog(ERROR, "too many owners of deliveries");
+	owners[owner_count++] = owner;
+}
 
 void
 ks_lanes_create(int courier)
@@ -110,6 +126,9 @@ get_user(const pg_uuid_t *id)
 	{
 		memset((char *) user + sizeof(pg_uuid_t), 0, sizeof(*user) - sizeof(pg_uuid_t));
 		dlist_init(&user->ready);
+		for (int i = 0; i < owner_count; i++)
+			if (memcmp(&owners[i]->id, id, UUID_LEN) == 0)
+				user->owner = owners[i];
 	}
 	return user;
 }
@@ -264,7 +283,8 @@ ks_lanes_choose(int room, TimestampTz now, KsWanted *out, int most)
 static int
 choose_of(KsLaneUser *user, int share, TimestampTz now, KsWanted *out, int most, int *count)
 {
-	int room = Min(share, ks_guc_courier_in_flight_user - user->in_flight);
+	int most_in_flight = user->owner != NULL ? *user->owner->most_in_flight : ks_guc_courier_in_flight_user;
+	int room = Min(share, most_in_flight - user->in_flight);
 	int chosen = 0;
 	int waiting = 0;
 	int each;
@@ -317,16 +337,27 @@ lane_room(KsLane *lane, TimestampTz now)
 static int
 rate_room(KsLane *lane, TimestampTz now)
 {
-	if (lane->rate <= 0)
+	double rate = rate_of(lane);
+
+	if (rate <= 0)
 		return PG_INT32_MAX;
 	if (lane->tokens_at == 0 || now < lane->tokens_at)
-		lane->tokens = Max(lane->rate, 1);
+		lane->tokens = Max(rate, 1);
 	else
-		lane->tokens = Min(lane->tokens + lane->rate * (now - lane->tokens_at) / USECS_PER_SEC, Max(lane->rate, 1));
+		lane->tokens = Min(lane->tokens + rate * (now - lane->tokens_at) / USECS_PER_SEC, Max(rate, 1));
 	lane->tokens_at = now;
 	if (lane->tokens < 1)
-		ks_lane_expect(lane, now + (TimestampTz) ((1 - lane->tokens) / lane->rate * USECS_PER_SEC) + 1000);
+		ks_lane_expect(lane, now + (TimestampTz) ((1 - lane->tokens) / rate * USECS_PER_SEC) + 1000);
 	return (int) lane->tokens;
+}
+
+/* The lane's own, else its owner's; 0: no limit. */
+static double
+rate_of(const KsLane *lane)
+{
+	if (lane->rate > 0)
+		return lane->rate;
+	return lane->user->owner != NULL ? *lane->user->owner->lane_rate : 0;
 }
 
 void
@@ -334,7 +365,7 @@ ks_lane_claimed(KsLane *lane, int wanted, int got, TimestampTz last)
 {
 	lane->in_flight += got;
 	lane->user->in_flight += got;
-	if (lane->rate > 0)
+	if (rate_of(lane) > 0)
 		lane->tokens -= got;
 	if (got > 0)
 		lane->mark = last;

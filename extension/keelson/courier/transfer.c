@@ -34,6 +34,8 @@
 #define SLOWEST_BYTES 1
 #define CONNECTION_SECONDS 300
 #define MAX_HEADER_LINE 8192
+#define MAIL_IDLE_SECONDS 30
+#define MAX_REPLY_LINE 512
 
 /* What a handle is set up for. */
 enum
@@ -51,7 +53,10 @@ static int check_connection(void *arg, char *remote, char *local, int remote_por
 static size_t take_response(char *data, size_t size, size_t count, void *arg);
 static size_t give_upload(char *out, size_t size, size_t count, void *arg);
 static int rewind_upload(void *arg, curl_off_t offset, int origin);
+static int follow_mail(CURL *easy, curl_infotype type, char *data, size_t size, void *arg);
+static bool keep(KsTransfer *transfer, const char *data, size_t len);
 static void explain(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome);
+static void explain_mail(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome);
 static const char *header(CURL *easy, const char *name);
 static int micros(CURL *easy, CURLINFO info);
 static void perform(KsTransfer *transfer, CURLM *multi, CURLcode *code);
@@ -121,6 +126,8 @@ ks_transfer_prepare(KsTransfer *transfer, const KsRequest *request)
 	transfer->is_named = false;
 	transfer->is_connected = false;
 	transfer->is_started = false;
+	transfer->is_leaving = false;
+	transfer->stage = KS_MAIL_GREETING;
 	transfer->error[0] = '\0';
 	if (curl_easy_setopt(easy, CURLOPT_URL, request->url) != CURLE_OK)
 		return false;
@@ -206,7 +213,14 @@ prepare_mail(KsTransfer *transfer, const KsRequest *request)
 	transfer->upload_left = request->body_length;
 	curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L);
 	curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t) request->body_length);
-	curl_easy_setopt(easy, CURLOPT_USE_SSL, (long) (ks_guc_environment == KS_DEVELOPMENT ? CURLUSESSL_TRY : CURLUSESSL_ALL));
+	curl_easy_setopt(easy, CURLOPT_USE_SSL, (long) (request->is_tls_optional ? CURLUSESSL_TRY : CURLUSESSL_ALL));
+	/* Mail servers hang up on who is idle, and a mail's text is not sent twice by libcurl. */
+	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long) MAIL_IDLE_SECONDS);
+	/* Whatever way to log in both sides know; HTTP's setting is that of SMTP too. */
+	curl_easy_setopt(easy, CURLOPT_HTTPAUTH, (long) CURLAUTH_BASIC);
+	curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, follow_mail);
+	curl_easy_setopt(easy, CURLOPT_DEBUGDATA, transfer);
+	curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
 	return transfer->recipient != NULL &&
 		   curl_easy_setopt(easy, CURLOPT_MAIL_FROM, request->mail_from) == CURLE_OK &&
 		   curl_easy_setopt(easy, CURLOPT_MAIL_RCPT, transfer->recipient) == CURLE_OK &&
@@ -251,23 +265,9 @@ take_response(char *data, size_t size, size_t count, void *arg)
 {
 	KsTransfer *transfer = arg;
 	size_t len = size * count;
-	size_t keep = Min(len, transfer->kept_most - transfer->kept);
 
-	if (keep > 0)
-	{
-		if (transfer->kept + keep > transfer->buffer_size)
-		{
-			size_t wanted = Max(transfer->kept + keep, 1024);
-			char *larger = realloc(transfer->buffer, wanted);
-
-			if (larger == NULL)
-				return 0;
-			transfer->buffer = larger;
-			transfer->buffer_size = wanted;
-		}
-		memcpy(transfer->buffer + transfer->kept, data, keep);
-		transfer->kept += keep;
-	}
+	if (!keep(transfer, data, Min(len, transfer->kept_most - transfer->kept)))
+		return 0;
 	transfer->read += len;
 	if (transfer->read > KS_RESPONSE_READ)
 	{
@@ -275,6 +275,27 @@ take_response(char *data, size_t size, size_t count, void *arg)
 		return 0;
 	}
 	return len;
+}
+
+/* Add to what is kept; false without memory. */
+static bool
+keep(KsTransfer *transfer, const char *data, size_t len)
+{
+	if (len == 0)
+		return true;
+	if (transfer->kept + len > transfer->buffer_size)
+	{
+		size_t wanted = Max(transfer->kept + len, 1024);
+		char *larger = realloc(transfer->buffer, wanted);
+
+		if (larger == NULL)
+			return false;
+		transfer->buffer = larger;
+		transfer->buffer_size = wanted;
+	}
+	memcpy(transfer->buffer + transfer->kept, data, len);
+	transfer->kept += len;
+	return true;
 }
 
 /* libcurl's callback: a part of the mail. */
@@ -295,6 +316,38 @@ static int
 rewind_upload(void *arg, curl_off_t offset, int origin)
 {
 	return CURL_SEEKFUNC_CANTSEEK;
+}
+
+/*
+ * libcurl's callback: what goes over the wire. Of what we say only how far we
+ * are, since a login is among it; of what the server says the last reply.
+ */
+static int
+follow_mail(CURL *easy, curl_infotype type, char *data, size_t size, void *arg)
+{
+	static const struct
+	{
+		const char *command;
+		KsMailStage stage;
+	} stages[] = {{"MAIL FROM:", KS_MAIL_SENDER}, {"RCPT TO:", KS_MAIL_RECIPIENT}, {"DATA", KS_MAIL_TEXT}};
+	KsTransfer *transfer = arg;
+
+	if (type == CURLINFO_HEADER_OUT)
+	{
+		/* What is answered to that tells nothing of the mail. */
+		transfer->is_leaving = size >= 4 && memcmp(data, "QUIT", 4) == 0;
+		for (int i = 0; i < lengthof(stages); i++)
+			if (size >= strlen(stages[i].command) && memcmp(data, stages[i].command, strlen(stages[i].command)) == 0)
+				transfer->stage = stages[i].stage;
+	}
+	else if (type == CURLINFO_HEADER_IN && !transfer->is_leaving)
+	{
+		while (size > 0 && (data[size - 1] == '\r' || data[size - 1] == '\n'))
+			size--;
+		transfer->kept = 0;
+		(void) keep(transfer, data, Min(size, MAX_REPLY_LINE));
+	}
+	return 0;
 }
 
 void
@@ -320,6 +373,7 @@ ks_transfer_finish(KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
 	curl_easy_getinfo(easy, CURLINFO_PRIMARY_IP, &address);
 	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &content_type);
 	outcome->status = status;
+	outcome->stage = transfer->stage;
 	outcome->http_version = version == CURL_HTTP_VERSION_1_0 ? 10 : version == CURL_HTTP_VERSION_1_1 ? 11
 																: version == CURL_HTTP_VERSION_2_0   ? 20
 																									 : 0;
@@ -408,7 +462,30 @@ explain(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
 			outcome->error = known[i].text;
 			outcome->is_unreachable = known[i].is_unreachable;
 		}
-	if (transfer->kind == FOR_HTTP)
+	if (transfer->kind == FOR_MAIL)
+		explain_mail(transfer, code, outcome);
+	else
+		outcome->status = 0;
+}
+
+/* A mail server's refusal has a number; without one of those its last reply tells nothing of the end. */
+static void
+explain_mail(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
+{
+	if (code == CURLE_USE_SSL_FAILED)
+	{
+		outcome->code = "tls";
+		outcome->error = "the mail server offers no TLS";
+	}
+	else if (code != CURLE_LOGIN_DENIED && outcome->status >= 400 && outcome->status <= 599)
+	{
+		outcome->code = outcome->status < 500 ? "deferred" : "rejected";
+		outcome->error = outcome->status < 500 ? "the mail server asks to try again later"
+						 : transfer->stage < KS_MAIL_RECIPIENT
+							 ? "the mail server refuses to take mail from us"
+							 : "the mail server refuses the mail";
+	}
+	else
 		outcome->status = 0;
 }
 

@@ -19,6 +19,15 @@
 #define KS_RESPONSE_KEPT (16 * 1024)
 #define KS_ADDRESS_LENGTH 64
 
+/* How far a mail has come: what a refusal is about. */
+typedef enum KsMailStage
+{
+	KS_MAIL_GREETING, /* connecting, TLS, login */
+	KS_MAIL_SENDER,
+	KS_MAIL_RECIPIENT,
+	KS_MAIL_TEXT
+} KsMailStage;
+
 /* What is to be sent. Its memory must live until the transfer has ended. */
 typedef struct KsRequest
 {
@@ -34,6 +43,7 @@ typedef struct KsRequest
 	bool is_trusted;          /* the operator's own target: private addresses and ports are allowed */
 	const char *mail_from;    /* of mail: the envelope; NULL for HTTP */
 	const char *mail_to;
+	bool is_tls_optional; /* of mail: to go on without TLS where the server offers none */
 	const char *user;
 	const char *password;
 } KsRequest;
@@ -42,7 +52,8 @@ typedef struct KsRequest
 typedef struct KsAnswer
 {
 	TimestampTz started_at;
-	int status;          /* HTTP's or SMTP's, 0 without one */
+	int status;          /* HTTP's, or SMTP's last reply; 0 without one */
+	KsMailStage stage;   /* of mail: what the last reply was about */
 	const char *error;   /* why it failed where that is no status, else NULL; static or in the owner's memory */
 	const char *code;    /* the same for programs: timeout, dns, connect, tls, blocked, too_large, … */
 	bool is_timeout;     /* nobody answered in time */
@@ -55,7 +66,7 @@ typedef struct KsAnswer
 	int total_us;
 	int retry_after;                 /* seconds that the receiver asks for, 0: none */
 	char address[KS_ADDRESS_LENGTH]; /* that the connection went to */
-	const char *response;            /* the kept part of the body, not terminated; lives until the transfer is used again */
+	const char *response;            /* the kept part of the body, or SMTP's last reply, not terminated; lives until the transfer is used again */
 	size_t response_length;
 	size_t response_size;      /* of all that was read */
 	const char *content_type;  /* as long as the response */
@@ -81,6 +92,8 @@ typedef struct KsTransfer
 	int kind;          /* of what the handle is set up for */
 	const char *upload;
 	size_t upload_left;
+	KsMailStage stage;
+	bool is_leaving; /* of mail: it was told that we go */
 	char error[CURL_ERROR_SIZE];
 	struct curl_slist *recipient;
 	void *owner; /* whoever drives it */

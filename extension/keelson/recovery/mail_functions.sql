@@ -97,6 +97,7 @@ declare
     given jsonb;
     content jsonb;
     is_suppressed boolean;
+    unsubscribe_token text;
 begin
     select u.name, u.email, u.preferences ->> 'language' as language into who
     from keelson.users as u
@@ -109,15 +110,22 @@ begin
         'appUrl', keelson._app_url(),
         'time', to_char(now() at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'),
         'ip', coalesce(host(keelson.current_ip()), 'an unknown address')
-    ) || coalesce("values", '{}');
+    );
+    if not words.is_security then
+        unsubscribe_token := 'ksm_' || replace(user_id::text || mail_id::text, '-', '') || keelson.token_new();
+        given := given || jsonb_build_object('unsubscribeUrl', keelson._unsubscribe_url(unsubscribe_token));
+    end if;
+    given := given || coalesce("values", '{}');
     content := jsonb_strip_nulls(jsonb_build_object(
         'subject', keelson._mail_fill(words.subject, given, false, true),
         'text', keelson._mail_fill(words.body_text, given, false, false),
-        'html', keelson._mail_fill(words.body_html, given, true, false)
+        'html', keelson._mail_fill(words.body_html, given, true, false),
+        'unsubscribe', keelson._unsubscribe_url(unsubscribe_token)
     ));
     is_suppressed := keelson._mail_is_suppressed(recipient, words.is_security);
     insert into keelson.mail_messages (
-        user_id, id, template, language, recipient, message_id, is_security, content, state, expires_at, settled_at
+        user_id, id, template, language, recipient, message_id, is_security, content, state, expires_at, settled_at,
+        unsubscribe_hash
     )
     values (
         user_id, mail_id, words.name, words.language, recipient,
@@ -127,14 +135,18 @@ begin
         end,
         case when is_suppressed then 'suppressed' else 'pending' end,
         now() + keep_for,
-        case when is_suppressed then now() end
+        case when is_suppressed then now() end,
+        keelson.token_hash(unsubscribe_token)
     );
+    if not is_suppressed and keelson._mail_server_is_set() then
+        perform keelson._mail_deliver(user_id, mail_id, recipient);
+    end if;
     return mail_id;
 end
 $$;
 alter function keelson._mail_queue(uuid, text, text, jsonb, interval) owner to keelson_system;
 comment on function keelson._mail_queue(uuid, text, text, jsonb, interval) is
-    'Send a mail of the template about the user, in the user''s language, when this transaction commits; returns its id. name, email, product, appUrl, time and ip are known, the other values must be given.';
+    'Send a mail of the template about the user, in the user''s language, when this transaction commits; returns its id. name, email, product, appUrl, time, ip and (of what is no security mail) unsubscribeUrl are known, the other values must be given.';
 
 create or replace function keelson.mail_send(template text, recipient keelson.email_address, "values" jsonb default '{}')
 returns uuid
@@ -233,6 +245,155 @@ comment on function keelson.mail_unsuppress(keelson.email_address) is
     'Send to the address again; false when nothing kept anybody from it.';
 grant execute on function keelson.mail_unsuppress(keelson.email_address) to keelson_admin;
 
+-- Sending: a delivery of the courier's for each mail, once there is a mail server.
+
+create or replace function keelson._mail_owner()
+returns uuid
+language sql
+immutable
+as $$ select '00000000-0000-0000-0000-00000000006d'::uuid $$;
+comment on function keelson._mail_owner() is
+    'Whose the deliveries of mails are: nobody''s. One courier sends them all.';
+
+create or replace function keelson._mail_sender()
+returns text
+language sql
+stable
+as $$
+select coalesce(
+    (pg_catalog.regexp_match(pg_catalog.current_setting('keelson.mail_from'), '([^\s<>@"]+@[A-Za-z0-9.-]+)>?\s*$'))[1],
+    'no-reply@' || keelson._mail_domain()
+)
+$$;
+comment on function keelson._mail_sender() is
+    'The address that mails come from: that of keelson.mail_from, else no-reply at the domain.';
+
+create or replace function keelson._mail_server_is_set()
+returns boolean
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$ select exists (select from keelson.secrets as s where s.name = 'smtp_url' and s.value is not null) $$;
+alter function keelson._mail_server_is_set() owner to keelson_system;
+comment on function keelson._mail_server_is_set() is
+    'Whether there is a mail server to send mails to: the secret smtp_url.';
+
+create or replace function keelson._mail_deliver(user_id uuid, mail_id uuid, recipient text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    -- Those to one domain share throttle and breaker.
+    domain_lane constant uuid := md5('mail ' || lower(split_part(recipient, '@', 2)))::uuid;
+begin
+    insert into keelson.deliveries (user_id, id, lane, kind, ref, due_at)
+    values (keelson._mail_owner(), mail_id, domain_lane, 'mail', _mail_deliver.user_id, clock_timestamp())
+    on conflict on constraint deliveries_pkey do nothing;
+    perform keelson._courier_hint(keelson._mail_owner(), domain_lane);
+end
+$$;
+alter function keelson._mail_deliver(uuid, uuid, text) owner to keelson_system;
+comment on function keelson._mail_deliver(uuid, uuid, text) is
+    'Have the courier send the mail once this transaction has committed.';
+
+create or replace function keelson._mails_deliver(row_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_mail record;
+    delivered integer := 0;
+begin
+    if not keelson._mail_server_is_set() then
+        return 0;
+    end if;
+    for found_mail in
+        select m.user_id, m.id, m.recipient
+        from keelson.mail_messages as m
+        where m.state = 'pending'
+            and m.expires_at > now()
+            and not exists (
+                select from keelson.deliveries as d where d.user_id = keelson._mail_owner() and d.id = m.id
+            )
+            -- What an administrator has discarded stays so.
+            and not exists (
+                select from keelson.deliveries_log as l where l.user_id = keelson._mail_owner() and l.id = m.id
+            )
+        order by m.expires_at
+        limit row_limit
+    loop
+        perform keelson._mail_deliver(found_mail.user_id, found_mail.id, found_mail.recipient);
+        delivered := delivered + 1;
+    end loop;
+    return delivered;
+end
+$$;
+alter function keelson._mails_deliver(integer) owner to keelson_system;
+comment on function keelson._mails_deliver(integer) is
+    'Have mails sent that were written when there was no mail server, at most so many; returns how many. The keeper calls it.';
+
+create or replace function keelson._mails_settle(user_ids uuid[], ids uuid[], states text[], errors text[])
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update keelson.mail_messages as m
+    set state = w.state,
+        attempts = m.attempts + 1,
+        error = left(w.error, 500),
+        content = case when w.state = 'pending' then m.content end,
+        settled_at = case when w.state <> 'pending' then clock_timestamp() end
+    from unnest(user_ids, ids, states, errors) as w (user_id, id, state, error)
+    where m.user_id = w.user_id and m.id = w.id and m.state = 'pending';
+    -- The server knows that there is no such mailbox (RFC 3463: 5.1.1).
+    perform keelson._mail_suppress(m.recipient, 'bounce')
+    from unnest(user_ids, ids, states, errors) as w (user_id, id, state, error)
+    join keelson.mail_messages as m on m.user_id = w.user_id and m.id = w.id
+    where w.state = 'failed' and w.error ~ ': 55[0-9][ -]5\.1\.1( |$)';
+end
+$$;
+comment on function keelson._mails_settle(uuid[], uuid[], text[], text[]) is
+    'Record what came of attempts to send these mails, in the transaction that settles their deliveries. A mailbox that does not exist is suppressed.';
+
+create or replace function keelson._mails_expire(row_limit integer)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    expired bigint;
+begin
+    update keelson.mail_messages as m
+    set state = 'expired', content = null, settled_at = now()
+    from (
+        select old.user_id, old.id
+        from keelson.mail_messages as old
+        -- One that is being sent is settled within two minutes.
+        where old.state = 'pending' and old.expires_at <= now() - interval '5 minutes'
+        order by old.expires_at
+        limit row_limit
+        for update skip locked
+    ) as batch
+    where m.user_id = batch.user_id and m.id = batch.id;
+    get diagnostics expired = row_count;
+    return expired;
+end
+$$;
+alter function keelson._mails_expire(integer) owner to keelson_system;
+comment on function keelson._mails_expire(integer) is
+    'Forget what mails say that were not sent while they were worth it, at most so many; returns how many.';
+
 create or replace function keelson._mails_purge(row_limit integer)
 returns bigint
 language plpgsql
@@ -248,6 +409,8 @@ begin
         select old.user_id, old.id
         from keelson.mail_messages as old
         where old.settled_at <= now() - interval '30 days'
+            -- A link to unsubscribe is good for as long as its mail is known.
+            and (old.unsubscribe_hash is null or old.settled_at <= now() - interval '90 days')
         order by old.settled_at
         limit row_limit
         for update skip locked
@@ -259,7 +422,7 @@ end
 $$;
 alter function keelson._mails_purge(integer) owner to keelson_system;
 comment on function keelson._mails_purge(integer) is
-    'Delete mails that were settled 30 days ago, at most so many; returns how many.';
+    'Delete mails that were settled 30 days ago, or 90 where they have a link to unsubscribe, at most so many; returns how many.';
 
 -- What waits, for the eyes of a developer.
 

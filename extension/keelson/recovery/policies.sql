@@ -36,3 +36,10 @@ values ('mails', 'sealed', 'keelson.mail_messages', 'content', 'id', 'mail', 'Ma
 on conflict (name) do update
 set kind = excluded.kind, relation = excluded.relation, key_column = excluded.key_column, id_column = excluded.id_column,
     purpose = excluded.purpose, loss = excluded.loss;
+
+insert into keelson.audit_event_types (name, category, description, is_reserved)
+values ('mail.unsubscribe', 'email', 'Somebody has unsubscribed from what is no security mail.', true)
+on conflict (name) do update
+set category = excluded.category, description = excluded.description, is_reserved = excluded.is_reserved
+where (audit_event_types.category, audit_event_types.description, audit_event_types.is_reserved)
+    is distinct from (excluded.category, excluded.description, excluded.is_reserved);

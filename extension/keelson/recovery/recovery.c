@@ -1,6 +1,7 @@
 /*
  * recovery.c
- *	  The keeper's duty to answer who asked for a mail of recovery.
+ *	  The keeper's duties: to answer who asked for a mail of recovery, and to
+ *	  have mails sent that waited for a mail server.
  *
  * A request is a row that is committed before anybody looks whether the
  * address is held by anyone. The transaction that wrote it wakes the keeper
@@ -16,9 +17,11 @@
 #include "core/keeper.h"
 #include "core/spi.h"
 #include "recovery/recovery.h"
+#include "recovery/smtp.h"
 
 #define INTERVAL_MS 5000
 #define BATCH 100
+#define DELIVER_INTERVAL_MS 30000
 
 /* The keeper's duty; set when it is registered. */
 static int duty;
@@ -27,13 +30,16 @@ static int duty;
 static bool is_asked;
 
 static void answer(void);
+static void deliver(void);
 static void at_end(XactEvent event, void *unused);
 
 void
 ks_recovery_init(void)
 {
 	duty = ks_keeper_register("mails of recovery", INTERVAL_MS, true, answer);
+	(void) ks_keeper_register("mails that wait for a mail server", DELIVER_INTERVAL_MS, true, deliver);
 	RegisterXactCallback(at_end, NULL);
+	ks_smtp_init();
 }
 
 PG_FUNCTION_INFO_V1(ks__recovery_wake);
@@ -71,5 +77,16 @@ answer(void)
 	(void) ks_spi_execute(&plan, values, NULL, false, 1);
 	if (DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null)) == BATCH)
 		ks_keeper_wake_duty(duty);
+	ks_spi_finish();
+}
+
+/* What was written while there was no mail server. */
+static void
+deliver(void)
+{
+	static KsPlan plan = {"select keelson._mails_deliver()", 0, {0}};
+
+	ks_spi_connect();
+	(void) ks_spi_execute(&plan, NULL, NULL, false, 1);
 	ks_spi_finish();
 }

@@ -73,3 +73,21 @@ select keelson.route(
     content_types => '{text/html}',
     errors => '{NOT_FOUND}'
 );
+
+select keelson.route(
+    'GET mail/unsubscribe',
+    'keelson.mail_unsubscribe_page',
+    is_public => true,
+    is_raw => true,
+    content_types => '{text/html}'
+);
+
+select keelson.route(
+    'POST mail/unsubscribe',
+    'keelson.mail_unsubscribe',
+    is_public => true,
+    is_raw => true,
+    content_types => '{application/x-www-form-urlencoded,multipart/form-data}',
+    returns => 'keelson.unsubscription',
+    errors => '{INVALID_TOKEN}'
+);

@@ -128,3 +128,14 @@ create table keelson.recovery_days (
 );
 comment on table keelson.recovery_days is
     'Resets asked for, done, failed (a token that was none) and expired, per day in UTC.';
+
+-- migration 3: finding mails that wait, and unsubscribing from others
+
+create index mail_messages_pending_idx on keelson.mail_messages (expires_at) where state = 'pending';
+comment on index keelson.mail_messages_pending_idx is 'Those that wait: what has expired, and what has no delivery.';
+
+alter table keelson.mail_messages add column unsubscribe_hash bytea;
+alter table keelson.mail_messages add constraint mail_messages_unsubscribe_hash_check
+    check (pg_catalog.octet_length(unsubscribe_hash) = 32);
+comment on column keelson.mail_messages.unsubscribe_hash is
+    'SHA-256 of the token in the mail''s link to unsubscribe; null for security mail, which has none.';

@@ -1,0 +1,280 @@
+# Mails over SMTP: a real mail server with TLS and login, one that misbehaves, a courier that is killed around the 250.
+
+use strict;
+use warnings;
+
+use KeelsonTest;
+use KeelsonTest::MailServer;
+use MIME::QuotedPrint qw(decode_qp);
+use MIME::Base64 qw(decode_base64);
+use Test::More;
+
+plan skip_all => 'npm\'s package smtp-server is not there' unless KeelsonTest::MailServer::is_available();
+
+my $mark = 'Canary' . join '', map { ('a' .. 'z')[ rand 26 ] } 1 .. 12;
+my $server = KeelsonTest::MailServer->new('one', password => "$mark/with:signs");
+my $keelson = KeelsonTest->new('mail', conf => join "\n", 'keelson.environment = development', "keelson.courier_ca_file = '" . $server->authority . "'",
+	'keelson.mail_from = \'Fish & Chips <no-reply@mail.example.com>\'', "log_statement = 'all'", "log_min_messages = 'info'",
+	'log_parameter_max_length = -1', 'log_parameter_max_length_on_error = -1', 'keelson.mail_domain_rate = 0');
+my $gateway = $keelson->gateway;
+
+sub use_server
+{
+	my ($port, %options) = @_;
+	(my $password = $options{password} || "$mark/with:signs") =~ s{([/:])}{sprintf '%%%02X', ord $1}ge;
+	my $url = $server->url($port, password => $password, %{ $options{at} || {} });
+	# As make up does it: the value is a parameter, and no log shows it.
+	$keelson->node->psql('keelson', "set log_statement = 'none'; select keelson.secret_set('smtp_url', '$url')", on_error_die => 1);
+	return;
+}
+
+sub set
+{
+	my ($name, $value) = @_;
+	$keelson->sql("alter system set $name = $value");
+	$keelson->sql('select pg_reload_conf()');
+	return wait_until(sub { $keelson->sql("select current_setting('$name')") eq $value });
+}
+
+# Send a mail of the product's about Ada.
+sub send_mail
+{
+	my ($to, %options) = @_;
+	my $template = $options{template} || 'app.note';
+	return $keelson->sql("begin; select keelson.act_as('ada\@example.com') \\g /dev/null\n"
+		. "select keelson.mail_send('$template', '$to', '{\"thing\": \"" . ($options{thing} || 'tea') . "\"}'); commit;");
+}
+
+sub mail_is
+{
+	my ($to) = @_;
+	return $keelson->sql("select format('%s %s %s', state, attempts, error) from keelson.mail_messages where recipient = '$to' order by id desc limit 1");
+}
+
+sub becomes
+{
+	my ($to, $wanted, $name) = @_;
+	ok(wait_until(sub { mail_is($to) =~ $wanted }), $name) or diag mail_is($to);
+	return;
+}
+
+# Whatever waits to be tried again is due.
+sub retry_now
+{
+	return $keelson->sql(q{update keelson.deliveries set due_at = now() where claim_id is null;
+		update keelson.courier_lanes set breaker = 'closed', breaker_until = null;
+		select count(keelson._courier_hint(user_id, lane, true)) from keelson.deliveries});
+}
+
+sub header
+{
+	my ($mail, $name) = @_;
+	my ($head) = split /\r?\n\r?\n/, $mail->{data};
+	$head =~ s/\r?\n[ \t]+/ /g;
+	return ($head =~ /^\Q$name\E: (.*?)\r?$/m)[0];
+}
+
+sub part
+{
+	my ($mail, $type) = @_;
+	return decode_qp(($mail->{data} =~ /Content-Type: \Q$type\E.*?\r?\n\r?\n(.*?)(?:\r?\n--=_|\z)/s)[0]);
+}
+
+$keelson->sql(q{select keelson.mail_template_set('app.note', 'A note: {{thing}}', E'Hello {{name}},\n.{{thing}}\n..two dots and a line that is far longer than the seventy-six characters that a line of a mail may have = so it is folded \nBye {{unsubscribeUrl}}', '<p>{{thing}}</p>')});
+$gateway->post('/api/auth/register', { email => 'ada@example.com', password => 'correct horse battery staple', name => 'Ada' });
+
+subtest 'without a mail server' => sub {
+	is($keelson->sql("select count(*) from keelson.mails where state = 'pending'"), 1, 'mails wait');
+	is($keelson->sql('select count(*) from keelson.deliveries'), 0, 'and nobody is to send them');
+	like(mail_is('ada@example.com'), qr/^pending 0 /, 'nothing is counted as tried');
+};
+
+subtest 'STARTTLS and login' => sub {
+	use_server('starttls');
+	is($keelson->sql('select keelson._mails_deliver()'), 1, 'what waited is to be sent');
+	my ($mail) = $server->wait_for(1, 'ada@example.com');
+	ok($mail, 'and is') or return diag $keelson->sql('select * from keelson.delivery_attempts');
+	ok($mail->{secure}, 'over TLS');
+	is($mail->{user}, 'keelson', 'logged in');
+	is($mail->{from}, 'no-reply@mail.example.com', 'from the address of keelson.mail_from');
+	is($mail->{name}, 'mail.example.com', 'and we say who we are');
+	is(header($mail, 'From'), '"Fish & Chips" <no-reply@mail.example.com>', 'the name is quoted');
+	is(header($mail, 'Subject'), 'Confirm your e-mail address', 'the subject');
+	like(header($mail, 'Date'), qr/^\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d \+0000$/, 'the date');
+	is(header($mail, 'Auto-Submitted'), 'auto-generated', 'nobody is to answer');
+	is(header($mail, 'List-Unsubscribe'), undef, 'nobody unsubscribes from security mail');
+	like(part($mail, 'text/plain'), qr{/api/auth/verify\?token=ksv_[0-9a-f]{32}[\w-]{43}\s}, 'the link is whole');
+	like(part($mail, 'text/html'), qr{<a href="http[^"]+/api/auth/verify\?token=ksv_[0-9a-f]{32}[\w-]{43}"}, 'in HTML too');
+	becomes('ada@example.com', qr/^sent 1 $/, 'recorded as sent');
+	is($keelson->sql(q{select count(*) from keelson.mail_messages where state = 'sent' and content is not null}), 0, 'its words are forgotten');
+	is($keelson->sql('select keelson._mails_deliver()'), 0, 'and it is not sent again');
+	my ($token) = part($mail, 'text/plain') =~ /(ksv_[\w-]+)/;
+	is($gateway->post('/api/auth/verify', { token => $token })->{status}, 200, 'the link works');
+};
+
+subtest 'what a mail looks like' => sub {
+	send_mail('eve@example.org', thing => '\u00e4hm, <b>, ' . 'x' x 60);
+	my ($mail) = $server->wait_for(1, 'eve@example.org');
+	my $subject = join '', map { decode_base64($_) } header($mail, 'Subject') =~ /=\?UTF-8\?B\?([^?]+)\?=/g;
+	is($subject, "A note: \xc3\xa4hm, <b>, " . 'x' x 60, 'a subject that is not ASCII is encoded');
+	my $text = part($mail, 'text/plain');
+	like($text, qr/^\.\xc3\xa4hm/m, 'a dot at the beginning of a line stays');
+	like($text, qr/^\.\.two dots and a line .* = so it is folded \r?$/m, 'and two, and what was folded');
+	like(part($mail, 'text/html'), qr/&lt;b&gt;/, 'values are escaped in HTML');
+	is(scalar(grep { length > 76 && !/^List-Unsubscribe:/ } split /\r?\n/, $mail->{data}), 0, 'no line is too long');
+	like(header($mail, 'List-Unsubscribe'), qr{^<http://[^>]+/api/mail/unsubscribe\?token=ksm_[\w-]+>$}, 'it can be unsubscribed from');
+	is(header($mail, 'List-Unsubscribe-Post'), 'List-Unsubscribe=One-Click', 'by one click');
+	my ($link) = header($mail, 'List-Unsubscribe') =~ m{(/api/mail.*)>};
+	is($gateway->get($link, headers => { Accept => 'text/html' })->{status}, 200, 'the link shows a page');
+	is($keelson->sql('select count(*) from keelson.mail_suppressions'), 0, 'which changes nothing');
+	my $click = $gateway->request('POST', $link, body => 'List-Unsubscribe=One-Click', headers => { 'Content-Type' => 'application/x-www-form-urlencoded' });
+	is($click->{status}, 200, 'the click is taken') or diag $click->{content};
+	is($keelson->sql("select reason from keelson.mail_suppressions where recipient = 'eve\@example.org'"), 'unsubscribe', 'and holds');
+	(my $forged = $link) =~ s/.$//;
+	is($gateway->request('POST', "$_", headers => { 'Content-Type' => 'multipart/form-data; boundary=x' }, body => "--x--\r\n")->{json}{code}, 'INVALID_TOKEN',
+		'a link that is none') for $forged . 'A' , '/api/mail/unsubscribe?token=ksm_x';
+	send_mail('eve@example.org');
+	like(mail_is('eve@example.org'), qr/^suppressed/, 'nothing more is sent there');
+};
+
+subtest 'many, over few connections' => sub {
+	my $before = $server->connections;
+	$keelson->sql("begin; select keelson.act_as('ada\@example.com'); select keelson.mail_send('app.note', 'p' || n || '\@many.example.com', '{\"thing\": \"x\"}') from generate_series(1, 60) n; commit");
+	ok(wait_until(sub { $keelson->sql(q{select count(*) from keelson.mail_messages where recipient like '%many.example.com' and state = 'sent'}) == 60 }, 60), 'all are sent');
+	my @many = grep { $_->{to}[0] =~ /many/ } $server->mails;
+	is(scalar @many, 60, 'each once');
+	is(scalar(grep { @{ $_->{to} } != 1 } @many), 0, 'to one recipient each');
+	cmp_ok($server->connections - $before, '<=', 8, 'over no more connections than keelson.mail_connections');
+};
+
+subtest 'TLS from the start, and none' => sub {
+	use_server('implicit');
+	send_mail('implicit@example.com');
+	ok(scalar $server->wait_for(1, 'implicit@example.com'), 'smtps');
+	use_server('plain');
+	send_mail('plain@example.com');
+	becomes('plain@example.com', qr/^pending 1 the mail server offers no TLS$/, 'a server without TLS gets nothing');
+	is(scalar $server->mails('plain@example.com'), 0, 'not a word');
+	set('keelson.smtp_tls', 'optional');
+	retry_now();
+	ok(scalar $server->wait_for(1, 'plain@example.com'), 'unless keelson.smtp_tls says that it may');
+	set('keelson.smtp_tls', 'required');
+	use_server('starttls', at => { host => '127.0.0.1' });
+	send_mail('cert@example.com');
+	becomes('cert@example.com', qr/^pending 1 the TLS certificate could not be verified$/, 'a certificate of another name');
+	use_server('starttls', password => 'wrong');
+	send_mail('login@example.com');
+	becomes('login@example.com', qr/^pending 1 the server refused our name and password$/, 'a wrong password');
+	use_server('starttls');
+	retry_now();
+	ok(scalar $server->wait_for(1, $_), "$_ goes out when that is mended") for 'cert@example.com', 'login@example.com';
+};
+
+subtest 'refusals' => sub {
+	send_mail('reject-1@example.com');
+	becomes('reject-1@example.com', qr/^failed 1 the mail server refuses the mail: 550 5\.1\.1 no such mailbox$/, '550 is final');
+	is($keelson->sql("select reason from keelson.mail_suppressions where recipient = 'reject-1\@example.com'"), 'bounce', 'nobody sends there again');
+	send_mail('refuse-1@example.com');
+	becomes('refuse-1@example.com', qr/^failed 1 the mail server refuses the mail: 554 5\.7\.1/, '554 after the text too');
+	send_mail('defer-2@example.com');
+	becomes('defer-2@example.com', qr/^pending 1 the mail server asks to try again later: 451 4\.7\.1 come back later$/, '451 is not');
+	ok($keelson->sql("select d.due_at > now() + interval '3 minutes' from keelson.deliveries d where d.kind = 'mail'") eq 't', 'it is left alone for minutes');
+	retry_now();
+	becomes('defer-2@example.com', qr/^pending 2 /, 'tried again');
+	retry_now();
+	becomes('defer-2@example.com', qr/^sent 3 $/, 'until it is taken');
+	is(scalar $server->mails('defer-2@example.com'), 1, 'once');
+	$keelson->sql(q{update keelson.mail_messages set expires_at = now() + interval '2 minutes' where id = (} . "'" . send_mail('defer-9@example.com') . "')");
+	wait_until(sub { mail_is('defer-9@example.com') =~ /^pending 1/ });
+	retry_now();
+	becomes('defer-9@example.com', qr/^failed \d+ the mail server asks to try again later/, 'not for longer than it is worth');
+	is($keelson->sql(q{select count(*) from keelson.deliveries}), 0, 'nothing waits');
+	is($keelson->sql(q{select count(*) from keelson.courier_lanes where breaker <> 'closed'}), 0, 'refused recipients open no breaker');
+};
+
+subtest 'a server that misbehaves' => sub {
+	set('keelson.smtp_tls', 'optional');
+	use_server('bad');
+	my %said = (
+		garbage  => qr/^pending 1 the (response was not understood|connection was )/,
+		greeting => qr/^pending 1 the mail server refuses to take mail from us: 554 5\.3\.2 not today$/,
+		sender   => qr/^pending 1 the mail server refuses to take mail from us: 550 5\.7\.1 you may not send$/,
+		drop     => qr/^pending 1 the (connection|response) /);
+	for my $fault (sort keys %said)
+	{
+		$server->fault($fault);
+		send_mail("$fault\@bad.example.com");
+		becomes("$fault\@bad.example.com", $said{$fault}, $fault);
+	}
+	$server->fault('hang');
+	send_mail('hang@bad.example.com');
+	ok(wait_until(sub { $keelson->sql('select in_flight from keelson._courier_status()') eq '1' }), 'a server that says nothing holds the mail');
+	send_mail('meanwhile@other.example.com');
+	$server->stop;
+	becomes('hang@bad.example.com', qr/^pending 1 the /, 'until its connection breaks');
+	becomes('meanwhile@other.example.com', qr/^pending [1-9] the (connection|response) /, 'and one that refuses to be connected to');
+	$server->start;
+	use_server('starttls');
+	set('keelson.smtp_tls', 'required');
+	wait_until(sub { retry_now(); $keelson->sql('select count(*) from keelson.deliveries') eq '0' }, 60);
+	my %ids;
+	for my $to ((map { "$_\@bad.example.com" } sort(keys %said), 'hang'), 'meanwhile@other.example.com')
+	{
+		my ($mail) = $server->mails($to);
+		ok($mail, "$to goes out in the end");
+		like(header($mail || { data => '' }, 'Message-ID') || '', qr/^<[0-9a-f-]{36}\@mail\.example\.com>$/, 'with its Message-ID');
+	}
+};
+
+sub courier { return $keelson->sql("select pid from pg_stat_activity where backend_type = 'keelson courier'"); }
+
+subtest 'killed around the 250' => sub {
+	my $seed = $ENV{KEELSON_TEST_SEED} || time;
+	srand $seed;
+	diag "seed $seed";
+	my $rounds = 6;
+	for my $round (1 .. $rounds)
+	{
+		my $delay = int rand 120;
+		my $to = "slow-60\@round$round.example.com";
+		send_mail($to);
+		wait_until(sub { scalar $server->mails($to) }, 30);
+		my $until = Time::HiRes::time() + $delay / 1000;
+		wait_until(sub { Time::HiRes::time() >= $until });
+		kill 'KILL', courier();
+		ok(wait_until(sub { ($keelson->try_sql('select 1'))[0] == 0 && courier() }, 60), "round $round: back after the crash");
+		becomes($to, qr/^sent /, 'it is sent');
+		my @sent = $server->mails($to);
+		cmp_ok(scalar @sent, '<=', 2, 'once, or what was in flight once more');
+		my %ids = map { header($_, 'Message-ID') => 1 } @sent;
+		is(scalar keys %ids, 1, 'with one Message-ID');
+	}
+	# What is recorded as sent is not sent again, whatever happens then.
+	my $count = () = $server->mails;
+	kill 'KILL', courier();
+	wait_until(sub { ($keelson->try_sql('select 1'))[0] == 0 && courier() }, 60);
+	send_mail('last@example.com');
+	$server->wait_for(1, 'last@example.com');
+	is(scalar(() = $server->mails), $count + 1, 'what was recorded is not repeated');
+};
+
+subtest 'throttle of a domain' => sub {
+	set('keelson.mail_domain_rate', '2');
+	$keelson->sql("begin; select keelson.act_as('ada\@example.com'); select keelson.mail_send('app.note', 't' || n || '\@throttled.example.com', '{\"thing\": \"x\"}') from generate_series(1, 7) n; commit");
+	send_mail('free@unthrottled.example.com');
+	ok(scalar $server->wait_for(1, 'free@unthrottled.example.com'), 'another domain does not wait');
+	ok(wait_until(sub { $keelson->sql(q{select count(*) from keelson.mail_messages where recipient like '%@throttled%' and state = 'sent'}) == 7 }, 60), 'all go out');
+	my @at = sort { $a <=> $b } map { $_->{at} } grep { ($_->{to}[0] || '') =~ /\@throttled/ } $server->mails;
+	cmp_ok($at[-1] - $at[0], '>=', 2000, 'two a second, after the first two');
+};
+
+subtest 'no secret in any log' => sub {
+	my $log = $keelson->server_log . slurp($keelson->node->basedir . '/gateway0.log');
+	is(index($log, $mark), -1, 'not the password');
+	unlike($log, qr/ks[vpmu]_[0-9a-f]{32}[\w-]{43}/, 'no token of a mail');
+	is($keelson->sql("select count(*) from keelson.deliveries_log as l where l::text like '%$mark%'"), 0, 'nor in the log of deliveries');
+};
+
+$keelson->stop;
+$server->stop;
+done_testing();
