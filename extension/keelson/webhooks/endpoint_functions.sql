@@ -216,6 +216,29 @@ $$;
 comment on function keelson._webhook_check_headers(jsonb) is
     'Refuse header fields that could break a request or pass for our own.';
 
+create or replace function keelson._webhook_header_names(headers jsonb)
+returns text[]
+language sql
+immutable
+as $$ select coalesce(pg_catalog.array_agg(h.name order by h.name), '{}') from pg_catalog.jsonb_object_keys(headers) as h (name) $$;
+comment on function keelson._webhook_header_names(jsonb) is
+    'The names of header fields, in order.';
+
+create or replace function keelson._webhook_headers_seal(user_id uuid, endpoint_id uuid, headers jsonb)
+returns bytea
+language plpgsql
+volatile
+as $$
+begin
+    if headers is null or headers = '{}' then
+        return null;
+    end if;
+    return keelson.seal(pg_catalog.convert_to(headers::text, 'UTF8'), row('webhook-headers', user_id, endpoint_id)::keelson.seal_context);
+end
+$$;
+comment on function keelson._webhook_headers_seal(uuid, uuid, jsonb) is
+    'Header fields as they are stored: their values may be credentials of the receiver''s. Null where there are none.';
+
 create or replace function keelson._webhook_check_limits(rate_limit integer, retry_schedule integer[])
 returns void
 language plpgsql
@@ -260,7 +283,7 @@ declare
 begin
     select
         e.id, e.url, e.description, e.events, e.filter, e.transform,
-        (select coalesce(jsonb_object_agg(h.key, '***'), '{}') from jsonb_each(e.headers) as h),
+        (select coalesce(jsonb_object_agg(h.name, '***'), '{}') from unnest(e.header_names) as h (name)),
         l.rate::integer, l.schedule, e.is_enabled, e.disabled_reason, coalesce(l.breaker, 'closed'), e.created_at, e.updated_at,
         _webhook_endpoint.secret
     into made
@@ -313,10 +336,11 @@ begin
         perform keelson.raise(409, 'CONFLICT', 'a user has at most 50 webhook endpoints', 'Remove one that is not needed.');
     end if;
     secret := keelson._webhook_secret_make(me, made);
-    insert into keelson.webhook_endpoints (user_id, id, url, description, events, filter, transform, headers, is_enabled, disabled_at, disabled_reason, secret)
+    insert into keelson.webhook_endpoints (user_id, id, url, description, events, filter, transform, headers, header_names, is_enabled, disabled_at, disabled_reason, secret)
     values (
         me, made, keelson._url_normal(webhook_create.url), webhook_create.description, webhook_create.events, webhook_create.filter,
-        webhook_create.transform, coalesce(webhook_create.headers, '{}'), coalesce(enabled, true),
+        webhook_create.transform, keelson._webhook_headers_seal(me, made, webhook_create.headers),
+        keelson._webhook_header_names(webhook_create.headers), coalesce(enabled, true),
         case when not enabled then now() end, case when not enabled then 'user' end, secret.sealed
     );
     insert into keelson.courier_lanes (user_id, lane, is_paused, rate, schedule)
@@ -443,7 +467,8 @@ begin
     perform keelson._webhook_check_transform(present.transform, present.events);
     if headers is not null or is_request and keelson.given('headers') then
         perform keelson._webhook_check_headers(headers);
-        present.headers := coalesce(headers, '{}');
+        present.headers := keelson._webhook_headers_seal(me, webhook_update.id, headers);
+        present.header_names := keelson._webhook_header_names(headers);
     end if;
     if rate_limit is not null or is_request and keelson.given('rate_limit') then
         perform keelson._webhook_check_limits(rate_limit, null);
@@ -462,7 +487,7 @@ begin
     end if;
     update keelson.webhook_endpoints as e
     set url = present.url, events = present.events, description = present.description, filter = present.filter,
-        transform = present.transform, headers = present.headers, is_enabled = present.is_enabled,
+        transform = present.transform, headers = present.headers, header_names = present.header_names, is_enabled = present.is_enabled,
         disabled_at = present.disabled_at, disabled_reason = present.disabled_reason, version = e.version + 1, updated_at = now()
     where e.user_id = me and e.id = webhook_update.id;
     insert into keelson.courier_lanes as l (user_id, lane, is_paused, rate, schedule)
@@ -592,7 +617,7 @@ begin
         made.body := keelson._webhook_render(endpoint.transform, made.body::jsonb || jsonb_build_object('id', event_id))::text;
     end if;
     secrets := array[endpoint.secret] || case when endpoint.previous_until > now() then array[endpoint.previous_secret] else '{}' end;
-    made.headers := (select coalesce(jsonb_object_agg(h.key, '***'), '{}') from jsonb_each(endpoint.headers) as h) || jsonb_build_object(
+    made.headers := (select coalesce(jsonb_object_agg(h.name, '***'), '{}') from unnest(endpoint.header_names) as h (name)) || jsonb_build_object(
         'Content-Type', 'application/json',
         'webhook-id', event_id,
         'webhook-timestamp', moment::text,

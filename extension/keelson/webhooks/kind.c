@@ -61,11 +61,12 @@ static KsPlan events_plan = {
 
 static KsPlan endpoint_plan = {
 	"select p.version, p.url, p.transform is not null, p.secret, p.previous_secret, p.previous_until,"
-	" array(select h.key from jsonb_each_text(p.headers) as h order by h.key),"
-	" array(select h.value from jsonb_each_text(p.headers) as h order by h.key)"
+	" p.headers"
 	" from keelson.webhook_endpoints as p where p.user_id = $1 and p.id = $2",
 	2,
 	{UUIDOID, UUIDOID}};
+
+static KsPlan headers_plan = {"select h.key, h.value from jsonb_each_text($1::jsonb) as h order by h.key", 1, {TEXTOID}};
 
 static KsPlan transform_plan = {
 	"select keelson._webhook_render(p.transform, $3::jsonb || jsonb_build_object('id', $4))::text"
@@ -84,8 +85,8 @@ static void add_fields(KsDelivery *delivery, const Endpoint *endpoint, Datum eve
 static Endpoint *get_endpoint(const KsDelivery *delivery, int version);
 static void load_endpoint(Endpoint *endpoint, const KsDelivery *delivery);
 static KsMac *open_secret(const KsDelivery *delivery, Datum sealed);
-static void take_headers(Endpoint *endpoint, HeapTuple row, TupleDesc desc);
-static char **take_texts(Datum array, int *count);
+static void open_headers(Endpoint *endpoint, const KsDelivery *delivery, Datum sealed);
+static void forget(Endpoint *endpoint);
 static void forget_all(void);
 static char *transform(const KsDelivery *delivery, const char *body, const pg_uuid_t *event_id);
 static void sign(KsDelivery *delivery, const Endpoint *endpoint, const char *id);
@@ -231,16 +232,8 @@ load_endpoint(Endpoint *endpoint, const KsDelivery *delivery)
 	bool is_null;
 	Datum value;
 
-	if (endpoint->mac != NULL)
-		ks_mac_free(endpoint->mac);
-	if (endpoint->previous_mac != NULL)
-		ks_mac_free(endpoint->previous_mac);
-	if (endpoint->cxt != NULL)
-		MemoryContextDelete(endpoint->cxt);
-	endpoint->mac = endpoint->previous_mac = NULL;
-	endpoint->cxt = NULL;
 	/* Until all of it is read it is of no version. */
-	endpoint->version = 0;
+	forget(endpoint);
 	(void) ks_spi_execute(&endpoint_plan, values, NULL, true, 1);
 	if (SPI_processed == 0)
 		elog(ERROR, "the endpoint is gone");
@@ -250,7 +243,6 @@ load_endpoint(Endpoint *endpoint, const KsDelivery *delivery)
 	save = MemoryContextSwitchTo(endpoint->cxt);
 	endpoint->url = TextDatumGetCString(SPI_getbinval(row, desc, 2, &is_null));
 	endpoint->has_transform = DatumGetBool(SPI_getbinval(row, desc, 3, &is_null));
-	take_headers(endpoint, row, desc);
 	MemoryContextSwitchTo(save);
 	value = SPI_getbinval(row, desc, 6, &is_null);
 	endpoint->previous_until = is_null ? 0 : DatumGetTimestampTz(value);
@@ -258,6 +250,9 @@ load_endpoint(Endpoint *endpoint, const KsDelivery *delivery)
 	value = SPI_getbinval(row, desc, 5, &is_null);
 	if (!is_null)
 		endpoint->previous_mac = open_secret(delivery, value);
+	value = SPI_getbinval(row, desc, 7, &is_null);
+	if (!is_null)
+		open_headers(endpoint, delivery, value);
 	endpoint->version = DatumGetInt32(SPI_getbinval(row, desc, 1, &is_null));
 }
 
@@ -279,25 +274,41 @@ open_secret(const KsDelivery *delivery, Datum sealed)
 }
 
 static void
-take_headers(Endpoint *endpoint, HeapTuple row, TupleDesc desc)
+open_headers(Endpoint *endpoint, const KsDelivery *delivery, Datum sealed)
 {
-	bool is_null;
+	KsSealContext context = {.purpose = "webhook-headers", .has_user = true, .user_id = delivery->user_id, .row_id = delivery->lane};
+	bytea *object = ks_unseal(&context, DatumGetByteaPP(sealed));
+	/* Text and bytea are made alike. */
+	Datum values[1] = {PointerGetDatum(object)};
+	MemoryContext save;
 
-	endpoint->header_names = take_texts(SPI_getbinval(row, desc, 7, &is_null), &endpoint->header_count);
-	endpoint->header_values = take_texts(SPI_getbinval(row, desc, 8, &is_null), &endpoint->header_count);
+	(void) ks_spi_execute(&headers_plan, values, NULL, true, 0);
+	save = MemoryContextSwitchTo(endpoint->cxt);
+	endpoint->header_names = palloc(SPI_processed * sizeof(char *));
+	endpoint->header_values = palloc(SPI_processed * sizeof(char *));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool is_null;
+
+		endpoint->header_names[i] = TextDatumGetCString(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &is_null));
+		endpoint->header_values[i] = TextDatumGetCString(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &is_null));
+	}
+	endpoint->header_count = SPI_processed;
+	MemoryContextSwitchTo(save);
+	ks_wipe(VARDATA_ANY(object), VARSIZE_ANY_EXHDR(object));
 }
 
-static char **
-take_texts(Datum array, int *count)
+/* What was opened is wiped. */
+static void
+forget(Endpoint *endpoint)
 {
-	Datum *values;
-	char **texts;
-
-	deconstruct_array(DatumGetArrayTypePCopy(array), TEXTOID, -1, false, TYPALIGN_INT, &values, NULL, count);
-	texts = palloc(Max(*count, 1) * sizeof(char *));
-	for (int i = 0; i < *count; i++)
-		texts[i] = TextDatumGetCString(values[i]);
-	return texts;
+	ks_mac_free(endpoint->mac);
+	ks_mac_free(endpoint->previous_mac);
+	for (int i = 0; i < endpoint->header_count; i++)
+		ks_wipe(endpoint->header_values[i], strlen(endpoint->header_values[i]));
+	if (endpoint->cxt != NULL)
+		MemoryContextDelete(endpoint->cxt);
+	memset((char *) endpoint + sizeof(pg_uuid_t), 0, sizeof(*endpoint) - sizeof(pg_uuid_t));
 }
 
 static void
@@ -309,12 +320,7 @@ forget_all(void)
 	hash_seq_init(&scan, endpoints);
 	while ((endpoint = hash_seq_search(&scan)) != NULL)
 	{
-		if (endpoint->mac != NULL)
-			ks_mac_free(endpoint->mac);
-		if (endpoint->previous_mac != NULL)
-			ks_mac_free(endpoint->previous_mac);
-		if (endpoint->cxt != NULL)
-			MemoryContextDelete(endpoint->cxt);
+		forget(endpoint);
 		hash_search(endpoints, &endpoint->id, HASH_REMOVE, NULL);
 	}
 }

@@ -4,7 +4,7 @@ select keelson._user_policies('keelson.webhook_endpoints');
 select keelson._user_policies('keelson.webhook_events');
 
 grant select (
-    user_id, id, url, description, events, filter, transform, is_enabled, disabled_at, disabled_reason, created_at, updated_at
+    user_id, id, url, description, events, filter, transform, header_names, is_enabled, disabled_at, disabled_reason, created_at, updated_at
 ) on keelson.webhook_endpoints to keelson_app;
 grant select on keelson.webhook_events to keelson_app;
 grant select on keelson.webhook_event_types to keelson_app, keelson_admin;
@@ -46,7 +46,7 @@ select keelson.webhook_partitions_make();
 
 insert into keelson.user_data_rules (relation, column_name, is_kept, is_hidden, open_expression, reason)
 values
-    ('keelson.webhook_endpoints', 'headers', false, true, null, 'They may hold a credential of the receiver''s'),
+    ('keelson.webhook_endpoints', 'headers', false, true, null, 'Sealed: they may hold a credential of the receiver''s'),
     ('keelson.http_requests', '*', false, true, null, 'Requests of the server itself, gone once they are answered'),
     ('keelson.deliveries', 'claim_id', false, true, null, 'How the server works'),
     ('keelson.deliveries', 'ordering_key', false, false, null, 'No secret: what orders deliveries'),

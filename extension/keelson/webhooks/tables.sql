@@ -66,3 +66,19 @@ comment on table keelson.webhook_events is
     'What happened, as endpoints are told. An event that nobody wanted has no row.';
 comment on column keelson.webhook_events.endpoint_ids is 'The endpoints that wanted it when it happened: each has one delivery of it.';
 comment on column keelson.webhook_events.body is 'The very bytes that are sent and signed, unless the endpoint has a transform.';
+
+-- migration 2: header values sealed
+
+insert into keelson.seal_purposes (name, scope, description)
+values ('webhook-headers', 'user', 'Header fields of the users'' webhook endpoints, which may be credentials of the receiver''s.');
+
+-- The rewrite leaves nothing of what stood there in clear.
+alter table keelson.webhook_endpoints
+    add column header_names text[] not null default '{}';
+alter table keelson.webhook_endpoints
+    alter column headers drop default,
+    alter column headers drop not null,
+    alter column header_names type text[] using keelson._webhook_header_names(headers),
+    alter column headers type bytea using keelson._webhook_headers_seal(user_id, id, headers);
+comment on column keelson.webhook_endpoints.headers is 'Further header fields of each request, an object sealed under the user''s key; null: none.';
+comment on column keelson.webhook_endpoints.header_names is 'The names of these.';
