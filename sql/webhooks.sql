@@ -127,7 +127,7 @@ select keelson.webhook_emit('invoice.paid', '{"amount": 150}', gen_random_uuid()
 select (keelson.webhook_accounting()).missing, (keelson.webhook_accounting()).doubled;
 
 -- Quarantine, by hand.
-select keelson._deliveries_quarantine() as quarantined_of_this_start;
+select keelson._deliveries_quarantine(false) as quarantined_of_this_start;
 update keelson.deliveries as d set is_quarantined = true, due_at = 'infinity' from person as p where p.id = d.user_id;
 begin;
 select keelson.act_as('hooks@example.com') is not null as is_acting;

@@ -135,6 +135,11 @@ take_lane(HeapTuple row, TupleDesc desc)
 		lane->breaker.open_until = is_null ? 0 : DatumGetTimestampTz(value);
 		lane->breaker.trips = DatumGetInt32(column(8, row, desc, &is_null));
 	}
+	else if (state == KS_BREAKER_OPEN)
+	{
+		value = column(7, row, desc, &is_null);
+		lane->breaker.open_until = is_null ? 0 : DatumGetTimestampTz(value);
+	}
 	value = column(9, row, desc, &is_null);
 	lane->failing_since = is_null ? 0 : DatumGetTimestampTz(value);
 }

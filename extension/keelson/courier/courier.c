@@ -48,6 +48,7 @@
 #define SETTLE_WITHIN_US 1000
 #define STOP_WITHIN_US (1 * USECS_PER_SEC)
 #define TIDY_US (60 * USECS_PER_SEC)
+#define NOTE_US (5 * USECS_PER_SEC)
 #define MAX_HINTS 256
 #define MAX_LOADED 256
 
@@ -62,6 +63,7 @@ typedef struct Place
 static int number;
 static int64 life;
 static int64 last_claim;
+static Oid fence_table; /* that this courier has been let in by */
 static Place *places;
 static int place_count;
 static int in_flight;
@@ -78,7 +80,7 @@ static KsCourierCounters *counters;
 static void begin(int slot);
 static void fix_plans(void);
 static void open_gate(void);
-static bool tables_are_there(void);
+static Oid find_table(void);
 static void take_hints(void);
 static bool is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count);
 static bool turn(const KsWanted *wanted, int wanted_count);
@@ -208,17 +210,20 @@ open_gate(void)
 	while (!ShutdownRequestPending)
 	{
 		bool is_open = false;
+		Oid table = InvalidOid;
 
 		if (ks_worker_transaction_begin("begin"))
 		{
-			if (tables_are_there())
-				is_open = ks_courier_is_fenced() || (number == 0 && ks_fence_raise());
+			table = find_table();
+			if (OidIsValid(table))
+				is_open = ks_courier_is_fenced(table) || (number == 0 && ks_fence_raise(table));
 			ks_worker_transaction_end();
 		}
 		if (is_open)
 		{
 			if (number == 0)
-				ks_courier_set_fenced();
+				ks_courier_set_fenced(table);
+			fence_table = table;
 			ks_sweep_soon();
 			return;
 		}
@@ -227,14 +232,21 @@ open_gate(void)
 	stop();
 }
 
-/* Were they made? Code that is newer than the tables waits for keelson.migrate(). */
-static bool
-tables_are_there(void)
+/*
+ * keelson.courier_fence, once the tables were made: code that is newer than
+ * they are waits for keelson.migrate(). While a dump is being restored they
+ * have rows before they have indexes; it is over for them when these are there.
+ */
+static Oid
+find_table(void)
 {
 	Oid schema = get_namespace_oid("keelson", true);
 
-	return OidIsValid(schema) && OidIsValid(get_relname_relid("deliveries", schema)) &&
-		   OidIsValid(get_relname_relid("courier_fence", schema));
+	if (!OidIsValid(schema) || !OidIsValid(get_relname_relid("deliveries_pkey", schema)) ||
+		!OidIsValid(get_relname_relid("deliveries_lane_due_at_id_idx", schema)) ||
+		!OidIsValid(get_relname_relid("courier_fence_pkey", schema)))
+		return InvalidOid;
+	return get_relname_relid("courier_fence", schema);
 }
 
 static void
@@ -281,7 +293,8 @@ turn(const KsWanted *wanted, int wanted_count)
 
 	if (!ks_worker_transaction_begin("deliver"))
 		return false;
-	if (!tables_are_there())
+	/* They may have been dropped, and brought back from a dump. */
+	if (find_table() != fence_table)
 	{
 		ks_worker_transaction_end();
 		return false;
@@ -540,9 +553,15 @@ static void
 tidy(TimestampTz now)
 {
 	static TimestampTz tidied_at = 0;
+	static TimestampTz noted_at = 0;
 	int lanes;
 	int open;
 
+	if (number == 0 && (now - noted_at >= NOTE_US || now < noted_at))
+	{
+		noted_at = now;
+		ks_fence_note();
+	}
 	if (now - tidied_at < TIDY_US && now >= tidied_at)
 		return;
 	tidied_at = now;
@@ -550,8 +569,6 @@ tidy(TimestampTz now)
 	ks_lanes_count(&lanes, &open);
 	pg_atomic_write_u32(&counters->lanes, lanes);
 	pg_atomic_write_u32(&counters->open_lanes, open);
-	if (number == 0)
-		ks_fence_note();
 }
 
 /* Settle what ends soon, give back the rest, and end. Never returns. */

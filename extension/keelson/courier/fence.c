@@ -5,12 +5,14 @@
  * After a restore what was delivered since the backup waits again, and would be
  * sent twice. The file lies beside the keyring, where no backup of the database
  * holds it, and says: how often the courier has started a server, which cluster
- * it was, and a place in the write-ahead log that was safely on disk. At each
- * server start the counter is raised, first in the file, then in its row.
+ * it was, which table the counter stands in, and a place in the write-ahead log
+ * that was safely on disk. At each server start, and for a table that was made
+ * anew, the counter is raised, first in the file, then in its row.
  *
  *	 row = file, or one behind (a crash between the two)   as it was left
- *	 row elsewhere, another cluster, the log shorter than
- *	 it was, or no file although there was a start before  restored: quarantine
+ *	 row elsewhere, another cluster, another table, the log
+ *	 shorter than it was, or no file although there was a
+ *	 start before										   restored: quarantine
  *
  * A failover carries the file along, or its operator releases by hand.
  */
@@ -31,13 +33,15 @@
 #include "core/spi.h"
 #include "courier/fence.h"
 
-#define FORMAT "keelson courier fence 1\ncounter " UINT64_FORMAT "\nsystem " UINT64_FORMAT "\nlog %X/%X\n"
+#define FORMAT "keelson courier fence 2\ncounter %lu\nsystem %lu\ntable %u/%u\nlog %X/%X\n"
 #define MAX_LENGTH 256
 
 typedef struct Fence
 {
 	uint64 counter;
 	uint64 system;
+	Oid database;
+	Oid table; /* of the row; dumped and restored it is another */
 	XLogRecPtr log;
 } Fence;
 
@@ -48,22 +52,24 @@ static KsPlan write_plan = {
 	" set counter = excluded.counter, restored_at = coalesce(excluded.restored_at, f.restored_at)",
 	2,
 	{INT8OID, BOOLOID}};
-static KsPlan quarantine_plan = {"select keelson._deliveries_quarantine()", 0, {0}};
+static KsPlan quarantine_plan = {"select keelson._deliveries_quarantine($1)", 1, {BOOLOID}};
 
-/* Of this process, once it has raised the counter. */
-static uint64 raised_to;
+/* What this process has written last, once it has raised the counter. */
+static Fence written;
 
 static const char *file_name(void);
 static bool read_file(Fence *fence);
 static bool write_file(const Fence *fence);
+static int64 quarantine(bool is_other_table);
 static XLogRecPtr safe_log(void);
 
 bool
-ks_fence_raise(void)
+ks_fence_raise(Oid table)
 {
 	Fence fence = {0};
 	bool has_file;
 	bool has_row;
+	bool is_other_table = false;
 	bool is_restored = false;
 	uint64 row = 0;
 	Datum values[2];
@@ -83,43 +89,51 @@ ks_fence_raise(void)
 		bool is_null;
 
 		row = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
-		is_restored = !has_file || fence.system != GetSystemIdentifier() || fence.log > safe_log() ||
-					  row > fence.counter || row + 1 < fence.counter;
+		is_other_table = !has_file || fence.system != GetSystemIdentifier() || fence.database != MyDatabaseId || fence.table != table;
+		is_restored = is_other_table || fence.log > safe_log() || row > fence.counter || row + 1 < fence.counter;
 	}
-	fence = (Fence){Max(fence.counter, row) + 1, GetSystemIdentifier(), safe_log()};
+	fence = (Fence){Max(fence.counter, row) + 1, GetSystemIdentifier(), MyDatabaseId, table, safe_log()};
 	if (!write_file(&fence))
 	{
 		ks_spi_finish();
 		return false;
 	}
 	if (is_restored)
-	{
-		bool is_null;
-		int64 count;
-
-		(void) ks_spi_execute(&quarantine_plan, NULL, NULL, false, 1);
-		count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
-		is_restored = count > 0;
-		if (is_restored)
-			ereport(WARNING,
-					(errmsg("the database seems to come from a backup: " INT64_FORMAT " deliveries are quarantined", count),
-					 errhint("Look at them in keelson.deliveries, then \"select keelson.deliveries_release()\".")));
-	}
+		is_restored = quarantine(is_other_table) > 0;
 	values[0] = Int64GetDatum(fence.counter);
 	values[1] = BoolGetDatum(is_restored);
 	(void) ks_spi_execute(&write_plan, values, NULL, false, 0);
 	ks_spi_finish();
-	raised_to = fence.counter;
+	written = fence;
 	return true;
+}
+
+/* Hold back what came out of the backup: all, where the table did, else what was there when the server started. */
+static int64
+quarantine(bool is_other_table)
+{
+	Datum values[1] = {BoolGetDatum(is_other_table)};
+	bool is_null;
+	int64 count;
+
+	(void) ks_spi_execute(&quarantine_plan, values, NULL, false, 1);
+	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
+	if (count > 0)
+		ereport(WARNING,
+				(errmsg("the database seems to come from a backup: " INT64_FORMAT " deliveries are quarantined", count),
+				 errhint("Look at them in keelson.deliveries, then \"select keelson.deliveries_release()\".")));
+	return count;
 }
 
 void
 ks_fence_note(void)
 {
-	Fence fence = {raised_to, GetSystemIdentifier(), safe_log()};
+	XLogRecPtr log = safe_log();
 
-	if (raised_to != 0)
-		(void) write_file(&fence);
+	if (written.counter == 0 || written.log == log)
+		return;
+	written.log = log;
+	(void) write_file(&written);
 }
 
 /* The file's path, or NULL where none is known. */
@@ -154,8 +168,7 @@ read_file(Fence *fence)
 	length = read(fd, text, sizeof(text) - 1);
 	CloseTransientFile(fd);
 	text[Max(length, 0)] = '\0';
-	if (sscanf(text, "keelson courier fence 1\ncounter %lu\nsystem %lu\nlog %X/%X\n",
-			   (unsigned long *) &fence->counter, (unsigned long *) &fence->system, &high, &low) != 4)
+	if (sscanf(text, FORMAT, &fence->counter, &fence->system, &fence->database, &fence->table, &high, &low) != 6)
 	{
 		memset(fence, 0, sizeof(*fence));
 		ereport(LOG,
@@ -172,7 +185,7 @@ write_file(const Fence *fence)
 	char text[MAX_LENGTH];
 	const char *name = file_name();
 	char *fresh = psprintf("%s.new", name);
-	int length = snprintf(text, sizeof(text), FORMAT, fence->counter, fence->system, LSN_FORMAT_ARGS(fence->log));
+	int length = snprintf(text, sizeof(text), FORMAT, fence->counter, fence->system, fence->database, fence->table, LSN_FORMAT_ARGS(fence->log));
 	int fd = OpenTransientFilePerm(fresh, O_WRONLY | O_CREAT | O_TRUNC, S_IRUSR | S_IWUSR);
 	bool done = fd >= 0 && write(fd, text, length) == length;
 

@@ -11,9 +11,9 @@
  * Raise the counter of starts, in the file and then in its row, and quarantine
  * what waits if the two say that the database was restored. Inside a
  * transaction of the first courier. False: the file cannot be written, and
- * nothing may be sent.
+ * nothing may be sent. `table` is keelson.courier_fence's.
  */
-extern bool ks_fence_raise(void);
+extern bool ks_fence_raise(Oid table);
 
 /* Note in the file how far the database has come. */
 extern void ks_fence_note(void);

@@ -107,7 +107,7 @@ comment on function keelson._deliveries_unpark(uuid[], uuid[]) is
 
 -- Quarantine.
 
-create or replace function keelson._deliveries_quarantine()
+create or replace function keelson._deliveries_quarantine(is_all boolean)
 returns bigint
 language plpgsql
 volatile
@@ -116,16 +116,16 @@ as $$
 declare
     quarantined bigint;
 begin
-    -- What was asked for since this server started did not come out of a backup.
+    -- What was asked for since this server started did not come out of a copy of its files.
     update keelson.deliveries as d
     set is_quarantined = true, due_at = 'infinity', claim_id = null, lease_until = null
-    where not d.is_quarantined and keelson._uuid7_time(d.id) < pg_postmaster_start_time();
+    where not d.is_quarantined and (is_all or keelson._uuid7_time(d.id) < pg_postmaster_start_time());
     get diagnostics quarantined = row_count;
     return quarantined;
 end
 $$;
-comment on function keelson._deliveries_quarantine() is
-    'Hold back all that waited before this server started; returns how many there are.';
+comment on function keelson._deliveries_quarantine(boolean) is
+    'Hold back all that waits, or only what waited before this server started; returns how many there are.';
 
 create or replace function keelson.deliveries_release(created_from timestamptz default null, created_until timestamptz default null)
 returns bigint

@@ -21,6 +21,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/ilist.h"
+#include "miscadmin.h"
 #include "storage/spin.h"
 #include "utils/memutils.h"
 
@@ -50,7 +51,7 @@ typedef struct Courier
 
 typedef struct Shared
 {
-	pg_atomic_uint32 is_fenced;
+	pg_atomic_uint64 fenced; /* database and table, 0: none yet */
 	Courier couriers[KS_MAX_COURIERS];
 } Shared;
 
@@ -90,7 +91,7 @@ init_shared(void *area, bool found)
 	if (found)
 		return;
 	memset(couriers, 0, sizeof(*couriers));
-	pg_atomic_init_u32(&couriers->is_fenced, 0);
+	pg_atomic_init_u64(&couriers->fenced, 0);
 	for (int i = 0; i < KS_MAX_COURIERS; i++)
 	{
 		KsCourierCounters *counters = &couriers->couriers[i].counters;
@@ -278,15 +279,15 @@ ks_courier_counters(int courier)
 }
 
 bool
-ks_courier_is_fenced(void)
+ks_courier_is_fenced(Oid table)
 {
-	return pg_atomic_read_u32(&shared->is_fenced) != 0;
+	return pg_atomic_read_u64(&shared->fenced) == ((uint64) MyDatabaseId << 32 | table);
 }
 
 void
-ks_courier_set_fenced(void)
+ks_courier_set_fenced(Oid table)
 {
-	pg_atomic_write_u32(&shared->is_fenced, 1);
+	pg_atomic_write_u64(&shared->fenced, (uint64) MyDatabaseId << 32 | table);
 }
 
 PG_FUNCTION_INFO_V1(ks_courier_hint_sql);
@@ -334,6 +335,6 @@ ks_courier_status(PG_FUNCTION_ARGS)
 		values[i] = Int64GetDatum(sums[i]);
 	for (int i = 0; i < lengthof(gauges); i++)
 		values[lengthof(sums) + i] = Int32GetDatum(gauges[i]);
-	values[lengthof(values) - 1] = BoolGetDatum(ks_courier_is_fenced());
+	values[lengthof(values) - 1] = BoolGetDatum(pg_atomic_read_u64(&shared->fenced) != 0);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

@@ -57,9 +57,9 @@ extern int64 ks_courier_oldest_life(void);
 
 extern KsCourierCounters *ks_courier_counters(int courier);
 
-/* Has this server start been fenced (fence.c)? Set once, by the first courier. */
-extern bool ks_courier_is_fenced(void);
-extern void ks_courier_set_fenced(void);
+/* Has keelson.courier_fence, this very table, been raised since the server started (fence.c)? The first courier says so. */
+extern bool ks_courier_is_fenced(Oid table);
+extern void ks_courier_set_fenced(Oid table);
 
 extern void ks_wake_init(void);
 
