@@ -354,6 +354,7 @@ insert into keelson.usage_totals (user_id, feature, minutes, requests) select id
 insert into keelson.legal_holds (user_id, reason, placed_by) select id, 'matrix', 'regress' from people;
 insert into keelson.quota_counters (user_id, kind, name, period_start) select id, 'unit', 'matrix', '-infinity' from people;
 insert into keelson.quota_reservations (user_id, id, kind, name, amount, expires_at) select id, id, 'unit', 'matrix', 1, now() + interval '1 hour' from people;
+insert into keelson.quota_watches (user_id, kind, name, minutes_due, look_again_at) select id, 'unit', 'minutes', 1, now() from people;
 insert into keelson.referral_redemptions (user_id, referrer_id, code) select a.id, b.id, 'MATRIX' from people as a join people as b on b.id <> a.id;
 select count(keelson.access_key_create(id::text, 'Matrix', '{usage.write}')) from people;
 select count(keelson._verification_send(id)) as verifications from people;

@@ -113,6 +113,73 @@ select * from pg_temp.quota();
 select pg_temp.as_ada($$select keelson.quota_take('pages', 1)$$), pg_temp.as_ada($$select keelson.quota_take('credits', 100)$$);
 rollback;
 
+-- Users are told that a quota is reached, once in a period, and that they have another tier.
+begin;
+insert into keelson.webhook_endpoints (user_id, id, url, events, secret)
+select id, keelson.uuid7(), 'https://example.com/quotas', '{usage.*, subscription.*}', 'none' from me;
+create function pg_temp.told() returns table (type text, data text) language sql as $$
+    select e.event_type, string_agg(d.key || '=' || (d.value #>> '{}'), ' ' order by d.key)
+    from keelson.webhook_events as e
+    cross join lateral jsonb_each(e.body::jsonb -> 'data') as d
+    where e.user_id = (select id from me) and d.key not in ('userId', 'resetAt')
+    group by e.id, e.event_type
+    order by e.id
+$$;
+select keelson.tier_set('regress_told', 'Told', 898, '{}');
+select keelson.tier_limit_set('regress_told', 'credits', 3, is_hard => true);
+select keelson.tier_limit_set('regress_told', 'pages', 2);
+select keelson.tier_limit_set('regress_told', 'places', 1, is_hard => true, resets => 'never');
+select keelson.tier_limit_set('regress_told', 'minutes', 10);
+select keelson.tier_limit_set('regress_told', 'summary', 4, kind => 'feature');
+select keelson.user_tier_set('ada@quotas.example.com', 'regress_told'), keelson.user_tier_set('ada@quotas.example.com', 'regress_told');
+select * from pg_temp.told();
+select m.template, m.state from keelson.mail_messages as m join me on me.id = m.user_id;
+delete from keelson.webhook_events as e using me where e.user_id = me.id;
+-- Whoever takes the last of it tells, hard or soft, and nobody again before the next period.
+delete from keelson.quota_counters as c using me where c.user_id = me.id;
+select keelson._quota_apply(id, 'unit', 'credits', 2) from me;
+select * from pg_temp.told();
+select keelson._quota_apply(id, 'unit', 'credits', 1), keelson._quota_apply(id, 'unit', 'credits', -1), keelson._quota_apply(id, 'unit', 'credits', 1) from me;
+select keelson._quota_apply(id, 'unit', 'pages', 3), keelson._quota_apply(id, 'unit', 'pages', 3) from me;
+select * from pg_temp.told();
+update keelson.quota_counters as c set told_period = told_period - interval '1 month' from me where c.user_id = me.id;
+select keelson._quota_apply(id, 'unit', 'places', 1), keelson._quota_apply(id, 'unit', 'pages', 1) from me;
+delete from keelson.webhook_events as e using me where e.user_id = me.id and e.body::jsonb #>> '{data,unit}' <> 'pages';
+select * from pg_temp.told();
+-- What was refused is told by the keeper: of what is in use, in this period, once.
+delete from keelson.webhook_events as e using me where e.user_id = me.id;
+delete from keelson.quota_counters as c using me where c.user_id = me.id;
+select keelson._quota_refused_tell(id, 'unit', 'credits') from me;
+select keelson._quota_apply(id, 'unit', 'credits', 2.5), keelson._quota_refused_tell(id, 'unit', 'credits'), keelson._quota_refused_tell(id, 'unit', 'credits') from me;
+select keelson._quota_apply(id, 'unit', 'credits', 0.5), keelson._quota_refused_tell(id, 'unit', 'nothing') from me;
+select * from pg_temp.told();
+-- Soft minutes are looked at as they are folded: not before they may be reached, once when they are, anew with another limit or period.
+delete from keelson.webhook_events as e using me where e.user_id = me.id;
+create function pg_temp.look(minutes numeric, feature text default 'speech') returns integer language plpgsql as $$
+begin
+    perform keelson.usage_record(id, feature, minutes) from me;
+    insert into keelson.usage_totals as t (user_id, feature, minutes, requests) select id, look.feature, look.minutes, 1 from me
+    on conflict on constraint usage_totals_pkey do update set minutes = t.minutes + excluded.minutes;
+    return (select keelson._quotas_watch(array[id]) from me);
+end
+$$;
+select pg_temp.look(4) as both, pg_temp.look(3.5) as neither;
+select kind, name, minutes_due from keelson.quota_watches as w join me on me.id = w.user_id order by 1, 2;
+select * from pg_temp.told();
+select pg_temp.look(2, 'summary') as neither, pg_temp.look(3, 'summary') as both, pg_temp.look(1, 'summary') as neither_again;
+select * from pg_temp.told();
+select keelson.tier_limit_set('regress_told', 'minutes', 20);
+select pg_temp.look(1) as both;
+select kind, name, minutes_due from keelson.quota_watches as w join me on me.id = w.user_id order by 1, 2;
+select count(*) from pg_temp.told();
+update keelson.quota_watches as w set look_again_at = now(), told_period = told_period - interval '1 month' from me where w.user_id = me.id;
+select pg_temp.look(1) as both;
+delete from keelson.webhook_events as e using me where e.user_id = me.id and e.body::jsonb #>> '{data,used}' <> '6';
+select * from pg_temp.told();
+-- One who is told of nothing.
+select keelson._quotas_watch('{00000000-0000-7000-8000-0000000000ff}'), keelson._quotas_watch('{}'), keelson._quotas_watch(null);
+rollback;
+
 -- Bad input.
 begin;
 select keelson.act_as('ada@quotas.example.com') is not null as acts;

@@ -5,9 +5,10 @@ use strict;
 use warnings;
 
 use KeelsonTest;
+use KeelsonTest::Sink;
 use Test::More;
 
-my $keelson = KeelsonTest->new('tiers', limits => 1, conf => "max_connections = 260\nsuperuser_reserved_connections = 3");
+my $keelson = KeelsonTest->new('tiers', limits => 1, conf => join "\n", 'max_connections = 260', 'superuser_reserved_connections = 3', 'keelson.environment = development', 'keelson.allow_private_targets = on');
 my $gateway = $keelson->gateway(KEELSON_RATE_LIMITS => 'on');
 $keelson->sql("update keelson.rate_limits set max_requests = 1000 where rate_class <> 'general'");
 $keelson->sql(q{
@@ -150,6 +151,22 @@ subtest 'a quota race of 200' => sub {
 		exception when sqlstate 'KS429' then
 			return false;
 		end \$\$;
+		create function app.record() returns boolean language plpgsql as \$\$
+		begin
+			perform keelson.usage_record(feature => 'speech', minutes => 0.1, key => gen_random_uuid()::text);
+			insert into app.won default values;
+			return true;
+		exception when sqlstate 'KS429' then
+			return false;
+		end \$\$;
+		create function app.work() returns boolean language plpgsql as \$\$
+		begin
+			perform keelson.quota_commit(keelson.quota_reserve(0.2, feature => 'speech'), 0.1);
+			insert into app.won default values;
+			return true;
+		exception when sqlstate 'KS429' then
+			return false;
+		end \$\$;
 		grant execute on all functions in schema app to keelson_app;
 	});
 	my $acting = "begin;\nselect keelson.act_as('$ada->{email}');\n";
@@ -157,8 +174,43 @@ subtest 'a quota race of 200' => sub {
 	is($keelson->sql("select trim_scale(used), trim_scale(reserved) from keelson.quota_counters where user_id = '$ada->{id}' and name = 'credits'"), '12.3|0', 'to the tenth');
 	is(race('charge', "select app.charge();\n", 200), 77, 'minutes alike');
 	$keelson->sql("delete from keelson.quota_counters where user_id = '$ada->{id}'");
+	# Counters begin anew with what is recorded: nothing yet.
+	my $minutes = "select trim_scale(sum(e.minutes)), count(*), (select trim_scale(c.used) || ' ' || trim_scale(c.reserved) from keelson.quota_counters as c
+		where c.user_id = '$ada->{id}' and c.name = 'minutes'), keelson._usage_minutes('$ada->{id}', null, now() - interval '1 day', now() + interval '1 day') = sum(e.minutes)
+		from keelson.usage_events as e where e.user_id = '$ada->{id}'";
+	$keelson->sql("delete from keelson.quota_counters where user_id = '$ada->{id}'");
+	is(race('record', "$acting select app.record();\ncommit;\n", 200), 77, 'recording itself likewise');
+	is($keelson->sql($minutes), '7.7|77|7.7 0|t', 'and what was recorded is what was charged');
+	$keelson->sql("delete from keelson.quota_counters where user_id = '$ada->{id}'; select keelson.tier_limit_set('racer', 'minutes', 10, is_hard => true)");
+	is(race('work', "$acting select app.work();\ncommit;\n", 200), 22, 'and reservations of minutes, committed with less');
+	is($keelson->sql($minutes), '9.9|99|9.9 0|t', 'recorded, charged, and nothing stays held');
 	is(race('hold', "$acting select app.hold();\ncommit;\n", 200), 122, 'and reservations: the last tenth is too small for one');
 	is($keelson->sql("select trim_scale(used), trim_scale(reserved) from keelson.quota_counters where user_id = '$ada->{id}' and name = 'credits'"), '12.2|0', 'nothing stays held');
+};
+
+subtest 'told when a quota is reached' => sub {
+	my $sink = KeelsonTest::Sink->new('told');
+	my $reply = $gateway->post('/api/webhooks', { url => $sink->url('/told'), events => ['usage.*'] }, token => $ada->{token});
+	is($reply->{status}, 201, 'an endpoint') or diag $reply->{content};
+	my $take = sub { return $keelson->try_sql("begin; select keelson.act_as('$ada->{email}'); select keelson.quota_take('credits', $_[0]); commit") };
+	$keelson->sql("delete from keelson.quota_counters where user_id = '$ada->{id}'");
+	$take->(12);
+	# What is refused rolls back, and is told all the same, once.
+	isnt(($take->(1))[0], 0, 'more than fits is refused') for 1 .. 3;
+	ok($sink->wait_for(1, '/told'), 'the user is told');
+	my ($told) = map { $_->{data} } map { json_decode($_->{body}) } $sink->requests('/told');
+	is_deeply([ @$told{qw(unit limit used hard)} ], [ 'credits', 12.3, 12, JSON::PP::true ], 'of what');
+	like($told->{resetAt}, qr/^\d{4}-.*Z$/, 'and until when');
+	# A soft one is looked at as usage is folded.
+	$keelson->sql("select keelson.tier_limit_remove('racer', 'minutes'); select keelson.tier_limit_set('racer', 'minutes', 20);
+		select keelson.usage_record('$ada->{id}', 'speech', 10.2)");
+	ok($sink->wait_for(2, '/told'), 'of a soft limit too');
+	(undef, $told) = map { $_->{data} } map { json_decode($_->{body}) } $sink->requests('/told');
+	is_deeply([ @$told{qw(unit limit used hard)} ], [ 'minutes', 20, 20.1, JSON::PP::false ], 'when it is reached');
+	isnt(($take->(1))[0], 0, 'refused once more');
+	like($gateway->get('/metrics')->{content}, qr/^keelson_quota_refusals_total [1-9]\d{2,}$/m, 'refusals are counted');
+	is($keelson->sql('select count(*) from keelson.webhook_events'), '2', 'and told no more');
+	$sink->stop;
 };
 
 subtest 'across a crash' => sub {

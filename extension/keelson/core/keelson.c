@@ -24,6 +24,7 @@
 #include "recovery/recovery.h"
 #include "secrets/keyring.h"
 #include "sessions/purge.h"
+#include "tiers/refusals.h"
 #include "usage/usage.h"
 #include "webhooks/webhooks.h"
 
@@ -44,6 +45,7 @@ static void (*const capabilities[])(void) = {
 	ks_dispatch_init,
 	ks_courier_init,
 	ks_webhooks_init,
+	ks_refusals_init,
 	ks_sessions_init,
 	ks_keys_init,
 	ks_recovery_init,

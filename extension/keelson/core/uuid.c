@@ -7,12 +7,17 @@
 #include <time.h>
 
 #include "fmgr.h"
+#include "miscadmin.h"
 
 #include "core/uuid.h"
 
 /* 2^12 steps of a millisecond, in nanoseconds, rounded up. */
 #define STEP_NS (1000000 / 4096 + 1)
 
+/* A draw of random bytes costs for hundreds what it costs for eight. */
+#define POOL_SIZE 512
+
+static void draw(uint8 *out, int len);
 static int64 rising_clock(void);
 
 void
@@ -22,10 +27,7 @@ ks_uuid7(pg_uuid_t *out)
 	uint64 milliseconds = now / 1000000;
 	uint32 fraction = (uint64) (now % 1000000) * 4096 / 1000000;
 
-	if (!pg_strong_random(out->data + 8, UUID_LEN - 8))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
+	draw(out->data + 8, UUID_LEN - 8);
 	for (int i = 0; i < 6; i++)
 		out->data[i] = milliseconds >> (8 * (5 - i));
 	out->data[6] = 0x70 | (fraction >> 8);
@@ -67,6 +69,29 @@ ks_uuid7_sql(PG_FUNCTION_ARGS)
 
 	ks_uuid7(uuid);
 	PG_RETURN_UUID_P(uuid);
+}
+
+/* Take random bytes from those drawn ahead. Each is handed out once, and by the process that drew it. */
+static void
+draw(uint8 *out, int len)
+{
+	/* Written here alone. */
+	static uint8 pool[POOL_SIZE];
+	static int left;
+	static int owner;
+
+	if (left < len || owner != MyProcPid)
+	{
+		if (!pg_strong_random(pool, POOL_SIZE))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		left = POOL_SIZE;
+		owner = MyProcPid;
+	}
+	left -= len;
+	memcpy(out, pool + left, len);
+	explicit_bzero(pool + left, len);
 }
 
 /* Nanoseconds since 1970, at least one step after the last call's. */

@@ -226,6 +226,10 @@ union all
 select * from keelson._jobs_metrics()
 union all
 select * from keelson._secrets_metrics()
+union all
+select * from keelson._usage_metrics()
+union all
+select * from keelson._quota_metrics()
 $$;
 comment on function keelson.gateway_metrics() is
     'The database''s samples for /metrics, in Prometheus'' terms.';

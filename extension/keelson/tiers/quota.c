@@ -15,10 +15,31 @@
 
 #include "core/roles.h"
 #include "core/spi.h"
+#include "tiers/quota.h"
 #include "tiers/tiers.h"
 
 static bool is_metered(const KsTier *tier, const char *feature);
 static void run(KsPlan *plan, Datum *values);
+
+bool
+ks_quota_is_hard(const pg_uuid_t *user_id)
+{
+	return ks_tier_of(user_id)->has_hard_minutes;
+}
+
+void
+ks_quota_charge_minutes(const pg_uuid_t *user_id, Datum feature, Datum minutes)
+{
+	static KsPlan plan = {
+		.sql = "select keelson._quota_charge_minutes($1, $2, $3)",
+		.nargs = 3,
+		.argtypes = {UUIDOID, TEXTOID, NUMERICOID}};
+	const KsTier *tier = ks_tier_of(user_id);
+	Datum values[] = {UUIDPGetDatum(user_id), feature, minutes};
+
+	if (tier->has_hard_minutes && is_metered(tier, TextDatumGetCString(feature)))
+		run(&plan, values);
+}
 
 PG_FUNCTION_INFO_V1(ks_quota_charge_one);
 
@@ -26,15 +47,7 @@ PG_FUNCTION_INFO_V1(ks_quota_charge_one);
 Datum
 ks_quota_charge_one(PG_FUNCTION_ARGS)
 {
-	static KsPlan plan = {
-		.sql = "select keelson._quota_charge_minutes($1, $2, $3)",
-		.nargs = 3,
-		.argtypes = {UUIDOID, TEXTOID, NUMERICOID}};
-	const KsTier *tier = ks_tier_of(PG_GETARG_UUID_P(0));
-	Datum values[] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2)};
-
-	if (tier->has_hard_minutes && is_metered(tier, text_to_cstring(PG_GETARG_TEXT_PP(1))))
-		run(&plan, values);
+	ks_quota_charge_minutes(PG_GETARG_UUID_P(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2));
 	PG_RETURN_VOID();
 }
 
@@ -61,7 +74,7 @@ ks_quota_charge_many(PG_FUNCTION_ARGS)
 		if (before != NULL && memcmp(before, user_id, UUID_LEN) == 0)
 			continue;
 		before = user_id;
-		if (ks_tier_of(user_id)->has_hard_minutes)
+		if (ks_quota_is_hard(user_id))
 		{
 			run(&plan, values);
 			break;

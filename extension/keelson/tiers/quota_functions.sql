@@ -72,20 +72,27 @@ begin
     counter.used := greatest(counter.used + used_change, 0);
     counter.reserved := greatest(counter.reserved + reserved_change, 0);
     if quota.is_hard and used_change + reserved_change > 0 and counter.used + counter.reserved > quota.amount then
+        perform keelson._quota_refused(user_id, kind, name);
         perform keelson.raise(
             429, 'QUOTA_EXCEEDED',
             format('this would be over the quota of %s %s', trim_scale(quota.amount), case when kind = 'feature' then 'minutes of ' || name else name end),
             case when isfinite(start) then format('It begins anew at %s.', keelson._time_text(s.period_end)) end
         );
     end if;
+    if used_change > 0 and counter.used >= quota.amount and counter.told_period is distinct from s.period_start then
+        counter.told_period := s.period_start;
+        perform keelson._quota_reached_tell(
+            user_id, kind, name, quota.amount, counter.used, quota.is_hard, case quota.resets when 'period' then s.period_end end
+        );
+    end if;
     update keelson.quota_counters as c
-    set used = counter.used, reserved = counter.reserved, period_start = start, updated_at = now()
+    set used = counter.used, reserved = counter.reserved, period_start = start, told_period = counter.told_period, updated_at = now()
     where c.user_id = _quota_apply.user_id and c.kind = _quota_apply.kind and c.name = _quota_apply.name;
 end
 $$;
 alter function keelson._quota_apply(uuid, text, text, numeric, numeric) owner to keelson_system;
 comment on function keelson._quota_apply(uuid, text, text, numeric, numeric) is
-    'Change what the user has used and reserved of a quota, under the lock of its row: 429 QUOTA_EXCEEDED when the limit is hard and more would not fit. Begins anew with the period, and lets go of reservations that have expired.';
+    'Change what the user has used and reserved of a quota, under the lock of its row: 429 QUOTA_EXCEEDED when the limit is hard and more would not fit. Begins anew with the period, lets go of reservations that have expired, and tells the user once in a period that the limit is reached.';
 
 create or replace function keelson._quota_charge_minutes(user_id uuid, feature text, minutes numeric)
 returns void

@@ -123,6 +123,12 @@ begin
         and c.period_start <> '-infinity'
         and case when _minutes_forget.user_id is not null then c.user_id = _minutes_forget.user_id
             else c.user_id in (select s.user_id from keelson.subscriptions as s where tier in (s.tier_id, s.next_tier_id)) end;
+    -- And the next fold looks whether they have reached it.
+    update keelson.quota_watches as w
+    set minutes_due = 0
+    where w.minutes_due <> 0
+        and case when _minutes_forget.user_id is not null then w.user_id = _minutes_forget.user_id
+            else w.user_id in (select s.user_id from keelson.subscriptions as s where tier in (s.tier_id, s.next_tier_id)) end;
 end
 $$;
 alter function keelson._minutes_forget(uuid, text) owner to keelson_system;
@@ -188,6 +194,7 @@ begin
         'from', before.tier_id, 'to', tier, 'at', s.next_tier_at, 'trialEndsAt', case when trial is not null then s.trial_ends_at end,
         'databaseRole', case when keelson.current_actor() is null then session_user end
     )), user_id => _subscription_change.user_id);
+    perform keelson._tier_changed_tell(user_id, before.tier_id, s.tier_id, s.status);
     return true;
 end
 $$;
@@ -339,6 +346,7 @@ begin
             'from', due.tier_id, 'to', due.next_tier_id, 'why', case when trialing then 'the trial has ended' else 'the period has ended' end,
             'since', due.next_tier_at
         ), user_id => due.user_id);
+        perform keelson._tier_changed_tell(due.user_id, due.tier_id, due.next_tier_id, 'active');
         changed := changed + 1;
     end loop;
     return changed;

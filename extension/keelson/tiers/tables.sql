@@ -179,3 +179,30 @@ on conflict do nothing;
 grant select on keelson.users, keelson.tiers to keelson_system;
 grant select, insert on keelson.subscriptions, keelson.referrals, keelson.referral_codes to keelson_system;
 select keelson._subscriptions_fill();
+
+-- migration 2: users are told when a quota is reached, once in each period
+
+alter table keelson.quota_counters add column told_period timestamptz;
+comment on column keelson.quota_counters.told_period is
+    'The beginning of the subscription''s period in which the user was told last that the quota is reached.';
+
+-- Soft limits of minutes are not counted. The keeper alone writes here, and
+-- looks again when the usage of all time has come to what was missing then.
+create table keelson.quota_watches (
+    user_id uuid not null,
+    kind text not null,
+    name text not null,
+    minutes_due numeric not null,
+    look_again_at timestamptz not null,
+    told_period timestamptz,
+    constraint quota_watches_pkey primary key (user_id, kind, name),
+    constraint quota_watches_kind_check check (kind in ('unit', 'feature'))
+) with (fillfactor = 80);
+comment on table keelson.quota_watches is
+    'Until when each user''s soft quotas of minutes cannot be reached. Written by the keeper as it folds usage.';
+comment on column keelson.quota_watches.minutes_due is
+    'The minutes of all time at which the limit may be reached; infinite once the user was told.';
+comment on column keelson.quota_watches.look_again_at is
+    'When tier or period are others.';
+comment on column keelson.quota_watches.told_period is
+    'The beginning of the period in which the user was told last.';

@@ -31,7 +31,7 @@
 #include "core/shmem.h"
 #include "core/spi.h"
 #include "usage/account.h"
-#include "usage/quota.h"
+#include "usage/charge.h"
 
 #define TIMELINE_DAYS 30
 

@@ -114,6 +114,7 @@ run_duty(void)
 			return;
 		folded = fold_batch(FOLD_BATCH);
 		ks_worker_transaction_end();
+		ks_usage_count_folded(folded.events);
 		CHECK_FOR_INTERRUPTS();
 	} while (folded.events == FOLD_BATCH);
 	/* A floor on its way is moved in the turns that follow. */

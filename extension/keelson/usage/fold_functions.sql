@@ -76,7 +76,7 @@ begin
         on conflict on constraint usage_totals_pkey do update
         set minutes = t.minutes + excluded.minutes, requests = t.requests + excluded.requests
     )
-    select b.era, b.xid, b.id, pg_catalog.count(*) over () as events into last
+    select b.era, b.xid, b.id, pg_catalog.count(*) over () as events, array(select distinct n.user_id from days as n) as users into last
     from batch as b
     order by b.era desc, b.xid desc, b.id desc
     limit 1;
@@ -85,6 +85,7 @@ begin
         update keelson.usage_watermark
         set era = last.era, xid = last.xid, event_id = last.id, folded_at = pg_catalog.clock_timestamp();
         select * into strict mark from keelson.usage_watermark;
+        perform keelson._quotas_watch(last.users);
     end if;
     is_all := folded < batch and not exists (
         select from keelson.usage_events as e

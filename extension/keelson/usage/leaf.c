@@ -10,10 +10,13 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
 #include "port/atomics.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
@@ -40,6 +43,8 @@ typedef struct UsageShared
 	pg_atomic_uint32 floor;   /* 0: not known yet */
 	pg_atomic_uint32 ceiling; /* 0: not known yet */
 	pg_atomic_uint64 recorded;
+	pg_atomic_uint64 duplicates;
+	pg_atomic_uint64 folded;
 } UsageShared;
 
 /* Set when shared memory is made. */
@@ -48,8 +53,9 @@ static UsageShared *shared;
 /* Statements of the days used last, by day modulo their number; written by ks_leaf(). */
 static KsLeaf leaves[LEAVES_KEPT];
 
-/* Events of the running transaction; cleared when it ends. */
+/* Events of the running transaction, and duplicates; cleared when it ends. */
 static uint64 uncommitted;
+static uint64 uncommitted_duplicates;
 
 static KsPlan days_plan = {"select floor_day, ceiling_day from keelson._usage_days_in_use()", 0, {0}};
 
@@ -78,6 +84,8 @@ init_shared(void *area, bool found)
 	pg_atomic_init_u32(&usage->floor, 0);
 	pg_atomic_init_u32(&usage->ceiling, 0);
 	pg_atomic_init_u64(&usage->recorded, 0);
+	pg_atomic_init_u64(&usage->duplicates, 0);
+	pg_atomic_init_u64(&usage->folded, 0);
 }
 
 uint64
@@ -87,9 +95,16 @@ ks_usage_recorded(void)
 }
 
 void
-ks_usage_count(int events)
+ks_usage_count(int events, int duplicates)
 {
 	uncommitted += events;
+	uncommitted_duplicates += duplicates;
+}
+
+void
+ks_usage_count_folded(uint64 events)
+{
+	pg_atomic_fetch_add_u64(&shared->folded, events);
 }
 
 static void
@@ -97,15 +112,35 @@ at_end(XactEvent event, void *arg)
 {
 	uint64 before;
 
-	if (uncommitted == 0 || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+	if (uncommitted + uncommitted_duplicates == 0 || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
 		return;
 	if (event == XACT_EVENT_COMMIT)
 	{
 		before = pg_atomic_fetch_add_u64(&shared->recorded, uncommitted);
 		if (before / EVENTS_TO_WAKE != (before + uncommitted) / EVENTS_TO_WAKE)
 			ks_fold_wake();
+		pg_atomic_fetch_add_u64(&shared->duplicates, uncommitted_duplicates);
 	}
-	uncommitted = 0;
+	uncommitted = uncommitted_duplicates = 0;
+}
+
+PG_FUNCTION_INFO_V1(ks_usage_counters);
+
+/* keelson._usage_counters(out recorded, out duplicates, out folded) */
+Datum
+ks_usage_counters(PG_FUNCTION_ARGS)
+{
+	TupleDesc desc;
+	Datum values[3];
+	bool nulls[3] = {false};
+
+	ks_require_shmem();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "keelson._usage_counters() returns a row");
+	values[0] = Int64GetDatum(pg_atomic_read_u64(&shared->recorded));
+	values[1] = Int64GetDatum(pg_atomic_read_u64(&shared->duplicates));
+	values[2] = Int64GetDatum(pg_atomic_read_u64(&shared->folded));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
 int32

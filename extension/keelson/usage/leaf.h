@@ -55,8 +55,11 @@ extern int32 ks_leaf_today(void);
 /* Events that have been committed since the server's start. */
 extern uint64 ks_usage_recorded(void);
 
-/* Count events when the transaction commits, and wake the keeper where they are many. */
-extern void ks_usage_count(int events);
+/* Count events, and duplicates that were none, when the transaction commits; wakes the keeper where they are many. */
+extern void ks_usage_count(int events, int duplicates);
+
+/* Count events that were folded, in a transaction that has committed. */
+extern void ks_usage_count_folded(uint64 events);
 
 /* The duty to wake. */
 extern void ks_leaf_init(void);

@@ -23,4 +23,13 @@ grant select on keelson.usage_events, keelson.usage_quarters, keelson.usage_days
 grant select on keelson.usage_features to keelson_app, keelson_admin;
 grant select on keelson.usage_watermark to keelson_admin;
 
+-- A key is a client's own name for an event; kept is its hash, which tells its owner nothing.
+insert into keelson.user_data_rules (relation, column_name, is_kept, is_hidden, open_expression, reason)
+values
+    ('keelson.usage_keys', '*', false, true, null, 'Hashes alone: what was counted under a key is in keelson.usage_events')
+on conflict (relation, column_name) do update
+set is_kept = excluded.is_kept, is_hidden = excluded.is_hidden, open_expression = excluded.open_expression, reason = excluded.reason
+where (user_data_rules.is_kept, user_data_rules.is_hidden, user_data_rules.open_expression, user_data_rules.reason)
+    is distinct from (excluded.is_kept, excluded.is_hidden, excluded.open_expression, excluded.reason);
+
 select keelson.usage_partitions_make();

@@ -262,3 +262,40 @@ strict
 as 'MODULE_PATHNAME', 'ks_usage_period_sql';
 comment on function keelson._usage_period(uuid) is
     'The user''s current period and what their tier allows in it.';
+
+create or replace function keelson._usage_counters(out recorded bigint, out duplicates bigint, out folded bigint)
+language c
+volatile
+as 'MODULE_PATHNAME', 'ks_usage_counters';
+comment on function keelson._usage_counters() is
+    'Events that were recorded, duplicates that were not counted again, and events that the keeper has folded, since the server started.';
+
+create or replace function keelson._usage_metrics()
+returns table (name text, labels jsonb, value double precision, type text, help text)
+language plpgsql
+volatile
+as $$
+declare
+    counted record := keelson._usage_counters();
+    mark keelson.usage_watermark;
+    oldest uuid;
+begin
+    select * into mark from keelson.usage_watermark;
+    -- The first of the tail, by the index that folding reads.
+    select e.id into oldest
+    from keelson.usage_events as e
+    where e.id >= keelson._uuid7_floor(mark.tail_from::timestamp at time zone 'UTC')
+        and (e.era, e.xid, e.id) > (mark.era, mark.xid, mark.event_id)
+    order by e.era, e.xid, e.id
+    limit 1;
+    return query values
+        ('keelson_usage_events_total', null::jsonb, counted.recorded::double precision, 'counter', 'Usage events that were recorded.'),
+        ('keelson_usage_duplicates_total', null, counted.duplicates, 'counter', 'Usage events that had been counted before, by their key.'),
+        ('keelson_usage_folded_total', null, counted.folded, 'counter', 'Usage events that the keeper has folded into the rollups.'),
+        ('keelson_usage_fold_lag_seconds', null,
+            coalesce(greatest(extract(epoch from pg_catalog.clock_timestamp() - keelson._uuid7_time(oldest)), 0), 0)::double precision,
+            'gauge', 'How old the first usage event is that is not folded yet; 0 when all are.');
+end
+$$;
+comment on function keelson._usage_metrics() is
+    'Samples of metering: events, duplicates, and how far folding is behind.';

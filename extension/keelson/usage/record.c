@@ -31,9 +31,9 @@
 #include "core/shmem.h"
 #include "core/spi.h"
 #include "dispatch/reply.h"
+#include "usage/charge.h"
 #include "usage/event.h"
 #include "usage/leaf.h"
-#include "usage/quota.h"
 
 /* So many indexes of events are told in a message. */
 #define INDEXES_TOLD 20
@@ -149,7 +149,7 @@ record(KsUsageBatch *batch)
 	insert_events(batch, &receipt);
 	ks_role_leave(&save);
 	ks_spi_finish();
-	ks_usage_count(receipt.accepted);
+	ks_usage_count(receipt.accepted, receipt.duplicates);
 	return receipt;
 }
 

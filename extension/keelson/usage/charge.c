@@ -1,17 +1,13 @@
 /*
- * quota.c
+ * charge.c
  *	  The questions to the capability of tiers: may this be used up, and which
- *	  period is it. Where that capability is not installed nothing is limited
- *	  and the period is the calendar month, UTC.
+ *	  period is it.
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "nodes/makefuncs.h"
-#include "nodes/value.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -20,52 +16,36 @@
 
 #include "core/roles.h"
 #include "core/spi.h"
-#include "usage/quota.h"
+#include "tiers/quota.h"
+#include "usage/charge.h"
 
-static KsPlan charge_plan = {"select keelson._quota_charge($1, $2, $3)", 3, {UUIDOID, TEXTOID, NUMERICOID}};
 static KsPlan charge_many_plan = {
-	"select keelson._quota_charge($1, $2, $3, $4)", 4, {UUIDARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID}};
+	"select keelson._quota_charge_batch($1, $2, $3, $4)", 4, {UUIDARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID}};
 static KsPlan period_plan = {
 	"select s.tier_id, s.period_start, s.period_end, s.minutes_limit, s.time_zone from keelson._subscription_of($1) as s", 1, {UUIDOID}};
 
-static bool are_there_tiers(void);
 static int compare_charges(const void *a, const void *b);
 static bool is_same_charge(const KsUsageEvent *a, const KsUsageEvent *b);
+static bool is_any_hard(const KsUsageEvent **events, int count);
 static void charge_many(const KsUsageEvent **events, int count);
-static void take_month(KsUsagePeriod *period);
 
 void
 ks_quota_charge(const KsUsageBatch *batch)
 {
 	const KsUsageEvent **events = palloc(batch->count * sizeof(KsUsageEvent *));
-	Datum values[3];
 	int count = 0;
 
-	if (!are_there_tiers())
-		return;
 	for (int i = 0; i < batch->count; i++)
 		if (!batch->events[i].is_duplicate)
 			events[count++] = &batch->events[i];
 	if (count == 1 && !events[0]->is_dated)
-	{
-		values[0] = UUIDPGetDatum(&events[0]->user_id);
-		values[1] = events[0]->feature;
-		values[2] = events[0]->minutes;
-		(void) ks_spi_execute(&charge_plan, values, NULL, false, 0);
-	}
+		ks_quota_charge_minutes(&events[0]->user_id, events[0]->feature, events[0]->minutes);
 	else if (count > 0)
-		charge_many(events, count);
-}
-
-/* Has the server a capability of tiers? Once there, it stays. */
-static bool
-are_there_tiers(void)
-{
-	static bool are_there;
-
-	if (!are_there)
-		are_there = FuncnameGetCandidates(list_make2(makeString("keelson"), makeString("_quota_charge")), -1, NIL, false, false, false, true) != NULL;
-	return are_there;
+	{
+		qsort(events, count, sizeof(KsUsageEvent *), compare_charges);
+		if (is_any_hard(events, count))
+			charge_many(events, count);
+	}
 }
 
 /* By user and feature, what has no time of its own first. */
@@ -92,7 +72,17 @@ is_same_charge(const KsUsageEvent *a, const KsUsageEvent *b)
 	return !a->is_dated && !b->is_dated && compare_charges(&a, &b) == 0;
 }
 
-/* Charge the events of a batch: those that occur now added up by user and feature, the others with their time. */
+/* Has any of the users a hard limit? The events are sorted. */
+static bool
+is_any_hard(const KsUsageEvent **events, int count)
+{
+	for (int i = 0; i < count; i++)
+		if ((i == 0 || memcmp(&events[i - 1]->user_id, &events[i]->user_id, UUID_LEN) != 0) && ks_quota_is_hard(&events[i]->user_id))
+			return true;
+	return false;
+}
+
+/* Charge the events of a batch, sorted: those that occur now added up by user and feature, the others with their time. */
 static void
 charge_many(const KsUsageEvent **events, int count)
 {
@@ -102,7 +92,6 @@ charge_many(const KsUsageEvent **events, int count)
 
 	for (int c = 0; c < lengthof(columns); c++)
 		columns[c] = palloc(count * sizeof(Datum));
-	qsort(events, count, sizeof(KsUsageEvent *), compare_charges);
 	for (int i = 0; i < count; i++)
 	{
 		if (i > 0 && is_same_charge(events[i - 1], events[i]))
@@ -134,11 +123,6 @@ ks_usage_period(const pg_uuid_t *user_id, KsUsagePeriod *period, MemoryContext c
 
 	memset(period, 0, sizeof(*period));
 	period->time_zone = "UTC";
-	if (!are_there_tiers())
-	{
-		take_month(period);
-		return;
-	}
 	(void) ks_spi_execute(&period_plan, values, NULL, true, 1);
 	if (SPI_processed != 1)
 		elog(ERROR, "keelson._subscription_of() returned no row");
@@ -155,27 +139,6 @@ ks_usage_period(const pg_uuid_t *user_id, KsUsagePeriod *period, MemoryContext c
 	period->minutes_limit = no_limit ? (Datum) 0 : datumCopy(limit, false, -1);
 	period->time_zone = no_zone ? "UTC" : TextDatumGetCString(zone);
 	MemoryContextSwitchTo(old);
-}
-
-/* The calendar month, UTC. */
-static void
-take_month(KsUsagePeriod *period)
-{
-	struct pg_tm tm;
-	fsec_t fraction;
-
-	if (timestamp2tm(GetCurrentTimestamp(), NULL, &tm, &fraction, NULL, NULL) != 0)
-		elog(ERROR, "timestamp out of range");
-	tm.tm_mday = 1;
-	tm.tm_hour = tm.tm_min = tm.tm_sec = 0;
-	(void) tm2timestamp(&tm, 0, NULL, &period->start);
-	tm.tm_mon++;
-	if (tm.tm_mon > 12)
-	{
-		tm.tm_mon = 1;
-		tm.tm_year++;
-	}
-	(void) tm2timestamp(&tm, 0, NULL, &period->end);
 }
 
 PG_FUNCTION_INFO_V1(ks_usage_period_sql);

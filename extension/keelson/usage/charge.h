@@ -1,10 +1,10 @@
 /*
- * quota.h
+ * charge.h
  *	  Charging quotas for what is recorded, and the period of a user: what this
  *	  capability asks of the one that keeps tiers.
  */
-#ifndef KS_USAGE_QUOTA_H
-#define KS_USAGE_QUOTA_H
+#ifndef KS_USAGE_CHARGE_H
+#define KS_USAGE_CHARGE_H
 
 #include "postgres.h"
 
@@ -33,4 +33,4 @@ extern void ks_quota_charge(const KsUsageBatch *batch);
 /* Read the user's period as of now. Inside SPI, as keelson_system. */
 extern void ks_usage_period(const pg_uuid_t *user_id, KsUsagePeriod *period, MemoryContext cxt);
 
-#endif /* KS_USAGE_QUOTA_H */
+#endif /* KS_USAGE_CHARGE_H */

@@ -1,0 +1,191 @@
+# Metering when something comes in between: a crash between two statements or in the middle of folding, midnight with an
+# open transaction, a clock that jumps back, a dump that is restored elsewhere before all was folded; and the live stream.
+
+use strict;
+use warnings;
+
+use IO::Select;
+use KeelsonTest;
+use Test::More;
+
+my $keelson = KeelsonTest->new('straits', conf => "log_checkpoints = off\njit = off");
+my $gateway = $keelson->gateway;
+my $ada     = $keelson->user($gateway);
+my $lock    = q{x'4b656c736f6e5531'::bigint};
+
+sub record { return "select * from keelson.usage_record('$ada->{id}', 'speech', $_[0]" . (defined $_[1] ? ", key => '$_[1]'" : '') . ')'; }
+
+# All that is committed is folded, here or in another cluster.
+sub settle
+{
+	my ($where) = @_;
+	return wait_until(sub {
+		my ($status, $answer) = $where->try_sql(q{select keelson.usage_fold() = 0 and not exists (
+			select from keelson.usage_events as e, keelson.usage_watermark as w where (e.era, e.xid, e.id) > (w.era, w.xid, w.event_id))});
+		$status == 0 && $answer eq 't';
+	}, 30);
+}
+
+# What a reader sees, and what the events are: minutes of all time.
+sub seen   { return $_[0]->sql("select trim_scale(keelson._usage_minutes('$ada->{id}', null, '2000-01-01', '9999-01-01'))"); }
+sub events { return $_[0]->sql("select trim_scale(coalesce(sum(minutes), 0)) from keelson.usage_events where user_id = '$ada->{id}'"); }
+sub totals { return $_[0]->sql("select trim_scale(sum(minutes)) from keelson.usage_totals where user_id = '$ada->{id}'"); }
+
+sub reconciled { return $_[0]->sql('select count(*) from keelson.usage_reconcile()') eq '0'; }
+
+# Kills a process of the server, and waits until the server is there again.
+sub kill_and_wait
+{
+	my ($pid) = @_;
+	my $crashes = sub { my @found = $keelson->server_log =~ /reinitializing/g; return scalar @found };
+	my $before = $crashes->();
+	kill 'KILL', $pid;
+	return wait_until(sub { $crashes->() > $before && ($keelson->try_sql('select 1'))[0] == 0 }, 30);
+}
+
+subtest 'a crash between two statements' => sub {
+	my @statements = ('begin', record('1', 'a'), record('2'), 'savepoint nested', record('4', 'b'), record('1', 'a'), 'release nested', 'commit');
+	for my $sent (2 .. @statements)
+	{
+		my $before = seen($keelson);
+		my $victim = $keelson->node->background_psql('keelson', on_error_stop => 0);
+		my $pid = $victim->query_safe('select pg_backend_pid()');
+		$victim->query_safe($_ =~ s/'([ab])'/'$1$sent'/r) for @statements[ 0 .. $sent - 1 ];
+		ok(kill_and_wait($pid), "the backend is killed after \"$statements[ $sent - 1 ]\"");
+		is(seen($keelson) - $before, $sent == @statements ? 7 : 0, $sent == @statements ? 'all of it is there' : 'nothing of it is there');
+		is(events($keelson), seen($keelson), 'as events too');
+	}
+	# Who does not know sends it all again.
+	my $again = '(' . join(') union all (', map { record('1', "a$_") } 2 .. @statements) . ')';
+	is($keelson->sql("select sum(accepted), sum(duplicates) from ($again) as r"), '6|1', 'sent again each key counts once');
+	ok(settle($keelson) && reconciled($keelson), 'rollups are what the events are');
+};
+
+subtest 'a crash in the middle of folding' => sub {
+	ok(settle($keelson), 'something is folded');
+	my $folder = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$folder->query_safe("select pg_advisory_lock($lock)");
+	$keelson->sql(record('0.5', "fold$_")) for 1 .. 3;
+	# Folding has written quarters and days when it comes to this row of the totals.
+	my $holder = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$holder->query_safe("begin; select from keelson.usage_totals where user_id = '$ada->{id}' for update");
+	$folder->query_safe("select pg_advisory_unlock($lock)");
+	my $keeper;
+	ok(wait_until(sub {
+		$keeper = $keelson->sql(q{select pid from pg_stat_activity where backend_type = 'keelson keeper' and wait_event_type = 'Lock'});
+	}, 30), 'the keeper waits in the middle');
+	my $before = seen($keelson);
+	ok(kill_and_wait($keeper), 'and is killed');
+	is(seen($keelson), $before, 'readers see the same');
+	ok(settle($keelson), 'the next one folds');
+	is(totals($keelson), $before, 'each event once');
+	ok(reconciled($keelson), 'and rollups are what the events are');
+};
+
+subtest 'metrics' => sub {
+	$gateway->wait_ready;
+	$keelson->sql(record('1', 'metered')) for 1 .. 2;
+	my $text = $gateway->get('/metrics')->{content};
+	like($text, qr/^keelson_usage_events_total [1-9]/m, 'events');
+	like($text, qr/^keelson_usage_duplicates_total 1$/m, 'duplicates, since the server started');
+	ok(wait_until(sub { settle($keelson); $gateway->get('/metrics')->{content} =~ /^keelson_usage_fold_lag_seconds 0$/m }, 20), 'nothing waits to be folded');
+	my $holder = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$holder->query_safe("select pg_advisory_lock($lock)");
+	$keelson->sql(record('1'));
+	ok(wait_until(sub { $gateway->get('/metrics')->{content} =~ /^keelson_usage_fold_lag_seconds (?!0$)/m }, 20), 'and it shows when something does');
+	$holder->quit;
+};
+
+subtest 'midnight, with a transaction that is open' => sub {
+	ok(settle($keelson), 'all is folded');
+	my $before = seen($keelson);
+	my $late = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$late->query_safe('begin; ' . record('8', 'late'));
+	# As if it had begun the day before yesterday.
+	$keelson->sql(q{update keelson.usage_watermark set tail_from = (now() at time zone 'UTC')::date - 2});
+	ok(wait_until(sub { $keelson->sql(q{select next_from = (now() at time zone 'UTC')::date from keelson.usage_watermark}) eq 't' }, 30), 'the floor is on its way');
+	$keelson->sql(record('16', 'early'));
+	is(seen($keelson), $before + 16, 'what is recorded meanwhile is seen');
+	$keelson->sql('select keelson.usage_fold()') for 1 .. 3;
+	is($keelson->sql(q{select tail_from = (now() at time zone 'UTC')::date - 2 from keelson.usage_watermark}), 't', 'and it waits for whoever began before');
+	$late->query_safe('commit');
+	$late->quit;
+	is(seen($keelson), $before + 24, 'who commits late is seen');
+	ok(wait_until(sub { $keelson->sql(q{select tail_from = (now() at time zone 'UTC')::date and next_from is null from keelson.usage_watermark}) eq 't' }, 30), 'then it is today');
+	is(seen($keelson), $before + 24, 'with the same to be seen');
+	ok(settle($keelson) && reconciled($keelson), 'and folded');
+};
+
+subtest 'a clock that jumps back' => sub {
+	ok(settle($keelson), 'all is folded');
+	# As if it had been the day after tomorrow: what is behind the floor is never looked at again, so nothing may come there.
+	$keelson->sql(q{update keelson.usage_watermark set tail_from = (now() at time zone 'UTC')::date + 2, next_from = null, next_era = null, next_xid = null});
+	$keelson->node->stop('immediate');
+	$keelson->node->start;
+	my $before = seen($keelson);
+	is($keelson->sql(record('32', 'jump')), '1|0', 'an event is recorded');
+	is($keelson->sql(record('32', 'jump')), '0|1', 'once');
+	is($keelson->sql(q{select count(*) from keelson.usage_events where id >= keelson._uuid7_floor((date_trunc('day', now(), 'UTC') + interval '2 days'))}), '1', 'in the day of the floor');
+	is(seen($keelson), $before + 32, 'and seen at once');
+	is($keelson->sql(qq{select sum(t.minutes) = (select sum(e.minutes) from keelson.usage_events as e where e.user_id = '$ada->{id}')
+		from unnest(keelson._usage_timeline('$ada->{id}', 'UTC', now())) as t}), 't', 'on the day on which it occurred');
+	ok(settle($keelson) && reconciled($keelson), 'and folded');
+	is(totals($keelson), $before + 32, 'once');
+};
+
+subtest 'restored elsewhere, with events that are not folded' => sub {
+	my $holder = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$holder->query_safe("select pg_advisory_lock($lock)");
+	$keelson->sql(record('0.125', "tail$_")) for 1 .. 8;
+	is(seen($keelson), totals($keelson) + 1, 'a tail is left');
+	my $dump = $keelson->node->basedir . '/dump';
+	PostgreSQL::Test::Utils::system_or_bail('pg_dump', '-h', $keelson->node->host, '-p', $keelson->node->port, '-Fc', '-f', $dump, 'keelson');
+	my $expected = seen($keelson);
+	$holder->quit;
+	my $other = KeelsonTest->new('elsewhere', uninstalled => 1, conf => 'jit = off');
+	$other->node->stop;
+	PostgreSQL::Test::Utils::system_or_bail('cp', '-p', $keelson->{keyring}, $other->{keyring});
+	$other->node->start;
+	# A young cluster: its transaction ids are below those in the dump.
+	PostgreSQL::Test::Utils::system_log('pg_restore', '-h', $other->node->host, '-p', $other->node->port, '-d', 'keelson', $dump);
+	is(seen($other), $expected, 'readers see the same there');
+	is($other->sql(record('0.125', 'tail1')), '0|1', 'keys are known');
+	is($other->sql(record('64', 'after')), '1|0', 'and more is recorded');
+	is(seen($other), $expected + 64, 'and seen');
+	ok(settle($other), 'all is folded');
+	is($other->sql('select count(distinct era) from keelson.usage_events'), '2', 'of both eras');
+	is(totals($other), $expected + 64, 'each event once');
+	ok(reconciled($other), 'and rollups are what the events are');
+	$other->stop;
+};
+
+subtest 'the live stream' => sub {
+	$gateway->wait_ready;
+	my $socket = $gateway->connect;
+	syswrite $socket, "GET /api/user/usage/stream HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\nAuthorization: Bearer $ada->{token}\r\n\r\n";
+	my $select = IO::Select->new($socket);
+	my $all    = '';
+	my $told   = sub { return map { 0 + $_ } $all =~ /"allTime":\{"totalMinutes":([\d.]+)/g };
+	my $see    = sub {
+		my ($minutes) = @_;
+		return wait_until(sub { $select->can_read(0) && sysread($socket, $all, 65536, length $all); grep { $_ == $minutes } $told->() }, 20);
+	};
+	my $now = seen($keelson);
+	ok($see->($now), 'what is used comes at once') or diag $all;
+	like($all, qr{Content-Type: text/event-stream}i, 'as an event stream');
+	my $writer = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$writer->query_safe('begin; ' . record('100'));
+	my $other = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$other->query_safe("begin; " . record('1000'));
+	is($keelson->sql(qq{select count(*) from pg_stat_activity where wait_event_type = 'Lock'}), '0', 'a reader holds up no writer, nor does one the other');
+	$other->query_safe('commit');
+	ok($see->($now + 1000), 'what another has committed follows') or diag $all;
+	$writer->query_safe('commit');
+	ok($see->($now + 1100), 'until it is');
+	is_deeply([ $told->() ], [ $now, $now + 1000, $now + 1100 ], 'each change once, and none that was not committed');
+	close $socket;
+	$_->quit for $writer, $other;
+};
+
+done_testing();
+$keelson->stop;
