@@ -126,6 +126,10 @@ my $user = $keelson->user($gateway);
 call_all($core, { email => $user->{email}, password => $user->{password}, token => $user->{token}, name => 'Ada' });
 validate('the core', $reply->{content});
 
+my %usage = %{ $core->{components}{schemas}{UsageEvent} };
+is_deeply($usage{required}, [qw(feature minutes)], 'of what is given only what may not be null is required');
+is_deeply($core->{components}{schemas}{UsageReceipt}{required}, [qw(accepted duplicates)], 'a reply has all that it has');
+
 # The same of a product's endpoints, whose types and domains are of all kinds.
 $keelson->product;
 wait_until(sub { $gateway->get('/api/product/items/first')->{status} == 200 });

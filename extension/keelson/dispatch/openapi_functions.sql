@@ -485,15 +485,15 @@ as $$
         from keelson._openapi_routes() as route
         group by route.path
     ),
-    types (oids) as (
-        select array_agg(distinct used.oid)
+    types (oids, given_oids) as (
+        select array_agg(distinct used.oid) filter (where not used.is_given), array_agg(distinct used.oid) filter (where used.is_given)
         from keelson._openapi_routes() as route
         join pg_catalog.pg_proc as p on p.oid = route.function
         cross join lateral (
-            select unnest(p.proargtypes::oid[])
+            select unnest(p.proargtypes::oid[]), true
             union all
-            select route.returns where route.returns is not null and route.status <> '204'
-        ) as used (oid)
+            select route.returns, false where route.returns is not null and route.status <> '204'
+        ) as used (oid, is_given)
         where used.oid not in ('void'::regtype, 'record'::regtype)
     ),
     shared (components) as (
@@ -514,7 +514,7 @@ as $$
         'paths', (select coalesce(jsonb_object_agg(operations.path, operations.item), '{}') from operations)
             || keelson._openapi_own_paths(),
         'components', shared.components || jsonb_build_object(
-            'schemas', keelson._openapi_components(types.oids) || (shared.components -> 'schemas')))
+            'schemas', keelson._openapi_components(types.oids, types.given_oids) || (shared.components -> 'schemas')))
     from types, shared;
 $$;
 comment on function keelson.openapi() is

@@ -2,7 +2,8 @@
 --
 -- Rules that an author of endpoints can rely on:
 --   * a type's or domain's comment describes it wherever it is used, a composite type's column comment describes
---     the field; a field is nullable unless its comment exists and does not speak of null;
+--     the field; a field is nullable unless its comment exists and does not speak of null; a reply has all fields, of
+--     what is given those that are nullable may be left out;
 --   * limits of a domain come from its checks, as far as they are plain: length, range, regular expression, list.
 
 create or replace function keelson._openapi_component_name(type oid)
@@ -201,7 +202,7 @@ end;
 $$;
 comment on function keelson._openapi_domain(oid) is 'The schema of a domain: its base type with the limits of its checks, those of the domains below it too.';
 
-create or replace function keelson._openapi_fields(type oid)
+create or replace function keelson._openapi_fields(type oid, is_given boolean)
 returns jsonb
 language plpgsql
 stable
@@ -209,15 +210,16 @@ parallel safe
 as $$
 begin
     return (
-        select jsonb_build_object(
+        select jsonb_strip_nulls(jsonb_build_object('required',
+                jsonb_agg(keelson._camel_case(field.name) order by field.place) filter (where not (is_given and field.is_nullable))))
+            || jsonb_build_object(
             'type', 'object',
             'properties', jsonb_object_agg(
                 keelson._camel_case(field.name),
                 case
                     when field.is_nullable then keelson._openapi_nullable(keelson._openapi_schema(field.type, field.modifier))
                     else keelson._openapi_schema(field.type, field.modifier)
-                end || jsonb_strip_nulls(jsonb_build_object('description', field.description))),
-            'required', jsonb_agg(keelson._camel_case(field.name) order by field.place))
+                end || jsonb_strip_nulls(jsonb_build_object('description', field.description))))
         from (
             select a.attname as name, a.atttypid as type, a.atttypmod as modifier, a.attnum as place,
                 pg_catalog.col_description(a.attrelid, a.attnum) as description,
@@ -231,9 +233,10 @@ begin
     );
 end;
 $$;
-comment on function keelson._openapi_fields(oid) is 'The schema of a composite type, its columns under their JSON names.';
+comment on function keelson._openapi_fields(oid, boolean) is
+    'The schema of a composite type, its columns under their JSON names; of one that clients give, what may be left out is not required.';
 
-create or replace function keelson._openapi_component(type oid)
+create or replace function keelson._openapi_component(type oid, is_given boolean)
 returns jsonb
 language plpgsql
 stable
@@ -247,7 +250,7 @@ begin
                     select jsonb_agg(e.enumlabel order by e.enumsortorder)
                     from pg_catalog.pg_enum as e
                     where e.enumtypid = t.oid))
-                else keelson._openapi_fields(t.oid)
+                else keelson._openapi_fields(t.oid, is_given)
             end
             || jsonb_strip_nulls(jsonb_build_object('description', coalesce(
                 pg_catalog.obj_description(t.oid, 'pg_type'),
@@ -257,42 +260,56 @@ begin
     );
 end;
 $$;
-comment on function keelson._openapi_component(oid) is 'The schema behind the reference to a domain, enum or composite type.';
+comment on function keelson._openapi_component(oid, boolean) is 'The schema behind the reference to a domain, enum or composite type.';
 
-create or replace function keelson._openapi_components(types oid[])
+create or replace function keelson._openapi_parts(types oid[])
+returns setof oid
+language sql
+stable
+parallel safe
+as $$
+    with recursive used (oid) as (
+        select unnest(_openapi_parts.types)
+        union
+        select part.oid
+        from used
+        join pg_catalog.pg_type as t on t.oid = used.oid
+        cross join lateral (
+            select t.typelem as oid where t.typelem <> 0
+            union all
+            select t.typbasetype where t.typtype = 'd'
+            union all
+            select a.atttypid
+            from pg_catalog.pg_attribute as a
+            where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+        ) as part
+    )
+    select used.oid from used;
+$$;
+comment on function keelson._openapi_parts(oid[]) is 'The types, and all that they are made of.';
+
+create or replace function keelson._openapi_components(types oid[], given_types oid[])
 returns jsonb
 language plpgsql
 stable
 parallel safe
 as $$
+declare
+    given_parts oid[] := array(select keelson._openapi_parts(given_types));
 begin
     return (
-        with recursive used (oid) as (
-            select unnest(_openapi_components.types)
-            union
-            select part.oid
-            from used
-            join pg_catalog.pg_type as t on t.oid = used.oid
-            cross join lateral (
-                select t.typelem as oid where t.typelem <> 0
-                union all
-                select t.typbasetype where t.typtype = 'd'
-                union all
-                select a.atttypid
-                from pg_catalog.pg_attribute as a
-                where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
-            ) as part
-        )
         select coalesce(
-            jsonb_object_agg(keelson._openapi_component_name(t.oid), keelson._openapi_component(t.oid) order by t.typname),
+            jsonb_object_agg(
+                keelson._openapi_component_name(t.oid), keelson._openapi_component(t.oid, t.oid = any (given_parts)) order by t.typname),
             '{}')
-        from used
+        from keelson._openapi_parts(types || given_types) as used (oid)
         join pg_catalog.pg_type as t on t.oid = used.oid
         where t.typtype in ('d', 'e', 'c')
     );
 end;
 $$;
-comment on function keelson._openapi_components(oid[]) is 'The named types that the given ones are made of, each under its name.';
+comment on function keelson._openapi_components(oid[], oid[]) is
+    'The named types that those of replies and those that clients give are made of, each under its name.';
 
 create or replace function keelson._openapi_default(expression text)
 returns jsonb
