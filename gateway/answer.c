@@ -136,6 +136,7 @@ prepare_call(struct GwRequest *request)
 		call->is_read = request->is_head || strcmp(request->method, "GET") == 0;
 		call->route_id = request->route->id;
 		call->timeout_ms = request->route->timeout_ms;
+		call->pace = request->route->pace;
 		call->credential = request->credential_at < 0 ? NULL : request->params.data + request->credential_at;
 		call->path_and_query = request->query_at < 0 ? NULL : request->params.data + request->query_at;
 		call->caller = request->params.data + request->caller_at;

@@ -9,6 +9,12 @@
 #include "call.h"
 
 #include <arpa/inet.h>
+#include <limits.h>
+#include <stdatomic.h>
+
+/* What counts as quick, and how many calls the running mean looks back on. */
+#define QUICK_US 1000
+#define PACE_WEIGHT 8
 
 /* Types of the server's catalogue; they never change. */
 #define BYTEA_OID 17
@@ -80,6 +86,32 @@ gw_call_row(const PGresult *result, int row, struct GwRow *out)
 	}
 	out->body = fields[2];
 	return true;
+}
+
+bool
+gw_call_is_quick(const struct GwCall *call)
+{
+	unsigned mean;
+
+	if (!call->is_read || call->pace == NULL)
+		return false;
+	mean = atomic_load_explicit(&call->pace->mean_us, memory_order_relaxed);
+	return mean > 0 && mean <= QUICK_US;
+}
+
+/* Other loops do the same: a sample that is lost between them does not matter. */
+void
+gw_call_took(struct GwCall *call, int64_t us)
+{
+	int64_t mean;
+
+	if (call->pace == NULL)
+		return;
+	mean = atomic_load_explicit(&call->pace->mean_us, memory_order_relaxed);
+	mean = mean == 0 ? us : mean + (us - mean) / PACE_WEIGHT;
+	atomic_store_explicit(&call->pace->mean_us, mean < 1 ? 1 : mean > UINT_MAX ? UINT_MAX
+																			   : (unsigned) mean,
+						  memory_order_relaxed);
 }
 
 const char *

@@ -54,7 +54,8 @@ struct GwCall
 	const char *caller;
 	const char *body;
 	size_t body_len;
-	int timeout_ms; /* of the route */
+	int timeout_ms;      /* of the route */
+	struct GwPace *pace; /* of the route, or NULL */
 
 	/* A row of a streamed call; the result is the link's. */
 	void (*row)(struct GwCall *call, const PGresult *result);
@@ -86,6 +87,12 @@ extern const Oid gw_call_dispatch_types[GW_CALL_DISPATCH_PARAMS];
 
 /* Puts the call into the connection's pipeline, with its Sync. False: not all of it was written. */
 bool gw_call_write(const struct GwCall *call, PGconn *connection) __attribute__((warn_unused_result));
+
+/* Says whether the call is a read of a route whose calls take the database less than a millisecond. */
+bool gw_call_is_quick(const struct GwCall *call);
+
+/* Tells how long the database took for the call. */
+void gw_call_took(struct GwCall *call, int64_t us);
 
 /* Reads a row of a result of keelson.dispatch(); false if it has another shape. */
 bool gw_call_row(const PGresult *result, int row, struct GwRow *out) __attribute__((warn_unused_result));

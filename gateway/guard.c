@@ -65,15 +65,30 @@ recv(int fd, void *buffer, size_t size, int flags)
 		return recvfrom(fd, buffer, size, flags, NULL, NULL);
 	if (guard->is_refused)
 		return linger(guard);
-	if (guard->is_pending)
+	if (guard->is_pending || guard->is_resting)
 	{
+		guard->is_resting = false;
 		errno = EAGAIN;
 		return -1;
 	}
 	got = recvfrom(fd, buffer, size, flags, NULL, NULL);
+	guard->is_drained = got > 0 && (size_t) got < size;
 	if (got <= 0 || (flags & MSG_PEEK) != 0)
 		return got;
 	return inspect(guard, buffer, (size_t) got);
+}
+
+void
+gw_guard_suspended(struct GwGuard *guard)
+{
+	guard->is_resting = guard->is_drained;
+}
+
+void
+gw_guard_sent(struct GwGuard *guard, ssize_t sent, size_t wanted)
+{
+	if (sent < 0 || (size_t) sent < wanted)
+		guard->is_resting = false;
 }
 
 struct GwGuard *

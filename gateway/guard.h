@@ -54,6 +54,8 @@ struct GwGuard
 	int fd;           /* -1 when not attached */
 	bool is_pending;  /* fault found, reply waits for an earlier one */
 	bool is_refused;  /* our reply is out; lingering */
+	bool is_drained;  /* the last read took all that there was */
+	bool is_resting;  /* suspended since, see gw_guard_suspended() */
 	bool is_gone;     /* the client closed, or was thrown out, after the refusal */
 	uint64_t replies; /* completed by the library */
 	uint64_t bytes_in;
@@ -77,6 +79,17 @@ void gw_guard_free(void);
  * False, with a line on "faults", if not.
  */
 bool gw_guard_verify(FILE *faults) __attribute__((warn_unused_result));
+
+/*
+ * The library suspends the connection: its descriptor leaves the epoll set, and
+ * is put back when a read finds nothing, which reports what has come meanwhile.
+ * So the next read, had the last one taken all, is answered without the kernel.
+ * Only a reply that the socket does not take at once puts it back earlier.
+ */
+void gw_guard_suspended(struct GwGuard *guard);
+
+/* Tells how much of what the library sends the kernel has taken. */
+void gw_guard_sent(struct GwGuard *guard, ssize_t sent, size_t wanted);
 
 /*
  * Starts guarding fd; call from MHD_OPTION_NOTIFY_CONNECTION (started). guard

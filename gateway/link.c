@@ -146,13 +146,23 @@ gw_link_has_room(const struct GwLink *link, unsigned depth, int64_t now)
 	return link->used == 0 || now - link->slots[link->first].sent_at <= YOUNG_US;
 }
 
+/* Says whether all that is under way are quick reads. */
+bool
+gw_link_is_quick(const struct GwLink *link)
+{
+	for (unsigned i = 0; i < link->used; i++)
+		if (!link->slots[(link->first + i) % GW_LINK_DEPTH].is_quick)
+			return false;
+	return true;
+}
+
 /* Sends the call.  Should the connection fail at it, the call is told so like any lost one. */
 void
 gw_link_send(struct GwLink *link, struct GwCall *call)
 {
 	struct GwSlot *slot = &link->slots[(link->first + link->used) % GW_LINK_DEPTH];
 
-	*slot = (struct GwSlot){.call = call, .sent_at = link->loop->now};
+	*slot = (struct GwSlot){.call = call, .sent_at = link->loop->now, .is_quick = gw_call_is_quick(call)};
 	link->used++;
 	call->link = link;
 	call->state = GW_CALL_SENT;
@@ -374,6 +384,9 @@ finish_first(struct GwLink *link)
 	link->used--;
 	gw_timer_clear(&link->loop->timers, &link->timer);
 	gw_metrics_add(&link->loop->metrics, GW_COUNT_FAST_BUSY + (enum GwCount) link->lane, -1);
+	if (slot.call != NULL)
+		gw_call_took(slot.call, link->loop->now - (slot.sent_at > link->answered_at ? slot.sent_at : link->answered_at));
+	link->answered_at = link->loop->now;
 	if (PQresultMemorySize(slot.result) > LARGE_BODY)
 		link->is_stale = true;
 	if (link->used > 0 && link->slots[link->first].call == NULL)

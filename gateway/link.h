@@ -31,6 +31,7 @@ struct GwSlot
 	struct GwCall *call; /* NULL: abandoned, its answer is thrown away */
 	PGresult *result;    /* so far; kept until the Sync behind it is answered */
 	int64_t sent_at;
+	bool is_quick;         /* a read that is known not to take long */
 	bool is_cancelled;     /* a cancel was sent for it */
 	bool may_be_cancelled; /* a cancel for the one before it may have hit it */
 };
@@ -49,11 +50,12 @@ struct GwLink
 	PGconn *connection;
 	struct GwSlot slots[GW_LINK_DEPTH]; /* a ring */
 	unsigned first, used;
-	bool is_paused;     /* a streamed call wants no more for now */
-	bool is_cancelling; /* a cancel is on its way: nothing may be sent */
-	bool is_stale;      /* to be closed and opened again when it is idle */
-	bool is_reading;    /* inside take_results: do not enter again */
-	char fault[256];    /* why the last attempt failed */
+	int64_t answered_at; /* the last time */
+	bool is_paused;      /* a streamed call wants no more for now */
+	bool is_cancelling;  /* a cancel is on its way: nothing may be sent */
+	bool is_stale;       /* to be closed and opened again when it is idle */
+	bool is_reading;     /* inside take_results: do not enter again */
+	char fault[256];     /* why the last attempt failed */
 };
 
 void gw_link_open(struct GwLink *link, enum GwLane lane);
@@ -64,6 +66,7 @@ void gw_link_close(struct GwLink *link);
 void gw_link_connect(struct GwLink *link);
 bool gw_link_check(struct GwLink *link) __attribute__((warn_unused_result));
 void gw_link_drop(struct GwLink *link);
+bool gw_link_is_quick(const struct GwLink *link);
 bool gw_link_has_room(const struct GwLink *link, unsigned depth, int64_t now);
 void gw_link_send(struct GwLink *link, struct GwCall *call);
 void gw_link_abandon(struct GwLink *link, struct GwCall *call);

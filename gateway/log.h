@@ -1,8 +1,8 @@
 /*
  * log: JSON lines on standard error.
  *
- * Each loop has its own GwLog and calls gw_log_flush once per turn; a line is
- * never torn. Others (main thread, signal-driven parts) use a GwLog of their
+ * Each loop has its own GwLog and writes its lines together, within a few
+ * milliseconds; a line is never torn. Others (main thread, signal-driven parts) use a GwLog of their
  * own. No secret may be passed in; query strings and bodies are never logged.
  */
 #ifndef GW_LOG_H

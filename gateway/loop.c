@@ -39,6 +39,9 @@
 /* How often the daemon may run in a turn before the other descriptors have theirs. */
 #define RUNS_MAX 8
 
+/* How long a line of the log may wait for others: a write costs as much as a tenth of a request. */
+#define LOG_DELAY GW_MS(10)
+
 /* After the drain time is over: for the refusals to go out. */
 #define LAST_WORDS GW_MS(500)
 
@@ -51,6 +54,7 @@ static void serve(struct GwLoop *loop);
 static bool is_over(struct GwLoop *loop);
 static int64_t drain_deadline(const struct GwLoop *loop);
 static void drain_is_over(struct GwTimer *timer);
+static void log_is_due(struct GwTimer *timer);
 static void wake_is_ready(struct GwLoop *loop, struct GwWatch *watch, uint32_t events);
 static void http_is_ready(struct GwLoop *loop, struct GwWatch *watch, uint32_t events);
 static void deliver_mail(struct GwLoop *loop);
@@ -77,7 +81,9 @@ gw_loop_open(struct GwLoop *loop, struct GwGateway *gateway, int index)
 		return false;
 	loop->epoll = epoll_create1(EPOLL_CLOEXEC);
 	wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (!gw_timer_open(&loop->timers, &loop->drain, drain_is_over) || loop->epoll < 0 || wake < 0 || !gw_loop_watch(loop, &loop->wake, wake, EPOLLIN))
+	if (!gw_timer_open(&loop->timers, &loop->drain, drain_is_over) || !gw_timer_open(&loop->timers, &loop->log_due, log_is_due))
+		return false;
+	if (loop->epoll < 0 || wake < 0 || !gw_loop_watch(loop, &loop->wake, wake, EPOLLIN))
 		return false;
 	if (!open_pools(loop))
 		return false;
@@ -261,7 +267,8 @@ turn(struct GwLoop *loop)
 	gw_timers_run(&loop->timers, loop->now);
 	if (loop->wants_run)
 		serve(loop);
-	gw_log_flush(&loop->log);
+	if (loop->log.len > 0 && loop->log_due.slot == 0)
+		gw_timer_set(&loop->timers, &loop->log_due, loop->now + LOG_DELAY);
 }
 
 static int
@@ -319,6 +326,12 @@ drain_is_over(struct GwTimer *timer)
 
 	gw_request_drain(loop, true);
 	gw_timer_set(&loop->timers, &loop->drain, loop->now + LAST_WORDS);
+}
+
+static void
+log_is_due(struct GwTimer *timer)
+{
+	gw_log_flush(&gw_container_of(timer, struct GwLoop, log_due)->log);
 }
 
 static void

@@ -61,6 +61,7 @@ struct GwLoop
 	struct GwWatch wake; /* eventfd: mail is waiting */
 	struct GwTimers timers;
 	struct GwLog log;
+	struct GwTimer log_due; /* when its lines must have been written */
 	struct GwMetrics metrics;
 
 	struct MHD_Daemon *daemon;

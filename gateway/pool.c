@@ -23,11 +23,14 @@
 #define FAST_WAIT GW_SECONDS(5)
 #define SHARED_WAIT GW_SECONDS(10)
 
+/* Links that quick reads keep awake before they queue behind one another. */
+#define QUICK_LINKS 2
+
 /* Longest pause between attempts to connect: while none stands, and while others do. */
 #define BACKOFF_AWAY_MS 100
 #define BACKOFF_MS 1000
 
-static struct GwLink *choose(struct GwPool *pool);
+static struct GwLink *choose(struct GwPool *pool, const struct GwCall *call);
 static void pump(struct GwPool *pool);
 static void enqueue(struct GwPool *pool, struct GwCall *call, bool at_front);
 static void dequeue(struct GwPool *pool, struct GwCall *call);
@@ -115,7 +118,7 @@ gw_pool_submit(struct GwPool *pool, struct GwCall *call)
 		borrow(pool, call);
 		return;
 	}
-	link = pool->first == NULL ? choose(pool) : NULL;
+	link = pool->first == NULL ? choose(pool, call) : NULL;
 	if (link != NULL)
 		gw_link_send(link, call);
 	else if (pool->nqueued >= QUEUE_MAX)
@@ -286,24 +289,36 @@ gw_pool_granted(struct GwPool *pool, struct GwLink *link)
 	serve_or_return(link);
 }
 
-/* The link for the next call: an idle one, else the least busy whose requests are young. */
+/*
+ * The link for the next call: an idle one, else the least busy whose requests
+ * are young.  A quick read goes behind its like, once enough links work at
+ * such: a server process that is awake costs less than one to be woken.
+ */
 static struct GwLink *
-choose(struct GwPool *pool)
+choose(struct GwPool *pool, const struct GwCall *call)
 {
-	struct GwLink *best = NULL;
+	bool is_quick = gw_call_is_quick(call);
+	struct GwLink *idle = NULL, *busy = NULL, *quick = NULL;
+	int nquick = 0;
 
 	for (int i = 0; i < pool->nlinks; i++)
 	{
 		struct GwLink *link = &pool->links[i];
+		bool is_like = is_quick && link->used > 0 && gw_link_is_quick(link);
 
+		nquick += is_like;
 		if (!gw_link_has_room(link, GW_LINK_DEPTH, pool->loop->now))
 			continue;
 		if (link->used == 0)
-			return link;
-		if (best == NULL || link->used < best->used)
-			best = link;
+			idle = idle == NULL ? link : idle;
+		else if (busy == NULL || link->used < busy->used)
+			busy = link;
+		if (is_like && (quick == NULL || link->used < quick->used))
+			quick = link;
 	}
-	return best;
+	if (quick != NULL && nquick >= QUICK_LINKS)
+		return quick;
+	return idle != NULL ? idle : busy;
 }
 
 /* Sends what waits, as far as there is room. */
@@ -312,7 +327,7 @@ pump(struct GwPool *pool)
 {
 	struct GwLink *link;
 
-	while (pool->first != NULL && (link = choose(pool)) != NULL)
+	while (pool->first != NULL && (link = choose(pool, pool->first)) != NULL)
 	{
 		struct GwCall *call = pool->first;
 

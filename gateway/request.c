@@ -355,6 +355,7 @@ start(struct GwRequest *request)
 		return send_reply(request);
 	request->is_suspended = true;
 	MHD_suspend_connection(request->connection);
+	gw_guard_suspended(&request->http->guard);
 	return MHD_YES;
 }
 

@@ -192,11 +192,12 @@ row_copy(struct GwRoute *to, const struct GwRoute *from, const char *public_url)
 	*to = *from;
 	to->content_types = NULL;
 	to->deprecation_header = to->sunset_header = to->link_header = NULL;
+	to->pace = calloc(1, sizeof(*to->pace));
 	to->method = strdup(from->method);
 	to->template = strdup(from->template);
 	to->version = strdup(from->version != NULL ? from->version : "v1");
 	to->successor = from->successor != NULL && from->successor[0] != '\0' ? strdup(from->successor) : NULL;
-	if (to->method == NULL || to->template == NULL || to->version == NULL ||
+	if (to->pace == NULL || to->method == NULL || to->template == NULL || to->version == NULL ||
 		(from->successor != NULL && from->successor[0] != '\0' && to->successor == NULL))
 		return false;
 	if (from->content_types != NULL && !copy_types(to, from->content_types))
@@ -213,6 +214,7 @@ row_free(struct GwRoute *row)
 	for (i = 0; row->content_types != NULL && row->content_types[i] != NULL; i++)
 		free(row->content_types[i]);
 	free(row->content_types);
+	free(row->pace);
 	free(row->method);
 	free(row->template);
 	free(row->version);

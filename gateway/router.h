@@ -28,6 +28,12 @@ enum GwLane
 	GW_LANES
 };
 
+/* How long the database takes for a route's calls: a running mean in microseconds, 0 not known yet. */
+struct GwPace
+{
+	_Atomic unsigned mean_us;
+};
+
 struct GwRoute
 {
 	int id;
@@ -45,6 +51,7 @@ struct GwRoute
 	int64_t sunset_at;     /* Unix seconds, 0 = none */
 	char *successor;       /* "GET v2/…" or NULL */
 	/* made by gw_routes_build: */
+	struct GwPace *pace;
 	unsigned metric;          /* slot in GwMetrics, the same for a route in every table */
 	char *deprecation_header; /* "@1688169599" or NULL */
 	char *sunset_header;      /* HTTP date or NULL */

@@ -26,6 +26,7 @@
 #define END "\r\n" /* of the head: the empty line */
 #define END_LEN 2
 
+static size_t total(const struct iovec *parts, size_t count);
 static bool ends_head(const struct iovec *part);
 static ssize_t send_with_fields(struct GwFields *fields, int fd, const struct iovec *head, const struct iovec *body, int flags);
 
@@ -35,10 +36,16 @@ send(int fd, const void *data, size_t len, int flags)
 {
 	struct GwGuard *guard = gw_guard_of(fd);
 	struct iovec head = {(void *) data, len};
+	ssize_t sent;
 
-	if (guard == NULL || guard->fields.data == NULL || !ends_head(&head))
+	if (guard == NULL)
 		return sendto(fd, data, len, flags, NULL, 0);
-	return send_with_fields(&guard->fields, fd, &head, NULL, flags);
+	if (guard->fields.data != NULL && ends_head(&head))
+		sent = send_with_fields(&guard->fields, fd, &head, NULL, flags);
+	else
+		sent = sendto(fd, data, len, flags, NULL, 0);
+	gw_guard_sent(guard, sent, len);
+	return sent;
 }
 
 /* Stands in for libc's sendmsg; same contract. */
@@ -46,11 +53,28 @@ ssize_t
 sendmsg(int fd, const struct msghdr *message, int flags)
 {
 	struct GwGuard *guard = gw_guard_of(fd);
-	size_t parts = message->msg_iovlen;
+	const struct iovec *parts = message->msg_iov;
+	size_t count = message->msg_iovlen;
+	ssize_t sent;
 
-	if (guard == NULL || guard->fields.data == NULL || parts < 1 || parts > 2 || !ends_head(&message->msg_iov[0]))
+	if (guard == NULL)
 		return syscall(SYS_sendmsg, fd, message, flags);
-	return send_with_fields(&guard->fields, fd, &message->msg_iov[0], parts == 2 ? &message->msg_iov[1] : NULL, flags);
+	if (guard->fields.data != NULL && count >= 1 && count <= 2 && ends_head(&parts[0]))
+		sent = send_with_fields(&guard->fields, fd, &parts[0], count == 2 ? &parts[1] : NULL, flags);
+	else
+		sent = syscall(SYS_sendmsg, fd, message, flags);
+	gw_guard_sent(guard, sent, total(parts, count));
+	return sent;
+}
+
+static size_t
+total(const struct iovec *parts, size_t count)
+{
+	size_t sum = 0;
+
+	for (size_t i = 0; i < count; i++)
+		sum += parts[i].iov_len;
+	return sum;
 }
 
 static bool
