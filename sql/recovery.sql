@@ -117,6 +117,25 @@ select pg_temp.try_send('app.welcome', 'mia@recovery.example.com', '[]');
 rollback;
 select count(*) as mails from keelson.mails where template = 'app.welcome';
 
+-- Addresses that would be something else by the time they are a header or an envelope.
+create function pg_temp.is_address(given text) returns boolean language plpgsql as $$
+begin
+    perform given::keelson.email_address;
+    return true;
+exception when check_violation then
+    return false;
+end
+$$;
+select count(*) as tried, count(*) filter (where pg_temp.is_address(evil)) as taken
+from unnest(array[
+    E'a@example.com\nBcc: eve@example.com', E'a@example.com\r\n.\r\nMAIL FROM:<eve@example.com>', E'\ta@example.com', 'a@example.com ', 'a@example.com>', '<a@example.com',
+    '"a b"@example.com', 'a@example.com,b@example.com', 'a@b@example.com', 'a@[127.0.0.1]', 'a@localhost', 'a@127.0.0.1', '@example.com', 'a@', 'a..b@example.com', '.a@example.com',
+    U&'\0430da@example.com', U&'ada@ex\00e4mple.com', U&'ada\200b@example.com', U&'ada@example\3002com', U&'\202emoc.elpmaxe@ada', 'ada@example.com' || repeat('m', 300),
+    repeat('a', 65) || '@example.com', 'a@' || repeat('a', 64) || '.com', 'a@-example.com', 'a@example.com.', 'a(b)@example.com', 'a@example.c', ''
+]) as given (evil);
+select bool_and(pg_temp.is_address(good)) as are_taken
+from unnest(array['a@example.com', 'a+b@xn--exmple-cua.com', 'o''neil@example.co.uk', repeat('a', 64) || '@example.com', '!#$%&*/=?^_`{|}~-@example.com']) as given (good);
+
 -- What stands in the table is sealed, and does not open elsewhere.
 select bool_and(position('tea'::bytea in content) = 0) as is_sealed from keelson.mail_messages where template = 'app.welcome';
 -- Suppressed addresses get nothing; with unsubscribe, security mail still.

@@ -83,5 +83,17 @@ subtest 'in production' => sub {
 	is($gateway->get('/dev/mails')->{status}, 404, 'there is no page of mails');
 };
 
+subtest 'who has no password' => sub {
+	in_environment('development');
+	# As somebody who came by an external issuer.
+	$keelson->sql("select keelson.user_create('issuer\@example.com')");
+	my $ask = sub { return $gateway->post('/api/auth/request-reset', { email => 'issuer@example.com' })->{json}{data}{devToken}; };
+	like($ask->(), qr/^ksp_/, 'gets one by a reset');
+	$keelson->sql('alter system set keelson.reset_sets_first_password = off');
+	$keelson->sql('select pg_reload_conf()');
+	ok(KeelsonTest::wait_until(sub { !defined $ask->() }), 'unless keelson.reset_sets_first_password is off');
+	is($gateway->post('/api/auth/request-reset', { email => 'ada@example.com' })->{json}{data}{devToken} =~ /^ksp_/, 1, 'who has one does');
+};
+
 $keelson->stop;
 done_testing;

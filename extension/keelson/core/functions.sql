@@ -82,6 +82,17 @@ comment on function keelson.current_session_id() is
     'The id of the session by which the acting user is known, null without one.';
 grant execute on function keelson.current_session_id() to keelson_app, keelson_admin;
 
+create or replace function keelson.current_aal()
+returns integer
+language c
+stable
+leakproof
+parallel restricted
+as 'MODULE_PATHNAME', 'ks_current_aal';
+comment on function keelson.current_aal() is
+    'The assurance level of the acting user''s session: 2 when it has shown a second factor, 1 without, 0 where there is no session. For policies such as "using (keelson.current_aal() >= 2)".';
+grant execute on function keelson.current_aal() to keelson_app, keelson_admin;
+
 create or replace function keelson.current_actor()
 returns text
 language c

@@ -117,6 +117,15 @@ ks_current_session_id(PG_FUNCTION_ARGS)
 	PG_RETURN_UUID_P(&identity.session_id);
 }
 
+PG_FUNCTION_INFO_V1(ks_current_aal);
+
+/* keelson.current_aal() */
+Datum
+ks_current_aal(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(identity.aal);
+}
+
 PG_FUNCTION_INFO_V1(ks_current_actor);
 
 /* keelson.current_actor() */

@@ -230,6 +230,8 @@ union all
 select * from keelson._usage_metrics()
 union all
 select * from keelson._quota_metrics()
+union all
+select * from keelson._alert_metrics()
 $$;
 comment on function keelson.gateway_metrics() is
     'The database''s samples for /metrics, in Prometheus'' terms.';

@@ -300,6 +300,8 @@ as $$
             ('TOKEN_EXPIRED', not r.is_public),
             ('FORBIDDEN', r.permission is not null or r.scope is not null),
             ('TIER_REQUIRED', r.tier is not null),
+            ('EMAIL_UNVERIFIED', r.needs_verified_email),
+            ('SECOND_FACTOR_REQUIRED', r.factor_within_s is not null or r.tier is not null),
             ('CSRF_FAILED', not r.is_public and route.is_writing),
             ('IDEMPOTENCY_CONFLICT', not r.is_public and route.is_writing),
             ('IDEMPOTENCY_IN_PROGRESS', not r.is_public and route.is_writing),

@@ -24,6 +24,7 @@
 static bool require_proof(KsCall *call);
 static bool is_permitted(KsCall *call);
 static bool has_tier(KsCall *call);
+static bool has_shown(KsCall *call);
 static const char *needed_permission(const KsCall *call);
 static bool has_scope(const KsCredential *credential, const char *scope);
 
@@ -36,7 +37,7 @@ ks_authorise(KsCall *call)
 		return require_proof(call);
 	if (!is_permitted(call))
 		return ks_reply_refuse(&call->reply, 403, "FORBIDDEN", "you may not do this");
-	return call->route->tier == NULL || has_tier(call);
+	return (call->route->tier == NULL || has_tier(call)) && has_shown(call);
 }
 
 /* Refuse a caller who is not known. */
@@ -85,6 +86,42 @@ has_tier(KsCall *call)
 	if (identity->has_user && ks_tier_of(&identity->user_id)->rank >= rank)
 		return true;
 	return ks_reply_refuse(&call->reply, 403, "TIER_REQUIRED", message);
+}
+
+/*
+ * Has the user shown what the route demands besides: a verified address, a
+ * second factor lately, or one at all where the tier demands it? Few routes do.
+ */
+static bool
+has_shown(KsCall *call)
+{
+	static KsPlan plan = {
+		"select keelson._proof_missing($1, $2, $3, $4, $5)", 5, {UUIDOID, UUIDOID, BOOLOID, INT4OID, BOOLOID}};
+	const KsRoute *route = call->route;
+	const KsIdentity *identity = &call->credential.identity;
+	bool is_tier_asked = route->tier != NULL && identity->aal < 2 && !identity->has_access_key;
+	KsRoleSwitch save;
+	Datum values[5];
+	char *missing;
+
+	if (!route->needs_verified_email && route->factor_within_s == 0 && !is_tier_asked)
+		return true;
+	values[0] = UUIDPGetDatum(&identity->user_id);
+	values[1] = UUIDPGetDatum(&identity->session_id);
+	values[2] = BoolGetDatum(route->needs_verified_email);
+	values[3] = Int32GetDatum(route->factor_within_s);
+	values[4] = BoolGetDatum(is_tier_asked);
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
+	(void) ks_spi_execute(&plan, values, NULL, true, 1);
+	ks_role_leave(&save);
+	missing = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	ks_spi_finish();
+	if (missing == NULL)
+		return true;
+	if (strcmp(missing, "EMAIL_UNVERIFIED") == 0)
+		return ks_reply_refuse(&call->reply, 403, "EMAIL_UNVERIFIED", "verify your e-mail address first");
+	return ks_reply_refuse(&call->reply, 401, "SECOND_FACTOR_REQUIRED", "show your second factor first: POST auth/totp/verify");
 }
 
 /* The permission that the caller must hold; NULL: none. */

@@ -106,6 +106,7 @@ begin
     end if;
     perform keelson.audit('admin.role_grant', jsonb_build_object('role', role, 'databaseRole', session_user), user_id => target_id);
     perform keelson.webhook_emit('user.role_granted', jsonb_build_object('userId', target_id, 'role', role), target_id);
+    perform keelson._roles_notice(target_id);
     return true;
 end
 $$;

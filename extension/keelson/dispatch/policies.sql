@@ -91,7 +91,9 @@ select
     routes.successor,
     routes.rate_cost,
     routes.rate_wait_ms,
-    routes.tier
+    routes.tier,
+    routes.needs_verified_email,
+    routes.factor_within_s
 from keelson.routes as routes
 left join keelson.route_overrides as override using (method, shape, version)
 where coalesce(override.is_enabled, true);

@@ -186,7 +186,8 @@ load_row(KsRoute *route, char **function, char **role)
 	static KsPlan plan = {
 		.sql = "select method, template, version, function, role, permission, scope, is_public, rate_class, "
 			   "timeout_ms, body_limit, kind, is_raw, status, content_types[1], rate_cost, rate_wait_ms, "
-			   "exists (select from keelson.scopes as open where open.name = scope), tier "
+			   "exists (select from keelson.scopes as open where open.name = scope), tier, "
+			   "needs_verified_email, coalesce(factor_within_s, 0) "
 			   "from keelson.effective_routes where id = $1",
 		.nargs = 1,
 		.argtypes = {INT4OID}};
@@ -222,6 +223,8 @@ load_row(KsRoute *route, char **function, char **role)
 		route->content_type = column_text(route, 15);
 		route->is_scope_open = column_bool(18);
 		route->tier = column_text(route, 19);
+		route->needs_verified_email = column_bool(20);
+		route->factor_within_s = column_int(21);
 	}
 	ks_spi_finish();
 	return found;

@@ -44,6 +44,8 @@ typedef struct KsRoute
 	const char *scope;
 	bool is_scope_open; /* any user may give it to an access key */
 	const char *tier;   /* NULL: any will do */
+	bool needs_verified_email;
+	int factor_within_s; /* since a second factor was shown, at most; 0: none demanded */
 	bool is_public;
 	bool is_unsafe;   /* changes something, by its method */
 	bool is_security; /* its failures go into the audit trail */

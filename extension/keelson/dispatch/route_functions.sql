@@ -33,7 +33,9 @@ create or replace function keelson.route(
     sunset_at timestamptz default null,
     successor text default null,
     description text default null,
-    tier text default null
+    tier text default null,
+    needs_verified_email boolean default false,
+    factor_within interval default null
 )
 returns integer
 language plpgsql
@@ -76,8 +78,11 @@ begin
     if tier is not null then
         perform keelson._route_tier_check(endpoint, tier, is_public);
     end if;
+    perform keelson._route_proof_check(endpoint, is_public, needs_verified_email, factor_within);
     wanted.role := role;
     wanted.tier := tier;
+    wanted.needs_verified_email := needs_verified_email;
+    wanted.factor_within_s := extract(epoch from factor_within);
     wanted.permission := permission;
     wanted.scope := scope;
     wanted.is_public := is_public;
@@ -109,12 +114,12 @@ end
 $$;
 comment on function keelson.route(
     text, text, name, text, text, boolean, text, integer, interval, interval, integer, text, text, boolean, text[],
-    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text, text
+    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text, text, boolean, interval
 ) is
     'Register an endpoint such as ''GET /hello/:name'' for a function, or change it; returns its id. It is served within a second, with the function''s comment as its documentation.';
 grant execute on function keelson.route(
     text, text, name, text, text, boolean, text, integer, interval, interval, integer, text, text, boolean, text[],
-    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text, text
+    text, integer, regtype, text[], jsonb, timestamptz, timestamptz, text, text, text, boolean, interval
 ) to keelson_admin;
 
 create or replace function keelson.route_remove(endpoint text, version text default 'v1')
@@ -557,6 +562,27 @@ $$;
 comment on function keelson._route_tier_check(text, text, boolean) is
     'Refuse a tier that does not exist, or that nobody could show.';
 
+create or replace function keelson._route_proof_check(
+    endpoint text,
+    is_public boolean,
+    needs_verified_email boolean,
+    factor_within interval
+)
+returns void
+language plpgsql
+immutable
+as $$
+begin
+    if needs_verified_email is null or factor_within not between interval '1 second' and interval '1 day' then
+        perform keelson._route_fault(endpoint, 'factor_within is not between 1 second and 1 day, or needs_verified_email is null', null);
+    elsif is_public and (needs_verified_email or factor_within is not null) then
+        perform keelson._route_fault(endpoint, 'it is public and demands something of who calls it', null);
+    end if;
+end
+$$;
+comment on function keelson._route_proof_check(text, boolean, boolean, interval) is
+    'Refuse a demand of a verified address or of a second factor that nobody could meet.';
+
 create or replace function keelson._route_store(row_wanted jsonb, row_existing jsonb)
 returns integer
 language plpgsql
@@ -570,14 +596,15 @@ begin
         insert into keelson.routes (
             owner, method, template, shape, version, function, role, permission, scope, is_public, rate_class,
             rate_cost, rate_wait_ms, timeout_ms, body_limit, pool, kind, is_raw, content_types, status, returns, errors, examples,
-            description, deprecated_at, sunset_at, successor, tier
+            description, deprecated_at, sunset_at, successor, tier, needs_verified_email, factor_within_s
         )
         values (
             wanted.owner, wanted.method, wanted.template, wanted.shape, wanted.version, wanted.function, wanted.role, wanted.permission,
             wanted.scope, wanted.is_public, wanted.rate_class, wanted.rate_cost, wanted.rate_wait_ms, wanted.timeout_ms,
             wanted.body_limit, wanted.pool, wanted.kind,
             wanted.is_raw, wanted.content_types, wanted.status, wanted.returns, wanted.errors, wanted.examples,
-            wanted.description, wanted.deprecated_at, wanted.sunset_at, wanted.successor, wanted.tier
+            wanted.description, wanted.deprecated_at, wanted.sunset_at, wanted.successor, wanted.tier,
+            wanted.needs_verified_email, wanted.factor_within_s
         )
         returning id into wanted.id;
         return wanted.id;
@@ -615,6 +642,8 @@ begin
             sunset_at = wanted.sunset_at,
             successor = wanted.successor,
             tier = wanted.tier,
+            needs_verified_email = wanted.needs_verified_email,
+            factor_within_s = wanted.factor_within_s,
             is_stale = false,
             updated_at = wanted.updated_at
         where routes.id = existing.id;

@@ -168,3 +168,14 @@ comment on column keelson.roles.factor_since is
     'Since when the role demands a second factor: it then gives its permissions to sessions of assurance level 2 alone. Null: it does not.';
 comment on column keelson.roles.factor_grace is
     'How long its holders have to enrol one, from the later of factor_since and their coming.';
+
+-- migration 5: endpoints that demand a verified address, or a second factor shown lately
+
+alter table keelson.routes
+    add column needs_verified_email boolean not null default false,
+    add column factor_within_s integer,
+    add constraint routes_factor_within_s_check check (factor_within_s between 1 and 86400);
+comment on column keelson.routes.needs_verified_email is
+    'Whether only users may call it whose e-mail address is verified.';
+comment on column keelson.routes.factor_within_s is
+    'How many seconds ago, at most, the session has shown a second factor; null: it need not have.';

@@ -378,7 +378,7 @@ begin
     end if;
     perform keelson._session_step_up(acting, keelson.current_session_id());
     perform keelson.audit('factor.change', '{"change": "enabled"}');
-    perform keelson._factor_notice(acting, 'enabled');
+    perform keelson._notice(acting, 'factor.changed', '{"change": "enabled"}');
     return keelson.reply_with(row(keelson._recovery_codes_make(acting))::keelson.totp_confirmation);
 end
 $$;
@@ -437,7 +437,7 @@ begin
     end if;
     perform keelson._factor_remove(acting);
     perform keelson.audit('factor.change', '{"change": "disabled"}');
-    perform keelson._factor_notice(acting, 'disabled');
+    perform keelson._notice(acting, 'factor.changed', '{"change": "disabled"}');
     return null;
 end
 $$;
@@ -537,20 +537,3 @@ $$;
 alter function keelson._factor_remove(uuid) owner to keelson_system;
 comment on function keelson._factor_remove(uuid) is
     'Take the user''s second factor and recovery codes away; false where there was none.';
-
-create or replace function keelson._factor_notice(user_id uuid, change text)
-returns void
-language plpgsql
-volatile
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    address text := (keelson._user_words(user_id)).email;
-begin
-    if address is not null then
-        perform keelson._mail_queue(user_id, 'factor.changed', address, jsonb_build_object('change', change));
-    end if;
-end
-$$;
-comment on function keelson._factor_notice(uuid, text) is
-    'Tell the user by mail that the second factor was changed.';

@@ -53,3 +53,14 @@ comment on index keelson.login_challenges_expires_at_idx is 'What the clean-up t
 alter table keelson.sessions add column factor_at timestamptz;
 comment on column keelson.sessions.factor_at is
     'When the session last showed a second factor; null: never.';
+
+-- migration 2: tiers that demand a second factor
+
+alter table keelson.tiers add column factor_since timestamptz;
+alter table keelson.tiers add column factor_grace interval;
+alter table keelson.tiers add constraint tiers_factor_grace_check
+    check (factor_grace between interval '0' and interval '90 days' and (factor_since is null) = (factor_grace is null));
+comment on column keelson.tiers.factor_since is
+    'Since when the tier demands a second factor: endpoints that demand a tier then serve its users at assurance level 2 alone. Null: it does not.';
+comment on column keelson.tiers.factor_grace is
+    'How long its users have to enrol one, from the later of factor_since and their coming.';

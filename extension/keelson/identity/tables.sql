@@ -181,3 +181,10 @@ comment on column keelson.user_data_rules.is_kept is 'The rows outlive their use
 comment on column keelson.user_data_rules.is_hidden is 'Not exported. Of a column, false: exported whatever its name.';
 comment on column keelson.user_data_rules.open_expression is
     'What is exported in place of the column, over the row t: how a sealed column is opened for its user.';
+
+-- migration 3: links that undo a change of address
+
+alter table keelson.email_changes add column undo_hash bytea;
+alter table keelson.email_changes add constraint email_changes_undo_hash_check check (pg_catalog.octet_length(undo_hash) = 32);
+comment on column keelson.email_changes.undo_hash is
+    'SHA-256 of the token that was mailed to the old address; null where none was.';

@@ -128,7 +128,7 @@ begin
         perform keelson.raise(409, 'CONFLICT', 'you change your own address with your password', 'Use PUT user/profile.', 'email');
     end if;
     if email is not null then
-        perform keelson._email_change(id, email);
+        perform keelson._email_change_tell(keelson._email_change(id, email), is_to_verify => email_verified is not true);
     end if;
     if email_verified is not null then
         perform keelson._email_set_verified(id, email_verified);

@@ -293,11 +293,31 @@ begin
         perform keelson.audit('admin.role_grant', jsonb_build_object('role', changed, 'databaseRole', session_user), user_id => id);
         perform keelson.webhook_emit('user.role_granted', jsonb_build_object('userId', id, 'role', changed), id);
     end loop;
+    if cardinality(added) + cardinality(taken) > 0 then
+        perform keelson._roles_notice(id);
+    end if;
 end
 $$;
 alter function keelson._user_roles_change(uuid, text[], text[]) owner to keelson_system;
 comment on function keelson._user_roles_change(uuid, text[], text[]) is
     'Give the user these roles and take those. Whoever calls it has asked whether that is allowed, and holds the lock on the user.';
+
+create or replace function keelson._roles_notice(user_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform keelson._notice(user_id, 'role.changed', jsonb_build_object('roles', coalesce((
+        select string_agg(r.role, ', ' order by r.role collate "C") from keelson.user_roles as r where r.user_id = _roles_notice.user_id
+    ), 'user')));
+end
+$$;
+alter function keelson._roles_notice(uuid) owner to keelson_system;
+comment on function keelson._roles_notice(uuid) is
+    'Tell the user by mail which roles are theirs now.';
 
 create or replace function keelson._role_lock(name text)
 returns text[]

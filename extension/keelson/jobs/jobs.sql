@@ -15,9 +15,9 @@ select keelson.job('rotation', '40 3 * * *', 'Re-seal under the newest master ke
 
 select keelson.job('erasure', '10 3 * * *', 'Erase users whose retention period is over.');
 
-select keelson.job('statistics', '50 1 * * *', 'Refresh the planner''s statistics of the partitioned tables, which autovacuum leaves alone.');
+select keelson.job('statistics', '50 1 * * *', 'Refresh the planner''s statistics of the partitioned tables, which autovacuum leaves alone; count what metrics tell of a day.');
 select keelson.job_step('statistics', 'tables', 'keelson._statistics_refresh');
 
-select keelson.job('housekeeping', '30 3 * * *', 'Remove the records of old runs of jobs, and one-time tokens that are spent.');
+select keelson.job('housekeeping', '30 3 * * *', 'Remove the records of old runs of jobs, one-time tokens that are spent, old mails and alerts.');
 select keelson.job_step('housekeeping', 'jobRuns', 'keelson._job_runs_purge');
 select keelson.job_step('housekeeping', 'cronRuns', 'keelson._cron_history_purge');

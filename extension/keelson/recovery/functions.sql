@@ -350,17 +350,17 @@ alter function keelson._email_prove(uuid) owner to keelson_system;
 comment on function keelson._email_prove(uuid) is
     'A link that was mailed to the user''s address has been followed: it is verified.';
 
-create or replace function keelson._user_words(user_id uuid, out email text, out name text)
+create or replace function keelson._user_words(user_id uuid, out email text, out name text, out email_verified boolean)
 language sql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-select u.email, u.name from keelson.users as u where u.id = _user_words.user_id
+select u.email, u.name, u.email_verified_at is not null from keelson.users as u where u.id = _user_words.user_id
 $$;
 alter function keelson._user_words(uuid) owner to keelson_system;
 comment on function keelson._user_words(uuid) is
-    'Address and name of the user, which a password must not be made of.';
+    'Address and name of the user, which a password must not be made of, and whether the address is verified.';
 
 create or replace function keelson.password_reset(token text, password keelson.password)
 returns keelson.reply
@@ -401,7 +401,7 @@ begin
     ended := keelson._sessions_end(found_use.user_id, null, null, 'password_changed');
     perform keelson._recovery_count('reset_done');
     perform keelson.audit('password.reset', jsonb_build_object('endedSessions', ended), user_id => found_use.user_id);
-    perform keelson._mail_queue(found_use.user_id, 'password.changed', words.email);
+    perform keelson._notice(found_use.user_id, 'password.changed');
     return keelson.reply_with(row(ended)::keelson.password_reset);
 end
 $$;

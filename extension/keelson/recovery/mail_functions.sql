@@ -97,6 +97,7 @@ declare
     given jsonb;
     content jsonb;
     is_suppressed boolean;
+    is_sent boolean;
     unsubscribe_token text;
 begin
     select u.name, u.email, u.preferences ->> 'language' as language into who
@@ -123,9 +124,10 @@ begin
         'unsubscribe', keelson._unsubscribe_url(unsubscribe_token)
     ));
     is_suppressed := keelson._mail_is_suppressed(recipient, words.is_security);
+    is_sent := not is_suppressed and keelson._mail_server_is_set();
     insert into keelson.mail_messages (
         user_id, id, template, language, recipient, message_id, is_security, content, state, expires_at, settled_at,
-        unsubscribe_hash
+        unsubscribe_hash, has_delivery
     )
     values (
         user_id, mail_id, words.name, words.language, recipient,
@@ -136,9 +138,9 @@ begin
         case when is_suppressed then 'suppressed' else 'pending' end,
         now() + keep_for,
         case when is_suppressed then now() end,
-        keelson.token_hash(unsubscribe_token)
+        keelson.token_hash(unsubscribe_token), is_sent
     );
-    if not is_suppressed and keelson._mail_server_is_set() then
+    if is_sent then
         perform keelson._mail_deliver(user_id, mail_id, recipient);
     end if;
     return mail_id;
@@ -268,6 +270,15 @@ $$;
 comment on function keelson._mail_sender() is
     'The address that mails come from: that of keelson.mail_from, else no-reply at the domain.';
 
+create or replace function keelson._smtp_url_fault(url text)
+returns text
+language c
+stable
+strict
+as 'MODULE_PATHNAME', 'ks__smtp_url_fault';
+comment on function keelson._smtp_url_fault(text) is
+    'What keeps the URL from being that of a mail server, without telling it; null when nothing does.';
+
 create or replace function keelson._mail_server_is_set()
 returns boolean
 language sql
@@ -315,19 +326,18 @@ begin
         return 0;
     end if;
     for found_mail in
-        select m.user_id, m.id, m.recipient
-        from keelson.mail_messages as m
-        where m.state = 'pending'
-            and m.expires_at > now()
-            and not exists (
-                select from keelson.deliveries as d where d.user_id = keelson._mail_owner() and d.id = m.id
-            )
-            -- What an administrator has discarded stays so.
-            and not exists (
-                select from keelson.deliveries_log as l where l.user_id = keelson._mail_owner() and l.id = m.id
-            )
-        order by m.expires_at
-        limit row_limit
+        update keelson.mail_messages as m
+        set has_delivery = true
+        from (
+            select waiting.user_id, waiting.id
+            from keelson.mail_messages as waiting
+            where waiting.state = 'pending' and not waiting.has_delivery and waiting.expires_at > now()
+            order by waiting.expires_at
+            limit row_limit
+            for update skip locked
+        ) as batch
+        where m.user_id = batch.user_id and m.id = batch.id
+        returning m.user_id, m.id, m.recipient
     loop
         perform keelson._mail_deliver(found_mail.user_id, found_mail.id, found_mail.recipient);
         delivered := delivered + 1;

@@ -66,6 +66,24 @@ select keelson.route(
 );
 
 select keelson.route(
+    'POST auth/undo-email-change',
+    'keelson.email_change_undo',
+    is_public => true,
+    rate_class => 'auth',
+    returns => 'keelson.verification',
+    errors => '{INVALID_TOKEN}',
+    examples => '{"request": {"token": "ksu_0194e0a00000700080000000000000040194e0a000007000800000000000000547DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"}, "response": {"email": "ada@example.com", "emailVerified": true}}'
+);
+
+select keelson.route(
+    'GET auth/undo-email-change',
+    'keelson.email_change_undo_page',
+    is_public => true,
+    is_raw => true,
+    content_types => '{text/html}'
+);
+
+select keelson.route(
     'GET dev/mails',
     'keelson.mails_page',
     is_public => true,

@@ -19,6 +19,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -36,7 +37,7 @@
 #include "secrets/crypto.h"
 
 /* No longer than a lease allows for, see claim.c. */
-#define TIMEOUT_MS 60000
+#define TIMEOUT_MS 45000
 /* A server that asks for it is left alone for so long at least. */
 #define DEFERRED_US (5 * 60 * USECS_PER_SEC)
 
@@ -55,7 +56,8 @@ typedef struct Server
 typedef struct Mail
 {
 	TimestampTz expires_at;
-	const char *state; /* in which it ends, where that is known before it is sent */
+	const char *state;  /* in which it ends, where that is known before it is sent */
+	const char *reason; /* why the attempt has failed, with the server's reply */
 } Mail;
 
 static KsPlan server_plan = {
@@ -272,9 +274,13 @@ write_message(KsDelivery *delivery, const Server *server, HeapTuple row, TupleDe
 static void
 judge(KsDelivery *delivery)
 {
-	const KsAnswer *outcome = &delivery->outcome;
-	const Mail *mail = delivery->kind_data;
+	KsAnswer *outcome = &delivery->outcome;
+	Mail *mail = delivery->kind_data;
 
+	/* A reply tells whom it is about: it stands with the mail, which goes with its user, and not in the log. */
+	if (mail != NULL)
+		mail->reason = reason_of(delivery);
+	outcome->response_length = 0;
 	if (outcome->status >= 500 && outcome->stage >= KS_MAIL_RECIPIENT)
 	{
 		delivery->verdict = KS_EXHAUSTED;
@@ -299,7 +305,8 @@ settled(KsDelivery **deliveries, int count)
 	for (int i = 0; i < count; i++)
 	{
 		KsRequest *request = &deliveries[i]->request;
-		const char *reason = reason_of(deliveries[i]);
+		const Mail *mail = deliveries[i]->kind_data;
+		const char *reason = mail != NULL && mail->reason != NULL ? mail->reason : deliveries[i]->outcome.error;
 		bool nulls[4] = {false, false, false, reason == NULL};
 
 		if (request->body != NULL)
@@ -339,10 +346,12 @@ static char *
 reason_of(const KsDelivery *delivery)
 {
 	const KsAnswer *outcome = &delivery->outcome;
+	MemoryContext save;
 	StringInfoData out;
 
 	if (outcome->error == NULL)
 		return NULL;
+	save = MemoryContextSwitchTo(delivery->cxt);
 	initStringInfo(&out);
 	appendStringInfoString(&out, outcome->error);
 	if (outcome->status >= 400 && outcome->response_length > 0)
@@ -351,5 +360,22 @@ reason_of(const KsDelivery *delivery)
 		for (size_t i = 0; i < Min(outcome->response_length, 300); i++)
 			appendStringInfoChar(&out, outcome->response[i] >= ' ' && outcome->response[i] <= '~' ? outcome->response[i] : '?');
 	}
+	MemoryContextSwitchTo(save);
 	return out.data;
+}
+
+PG_FUNCTION_INFO_V1(ks__smtp_url_fault);
+
+/* keelson._smtp_url_fault(url text) */
+Datum
+ks__smtp_url_fault(PG_FUNCTION_ARGS)
+{
+	Server server = {0};
+	char *url = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	const char *fault = take_url(&server, url, "localhost");
+
+	ks_wipe(url, strlen(url));
+	if (fault == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(fault));
 }

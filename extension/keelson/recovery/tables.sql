@@ -139,3 +139,21 @@ alter table keelson.mail_messages add constraint mail_messages_unsubscribe_hash_
     check (pg_catalog.octet_length(unsubscribe_hash) = 32);
 comment on column keelson.mail_messages.unsubscribe_hash is
     'SHA-256 of the token in the mail''s link to unsubscribe; null for security mail, which has none.';
+
+-- migration 4: notices that can be turned off; mails that wait for a mail server; a change of address is undone by its own row
+
+alter table keelson.mail_templates add column is_enabled boolean not null default true;
+comment on column keelson.mail_templates.is_enabled is
+    'Of notices: whether they are sent. See keelson.mail_notice_set().';
+
+alter table keelson.mail_messages add column has_delivery boolean not null default false;
+create index mail_messages_undelivered_idx on keelson.mail_messages (expires_at) where state = 'pending' and not has_delivery;
+comment on column keelson.mail_messages.has_delivery is
+    'Whether the courier was told to send it: not before there is a mail server.';
+comment on index keelson.mail_messages_undelivered_idx is 'What waits for a mail server.';
+comment on index keelson.mail_messages_pending_idx is 'What has expired.';
+
+alter table keelson.recovery_tokens drop constraint recovery_tokens_purpose_check;
+alter table keelson.recovery_tokens add constraint recovery_tokens_purpose_check check (purpose in ('verify_email', 'reset_password'));
+comment on column keelson.recovery_tokens.purpose is 'verify_email or reset_password.';
+comment on column keelson.recovery_tokens.email is 'The address that it was mailed to, and that it proves.';

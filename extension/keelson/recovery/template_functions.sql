@@ -59,6 +59,11 @@ from (
             'Undo the change', 'If you did it, there is nothing to do. The link to undo it is good for 7 days.'
         ),
         (
+            'email.changed_for_good', 'Your e-mail address was changed', 'Hello {{name}},',
+            'the address of your account was changed from this one to {{email}} at {{time}}, from {{ip}}.',
+            null, 'If it was not you, write to us.'
+        ),
+        (
             'factor.changed', 'Your second factor was changed', 'Hello {{name}},',
             'the second factor of your account was {{change}} at {{time}}, from {{ip}}.',
             null, 'If it was not you, change your password at once at {{appUrl}}.'
@@ -76,6 +81,11 @@ from (
         (
             'tier.changed', 'Your plan was changed', 'Hello {{name}},',
             'your plan is now {{tier}}, as of {{time}}.',
+            null, 'If you did not expect this, write to us.'
+        ),
+        (
+            'role.changed', 'Your roles were changed', 'Hello {{name}},',
+            'the roles of your account were changed at {{time}}. They are now: {{roles}}.',
             null, 'If you did not expect this, write to us.'
         ),
         (
@@ -167,6 +177,23 @@ $$;
 comment on function keelson._mail_template(text, text) is
     'The template in the language, in its base language, or in English; 404 without any.';
 
+create or replace function keelson._mail_core_values(template text)
+returns jsonb
+language sql
+immutable
+as $$
+select pg_catalog.jsonb_object_agg(known.name, '')
+from (
+    select pg_catalog.unnest(array['name', 'email', 'product', 'appUrl', 'time', 'ip'])
+    union
+    select (pg_catalog.regexp_matches(t.subject || t.body_text, '\{\{([A-Za-z0-9_]+)\}\}', 'g'))[1]
+    from keelson._mail_core_templates() as t
+    where t.name = template
+) as known (name)
+$$;
+comment on function keelson._mail_core_values(text) is
+    'The values that one of Keelson''s own mails is given, each empty.';
+
 create or replace function keelson.mail_template_set(
     name text,
     subject text,
@@ -184,12 +211,20 @@ declare
     known record;
 begin
     perform keelson._require(name, 'name'), keelson._require(subject, 'subject'), keelson._require(body_text, 'body_text');
-    select is_security, is_core into known
+    select is_security, is_core, is_enabled into known
     from keelson.mail_templates as t
     where t.name = mail_template_set.name
     limit 1;
-    insert into keelson.mail_templates as t (name, language, subject, body_text, body_html, is_security, is_core)
-    values (name, language, subject, body_text, body_html, coalesce(known.is_security, false), coalesce(known.is_core, false))
+    -- Nobody's password stays as it is because the notice of it cannot be written.
+    if known.is_core then
+        perform keelson._mail_fill(words.part, keelson._mail_core_values(name), false, false)
+        from unnest(array[subject, body_text, body_html]) as words (part);
+    end if;
+    insert into keelson.mail_templates as t (name, language, subject, body_text, body_html, is_security, is_core, is_enabled)
+    values (
+        name, language, subject, body_text, body_html, coalesce(known.is_security, false), coalesce(known.is_core, false),
+        coalesce(known.is_enabled, true)
+    )
     on conflict on constraint mail_templates_pkey do update
     set subject = excluded.subject,
         body_text = excluded.body_text,

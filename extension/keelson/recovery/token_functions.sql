@@ -1,4 +1,4 @@
--- One-time tokens: of verification, of resets, and to undo a change of address.
+-- One-time tokens of verification and of resets.
 
 do $types$
 begin
@@ -25,7 +25,6 @@ declare
     token text := case purpose
             when 'verify_email' then 'ksv_'
             when 'reset_password' then 'ksp_'
-            when 'undo_email_change' then 'ksu_'
         end || replace(user_id::text, '-', '') || keelson.token_new();
 begin
     perform keelson._recovery_tokens_void(user_id, purpose);
@@ -36,7 +35,7 @@ end
 $$;
 alter function keelson._recovery_token_make(uuid, text, text, interval) owner to keelson_system;
 comment on function keelson._recovery_token_make(uuid, text, text, interval) is
-    'A new one-time token of the user, 256 bits random; older ones for the same purpose are void. ksv_ verifies an address, ksp_ resets a password, ksu_ undoes a change of address; the user''s id in hexadecimal comes next.';
+    'A new one-time token of the user, 256 bits random; older ones for the same purpose are void. ksv_ verifies an address, ksp_ resets a password; the user''s id in hexadecimal comes next.';
 
 create or replace function keelson._recovery_tokens_void(user_id uuid, purpose text)
 returns void
@@ -66,7 +65,7 @@ declare
     found_use keelson._recovery_token_use;
     owner_id uuid;
 begin
-    if token !~ '^ks[vpu]_[0-9a-f]{32}[A-Za-z0-9_-]{43}$' then
+    if token !~ '^ks[vp]_[0-9a-f]{32}[A-Za-z0-9_-]{43}$' then
         return null;
     end if;
     owner_id := substring(token from 5 for 32);

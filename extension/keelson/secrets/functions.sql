@@ -183,6 +183,8 @@ begin
     end if;
     if value = '' then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a secret is not empty', 'Null removes it.', 'value');
+    elsif name = 'smtp_url' and keelson._smtp_url_fault(value) is not null then
+        perform keelson.raise(400, 'VALIDATION_FAILED', keelson._smtp_url_fault(value), field => 'value');
     end if;
     if known.is_hashed then
         salt := keelson._random_bytes(16);

@@ -337,6 +337,9 @@ declare
     opened keelson._open_session;
     tokens keelson.session_tokens;
 begin
+    if keelson._device_token_open(device_token, user_id) is null then
+        perform keelson._device_notice(user_id);
+    end if;
     insert into keelson.sessions (user_id, id, refresh_key_id, aal, is_cookie, ip_address, user_agent, expires_at)
     values (
         user_id, session_id, key_id, aal, is_cookie, keelson.current_ip(), left(keelson.current_user_agent(), 512),
@@ -537,6 +540,7 @@ begin
     rotation := keelson._session_rotate(opened.user_id, opened.session_id, opened.generation);
     if rotation.outcome = 'reused' then
         perform keelson.audit('auth.token_reused', jsonb_build_object('sessionId', opened.session_id), 'denied', opened.user_id);
+        perform keelson._notice(opened.user_id, 'session.reused');
         return keelson.refuse(401, 'TOKEN_REUSED', 'the refresh token had been used before, so its session has ended');
     elsif rotation.outcome = 'ended' then
         return keelson.refuse(401, 'TOKEN_EXPIRED', 'the session has ended');

@@ -192,6 +192,7 @@ begin
     perform keelson._password_set(acting, digest.hash, digest.pepper_key_id);
     perform keelson._sessions_end(acting, null, keelson.current_session_id(), 'password_changed');
     perform keelson.audit('password.change');
+    perform keelson._notice(acting, 'password.changed');
     perform keelson.webhook_emit('user.password_changed', jsonb_build_object('userId', acting));
     return null;
 end

@@ -142,8 +142,6 @@ returns void
 language plpgsql
 volatile
 as $$
-declare
-    address text := (select u.email from keelson.users as u where u.id = user_id);
 begin
     if before = tier then
         return;
@@ -151,11 +149,9 @@ begin
     perform keelson.webhook_emit('subscription.changed', pg_catalog.jsonb_build_object(
         'userId', user_id, 'from', before, 'to', tier, 'status', status
     ), user_id);
-    if address is not null then
-        perform keelson._mail_queue(user_id, 'tier.changed', address, pg_catalog.jsonb_build_object(
-            'tier', (select t.name from keelson.tiers as t where t.id = tier)
-        ));
-    end if;
+    perform keelson._notice(user_id, 'tier.changed', pg_catalog.jsonb_build_object(
+        'tier', (select t.name from keelson.tiers as t where t.id = tier)
+    ));
 end
 $$;
 comment on function keelson._tier_changed_tell(uuid, text, text, text) is

@@ -1,0 +1,209 @@
+-- Telling users what happened to their account. On by default; who gets them
+-- cannot unsubscribe.
+
+create or replace function keelson._notice_is_on(template text)
+returns boolean
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+select not exists (select from keelson.mail_templates as t where t.name = _notice_is_on.template and not t.is_enabled)
+$$;
+alter function keelson._notice_is_on(text) owner to keelson_system;
+comment on function keelson._notice_is_on(text) is
+    'Whether notices of the template are sent.';
+
+create or replace function keelson._notice(user_id uuid, template text, "values" jsonb default '{}')
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    address text := (keelson._user_words(user_id)).email;
+begin
+    if address is not null and keelson._notice_is_on(template) then
+        perform keelson._mail_queue(user_id, template, address, "values");
+    end if;
+end
+$$;
+comment on function keelson._notice(uuid, text, jsonb) is
+    'Tell the user by mail what happened to the account, when this transaction commits; nothing for who has no address, or where such notices are off.';
+
+create or replace function keelson.mail_notice_set(template text, is_enabled boolean)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform keelson._require(template, 'template'), keelson._require(is_enabled::text, 'is_enabled');
+    if template in ('email.verify', 'password.reset', 'alert') then
+        perform keelson.raise(400, 'VALIDATION_FAILED', format('"%s" is no notice: nothing works without it', template), field => 'template');
+    end if;
+    update keelson.mail_templates as t
+    set is_enabled = mail_notice_set.is_enabled
+    where t.name = mail_notice_set.template and t.is_core;
+    if not found then
+        perform keelson.raise(404, 'NOT_FOUND', format('there is no notice "%s"', template),
+            'select distinct name from keelson.mail_templates where is_core lists them.', 'template');
+    end if;
+    perform keelson.audit('config.change', jsonb_build_object(
+        'what', 'mail notice', 'which', template, 'isEnabled', is_enabled, 'databaseRole', session_user
+    ));
+end
+$$;
+comment on function keelson.mail_notice_set(text, boolean) is
+    'Send the notices of one of Keelson''s own templates, such as session.new_device, or do not. All are sent by default.';
+grant execute on function keelson.mail_notice_set(text, boolean) to keelson_admin;
+
+-- Signing in with a device that is not known.
+
+create or replace function keelson._device_is_new(user_id uuid)
+returns boolean
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+select count(*) > 0 and not coalesce(bool_or(
+    s.user_agent is not distinct from left(keelson.current_user_agent(), 512)
+    and s.ip_address is not distinct from keelson.current_ip()
+), false)
+from (
+    select earlier.user_agent, earlier.ip_address
+    from keelson.sessions as earlier
+    where earlier.user_id = _device_is_new.user_id
+    order by earlier.id desc
+    limit 50
+) as s
+$$;
+alter function keelson._device_is_new(uuid) owner to keelson_system;
+comment on function keelson._device_is_new(uuid) is
+    'Whether the user has signed in before, and none of the latest 50 sessions came from this address with this program.';
+
+create or replace function keelson._device_notice(user_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if keelson._device_is_new(user_id) then
+        perform keelson._notice(user_id, 'session.new_device', jsonb_build_object(
+            'device', coalesce(nullif(left(keelson.current_user_agent(), 200), ''), 'an unknown program')
+        ));
+    end if;
+end
+$$;
+comment on function keelson._device_notice(uuid) is
+    'Tell the user of a log-in from a device that has shown no token of its own and that does not look like an earlier one. Called before the session is there.';
+
+-- A change of address: verified at the new one, told to the old one, which can undo it.
+
+create or replace function keelson._email_change_tell(change keelson._email_change, is_to_verify boolean default true)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    token text;
+begin
+    -- The same mailbox, written otherwise.
+    if change.user_id is null or lower(change.old_email collate "C") = lower(change.new_email collate "C") then
+        return;
+    end if;
+    if is_to_verify then
+        perform keelson._verification_send(change.user_id);
+    end if;
+    if change.old_email is null then
+        return;
+    elsif change.undo_until is null then
+        if keelson._notice_is_on('email.changed_for_good') then
+            perform keelson._mail_queue(change.user_id, 'email.changed_for_good', change.old_email);
+        end if;
+    elsif keelson._notice_is_on('email.changed') then
+        token := 'ksu_' || replace(change.user_id::text || change.id::text, '-', '') || keelson.token_new();
+        update keelson.email_changes as c
+        set undo_hash = keelson.token_hash(token)
+        where c.user_id = change.user_id and c.id = change.id;
+        perform keelson._mail_queue(change.user_id, 'email.changed', change.old_email,
+            jsonb_build_object('link', keelson._link('undo-email-change', 'auth/undo-email-change', token)),
+            change.undo_until - now());
+    end if;
+end
+$$;
+alter function keelson._email_change_tell(keelson._email_change, boolean) owner to keelson_system;
+comment on function keelson._email_change_tell(keelson._email_change, boolean) is
+    'Mail what follows from a change of address: to the new one a link to verify it, to the old one what happened, with a link to undo it while that is possible.';
+
+create or replace function keelson._email_change_of(token text, out user_id uuid, out change_id uuid)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Whose change, which, 256 random bits.
+    if token ~ '^ksu_[0-9a-f]{64}[A-Za-z0-9_-]{43}$' then
+        select c.user_id, c.id into user_id, change_id
+        from keelson.email_changes as c
+        where c.user_id = substring(token from 5 for 32)::uuid
+            and c.id = substring(token from 37 for 32)::uuid
+            and c.undo_hash = keelson.token_hash(token);
+    end if;
+end
+$$;
+alter function keelson._email_change_of(text) owner to keelson_system;
+comment on function keelson._email_change_of(text) is
+    'Which change the token undoes; null for one that is none.';
+
+create or replace function keelson.email_change_undo(token text)
+returns keelson.reply
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    change record;
+    words record;
+begin
+    perform keelson._require(token, 'token');
+    change := keelson._email_change_of(token);
+    if change.user_id is null or not keelson._email_change_undo(change.user_id, change.change_id) then
+        return keelson._token_refusal('email.change');
+    end if;
+    -- Whatever was mailed to the address that goes is worth nothing.
+    perform keelson._recovery_tokens_void(change.user_id, 'verify_email'), keelson._recovery_tokens_void(change.user_id, 'reset_password');
+    select * into words from keelson._user_words(change.user_id);
+    return keelson.reply_with(row(words.email, words.email_verified)::keelson.verification);
+end
+$$;
+comment on function keelson.email_change_undo(text) is
+    'Take back a change of your e-mail address, and those that came after it, by the token that was mailed to the old address: once, for seven days. All sessions end. Set a new password afterwards, since somebody else may know yours.';
+grant execute on function keelson.email_change_undo(text) to keelson_app;
+
+create or replace function keelson.email_change_undo_page(token text)
+returns keelson.reply
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return keelson._action_page(
+        'Undo the change of your e-mail address',
+        'One click, and this address is that of your account again. All sessions end.',
+        '/api/auth/undo-email-change', token, '', 'Undo the change',
+        'The address is yours again. Set a new password now: somebody else may know yours.'
+    );
+end
+$$;
+comment on function keelson.email_change_undo_page(text) is
+    'A page with a button to take back a change of address, for the link in the mail; it consumes nothing.';
+grant execute on function keelson.email_change_undo_page(text) to keelson_app;

@@ -1,0 +1,221 @@
+# What users are told of their accounts, undoing a change of address, and what an endpoint may ask to be shown.
+use strict;
+use warnings;
+
+use Digest::SHA qw(hmac_sha1);
+use KeelsonTest;
+use Test::More;
+
+my $keelson = KeelsonTest->new('notices', conf => 'keelson.environment = development');
+my $gateway = $keelson->gateway;
+my $password = 'correct horse battery staple';
+
+# The words of the newest mail to an address, of a template; '' for none.
+sub mail
+{
+	my ($email, $template) = @_;
+	return $keelson->sql(qq{select m.body_text from keelson.mails as m where m.recipient = '$email' and m.template = '$template'
+		order by m.created_at desc, m.id desc limit 1});
+}
+
+sub count_of
+{
+	my ($email, $template) = @_;
+	return $keelson->sql("select count(*) from keelson.mail_messages where recipient = '$email' and template like '$template'");
+}
+
+sub token { my ($text) = @_; return ($text =~ /token=(ks[vpum]_[\w-]+)/)[0]; }
+sub code  { my ($reply) = @_; return $reply->{json}{code} // ''; }
+
+sub verified_user
+{
+	my $user = $keelson->user($gateway, password => $password, @_);
+	$gateway->post('/api/auth/verify', { token => token(mail($user->{email}, 'email.verify')) });
+	return $user;
+}
+
+sub change_address
+{
+	my ($user, $to) = @_;
+	return $gateway->put('/api/user/profile', { email => $to, currentPassword => $user->{password} }, token => $user->{token});
+}
+
+sub email_of { my ($user) = @_; return $keelson->sql("select email || case when email_verified_at is null then ' unverified' else ' verified' end from keelson.users where id = '$user->{id}'"); }
+
+subtest 'a change of address' => sub {
+	my $ada = verified_user();
+	my $old = $ada->{email};
+	is(change_address($ada, 'thief@example.net')->{status}, 200, 'changed');
+	my $verify = token(mail('thief@example.net', 'email.verify'));
+	like($verify, qr/^ksv_/, 'the new address gets a link to verify it');
+	my $told = mail($old, 'email.changed');
+	like($told, qr/changed from this one to thief\@example\.net/, 'the old one is told');
+	my $undo = token($told);
+	like($undo, qr/^ksu_[0-9a-f]{64}[\w-]{43}$/, 'with a link to undo it');
+	is(change_address($ada, 'again@example.net')->{status}, 200, 'and again');
+	is(token(mail('thief@example.net', 'email.changed')), undef, 'an address that was never verified gets no such link');
+	like(mail('thief@example.net', 'email.changed_for_good'), qr/changed from this one/, 'it is told all the same');
+	my $page = $gateway->get("/api/auth/undo-email-change?token=$undo", headers => { Accept => 'text/html' });
+	is($page->{status}, 200, 'the link shows a page');
+	like($page->{content}, qr/<button>Undo the change/, 'with a button');
+	is(email_of($ada), 'again@example.net unverified', 'and changes nothing');
+	my $reset = $gateway->post('/api/auth/request-reset', { email => 'again@example.net' })->{json}{data}{devToken};
+	is(code($gateway->post('/api/auth/undo-email-change', { token => $_ })), 'INVALID_TOKEN', 'a token of another kind')
+		for $verify, 'ksu_x', substr($undo, 0, -1) . ($undo =~ /A$/ ? 'B' : 'A'), 'ksu_' . '0' x 64 . 'A' x 43;
+	my $done = $gateway->post('/api/auth/undo-email-change', { token => $undo });
+	is($done->{status}, 200, 'the button does it') or diag $done->{content};
+	is_deeply($done->{json}{data}, { email => $old, emailVerified => JSON::PP::true() }, 'and says what holds now');
+	is(email_of($ada), "$old verified", 'the old address, verified as it was');
+	is($gateway->get('/api/auth/me', token => $ada->{token})->{status}, 401, 'sessions have ended');
+	is(code($gateway->post('/api/auth/verify', { token => token(mail('again@example.net', 'email.verify')) })), 'INVALID_TOKEN', 'what was mailed to the others is void');
+	is(code($gateway->post('/api/auth/reset-password', { token => $reset, password => 'a sentence of the thief' })), 'INVALID_TOKEN', 'a reset too');
+	is(code($gateway->post('/api/auth/undo-email-change', { token => $undo })), 'INVALID_TOKEN', 'it works once');
+};
+
+subtest 'when it cannot be undone' => sub {
+	my $bob = verified_user();
+	my $old = $bob->{email};
+	change_address($bob, 'bob2@example.net');
+	my $undo = token(mail($old, 'email.changed'));
+	$keelson->sql("update keelson.email_changes set undo_until = now() where user_id = '$bob->{id}'");
+	is(code($gateway->post('/api/auth/undo-email-change', { token => $undo })), 'INVALID_TOKEN', 'after seven days');
+	is(email_of($bob), 'bob2@example.net unverified', 'nothing has changed');
+	my $before = $keelson->sql('select count(*) from keelson.mail_messages');
+	is(change_address($bob, 'BOB2@example.net')->{status}, 200, 'the same mailbox, written otherwise');
+	is($keelson->sql('select count(*) from keelson.mail_messages'), $before, 'is nothing to tell');
+	my $eve = verified_user();
+	my $old_eve = $eve->{email};
+	$keelson->sql("begin; select keelson.act_as('$bob->{id}'); rollback;");
+	$keelson->sql("select keelson.role_grant('$bob->{id}', 'owner')");
+	is($gateway->put("/api/admin/users/$eve->{id}", { email => 'eve2@example.net', emailVerified => JSON::PP::true() }, token => $bob->{token})->{status}, 200, 'an administrator changes one');
+	is(count_of('eve2@example.net', 'email.verify'), 0, 'and says that it is verified: then nobody is asked to');
+	is(count_of($old_eve, 'email.changed'), 1, 'its user is told');
+};
+
+subtest 'a password, roles, a tier' => sub {
+	my $user = verified_user();
+	$gateway->put('/api/user/profile', { currentPassword => $password, newPassword => 'another good sentence' }, token => $user->{token});
+	like(mail($user->{email}, 'password.changed'), qr/was changed at .* from 127\.0\.0\.1/, 'a new password');
+	is(count_of($user->{email}, 'password.changed'), 1, 'told once');
+	$keelson->sql("select keelson.role_grant('$user->{id}', 'support')");
+	like(mail($user->{email}, 'role.changed'), qr/They are now: support\./, 'a role');
+	$keelson->sql("select keelson.role_grant('$user->{id}', 'support')");
+	is(count_of($user->{email}, 'role.changed'), 1, 'but not what was so already');
+	my $tier = $keelson->sql("select id || '|' || name from keelson.tiers where not is_default order by rank limit 1");
+	my ($id, $name) = split /\|/, $tier;
+	$keelson->sql("select keelson.user_tier_set('$user->{id}', '$id')");
+	like(mail($user->{email}, 'tier.changed'), qr/your plan is now \Q$name\E, as of/, 'a tier');
+};
+
+subtest 'a new device' => sub {
+	my $user = verified_user();
+	my $login = sub { my (%given) = @_; return $gateway->post('/api/auth/login', { email => $user->{email}, password => $password, deviceToken => $given{device} },
+		headers => { 'User-Agent' => $given{agent} }); };
+	my $registered = $keelson->sql("select user_agent from keelson.sessions where user_id = '$user->{id}'");
+	$login->(agent => $registered);
+	is(count_of($user->{email}, 'session.new_device'), 0, 'the one that registered is known');
+	my $reply = $login->(agent => 'Lynx/2.9 <b>');
+	is($reply->{status}, 200, 'another one logs in');
+	like(mail($user->{email}, 'session.new_device'), qr/from 127\.0\.0\.1: Lynx/, 'its user is told');
+	$login->(agent => 'Lynx/2.9 <b>');
+	$login->(agent => 'Lynx/3.0', device => $reply->{json}{data}{deviceToken});
+	is(count_of($user->{email}, 'session.new_device'), 1, 'once: it is known then, by its looks or by its token');
+};
+
+subtest 'theft' => sub {
+	my $user = verified_user();
+	my $first = $gateway->post('/api/auth/refresh', { refreshToken => $user->{refresh} })->{json}{data}{refreshToken};
+	$gateway->post('/api/auth/refresh', { refreshToken => $first });
+	is(code($gateway->post('/api/auth/refresh', { refreshToken => $user->{refresh} })), 'TOKEN_REUSED', 'a spent token comes back');
+	$gateway->post('/api/auth/refresh', { refreshToken => $user->{refresh} });
+	is(count_of($user->{email}, 'session.reused'), 1, 'its user is told, once');
+};
+
+subtest 'notices are the operator\'s to change' => sub {
+	my $user = verified_user();
+	$keelson->sql("select keelson.mail_notice_set('password.changed', false)");
+	$gateway->put('/api/user/profile', { currentPassword => $password, newPassword => 'another good sentence' }, token => $user->{token});
+	is(count_of($user->{email}, 'password.changed'), 0, 'off');
+	$keelson->sql("select keelson.mail_notice_set('password.changed', true)");
+	for my $case ([ "mail_notice_set('password.reset', false)", qr/is no notice/ ], [ "mail_notice_set('app.none', false)", qr/there is no notice/ ],
+		[ "mail_template_set('password.changed', 'x', '{{nothing}}')", qr/needs the value "nothing"/ ], [ "mail_template_set('password.changed', '{{', 'x')", qr/without a name/ ])
+	{
+		my ($status, undef, $message) = $keelson->try_sql("select keelson.$case->[0]");
+		like($message, $case->[1], $case->[0]);
+	}
+	$keelson->sql("select keelson.mail_template_set('password.changed', 'Neues Passwort', 'Hallo {{name}}, {{time}}', language => 'de')");
+	$keelson->sql("update keelson.users set preferences = '{\"language\": \"de-AT\"}' where id = '$user->{id}'");
+	$gateway->put('/api/user/profile', { currentPassword => 'another good sentence', newPassword => 'a third good sentence' }, token => $user->{token});
+	like(mail($user->{email}, 'password.changed'), qr/^Hallo /, 'in the user\'s language');
+};
+
+# RFC 6238, by another implementation than ours.
+sub totp
+{
+	my ($base32) = @_;
+	(my $bits = $base32) =~ s/(.)/sprintf '%05b', index 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567', $1/ge;
+	my $mac = hmac_sha1(pack('Q>', int(time() / 30)), pack 'B*', $bits);
+	my $offset = ord(substr $mac, -1) & 15;
+	return sprintf '%06d', (unpack('N', substr $mac, $offset, 4) & 0x7fffffff) % 1_000_000;
+}
+
+subtest 'what an endpoint may demand' => sub {
+	$keelson->sql(<<'END');
+create schema vault;
+grant usage on schema vault to keelson_app;
+create table vault.notes (user_id uuid not null, body text not null);
+alter table vault.notes enable row level security;
+create policy shown on vault.notes using (user_id = keelson.current_user_id() and keelson.current_aal() >= 2);
+grant select on vault.notes to keelson_app;
+create type vault.answer as (notes integer);
+create function vault.open() returns vault.answer language plpgsql stable as 'declare a vault.answer; begin a.notes := (select count(*) from vault.notes); return a; end';
+comment on function vault.open() is 'Open it.';
+grant execute on function vault.open() to keelson_app;
+select keelson.route('GET /vault/any', 'vault.open');
+select keelson.route('GET /vault/verified', 'vault.open', needs_verified_email => true);
+select keelson.route('GET /vault/fresh', 'vault.open', factor_within => '5 minutes');
+END
+	my ($status, undef, $message) = $keelson->try_sql("select keelson.route('GET /vault/x', 'vault.open', is_public => true, needs_verified_email => true)");
+	like($message, qr/it is public and demands/, 'nothing that nobody could show');
+	my $user = $keelson->user($gateway, password => $password);
+	$keelson->sql("insert into vault.notes values ('$user->{id}', 'x')");
+	my $ask = sub { return $gateway->get("/vault/$_[0]", token => $user->{token}); };
+	ok(wait_until(sub { $ask->('fresh')->{status} != 404 }), 'served');
+	is(code($ask->('verified')), 'EMAIL_UNVERIFIED', 'a verified address');
+	is($ask->('verified')->{status}, 403, 'is 403');
+	$gateway->post('/api/auth/verify', { token => token(mail($user->{email}, 'email.verify')) });
+	is($ask->('verified')->{status}, 200, 'then it is served');
+	is(code($ask->('fresh')), 'SECOND_FACTOR_REQUIRED', 'a second factor');
+	is($ask->('any')->{json}{data}{notes}, 0, 'a policy that asks for one shows nothing');
+	my $secret = $gateway->post('/api/auth/totp/enroll', {}, token => $user->{token})->{json}{data}{secret};
+	$gateway->post('/api/auth/totp/confirm', { code => totp($secret) }, token => $user->{token});
+	like(mail($user->{email}, 'factor.changed'), qr/was enabled at/, 'its user is told of enrolment');
+	$keelson->sql("update keelson.totp_factors set last_step = 0 where user_id = '$user->{id}'");
+	$gateway->post('/api/auth/totp/verify', { code => totp($secret) }, token => $user->{token});
+	is($ask->('fresh')->{status}, 200, 'shown') or diag $ask->('fresh')->{content};
+	is($ask->('any')->{json}{data}{notes}, 1, 'the policy shows what is there');
+	$keelson->sql("update keelson.sessions set factor_at = now() - interval '6 minutes' where user_id = '$user->{id}'");
+	is(code($ask->('fresh')), 'SECOND_FACTOR_REQUIRED', 'but not for ever');
+	is($ask->('any')->{json}{data}{notes}, 1, 'the level stays');
+	my $document = $gateway->get('/api/openapi.json')->{content};
+	like($document, qr/EMAIL_UNVERIFIED/, 'the description says so');
+};
+
+subtest 'a tier that demands one' => sub {
+	my $user = verified_user();
+	my $tier = $keelson->sql('select id from keelson.tiers where not is_default order by rank limit 1');
+	$keelson->sql("select keelson.route('GET /vault/tier', 'vault.open', tier => '$tier')");
+	$keelson->sql("select keelson.user_tier_set('$user->{id}', '$tier')");
+	my $ask = sub { return $gateway->get('/vault/tier', token => $user->{token}); };
+	ok(wait_until(sub { $ask->()->{status} == 200 }), 'served');
+	$keelson->sql("select keelson.factor_require_tier('$tier', '7 days')");
+	is($ask->()->{status}, 200, 'in the grace too');
+	ok($gateway->get('/api/auth/totp', token => $user->{token})->{json}{data}{requiredBy}, 'and the user sees until when');
+	$keelson->sql("select keelson.factor_require_tier('$tier', '0')");
+	is(code($ask->()), 'SECOND_FACTOR_REQUIRED', 'not afterwards');
+	$keelson->sql("select keelson.factor_require_tier('$tier', null)");
+	is($ask->()->{status}, 200, 'until it is not demanded any more');
+};
+
+$keelson->stop;
+done_testing();
