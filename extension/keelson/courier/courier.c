@@ -49,6 +49,7 @@
 #define STOP_WITHIN_US (1 * USECS_PER_SEC)
 #define TIDY_US (60 * USECS_PER_SEC)
 #define NOTE_US (5 * USECS_PER_SEC)
+#define COUNT_US (1 * USECS_PER_SEC)
 #define MAX_HINTS 256
 #define MAX_LOADED 256
 
@@ -73,7 +74,8 @@ static int ended_count;
 static TimestampTz first_ended_at;
 static KsDelivery **claimed; /* of this turn, to be started */
 static int claimed_count;
-static bool is_more; /* than was claimed in this turn */
+static bool is_more;      /* than was claimed in this turn */
+static bool is_uncounted; /* breakers have changed since lanes were counted */
 static WaitEventSet *waits;
 static KsCourierCounters *counters;
 
@@ -222,7 +224,10 @@ open_gate(void)
 		if (is_open)
 		{
 			if (number == 0)
+			{
+				ks_fence_note();
 				ks_courier_set_fenced(table);
+			}
 			fence_table = table;
 			ks_sweep_soon();
 			return;
@@ -302,6 +307,8 @@ turn(const KsWanted *wanted, int wanted_count)
 	ks_spi_connect();
 	settle_ended(now);
 	load_lanes();
+	/* What settling has just made due, such as the next of an ordering key, is due now. */
+	now = GetCurrentTimestamp();
 	/* Unless that was done: choosing once more would pass those by who were chosen. */
 	if (wanted_count == 0)
 	{
@@ -342,6 +349,7 @@ load_lanes(void)
 	{
 		count = ks_lanes_unloaded(unloaded, MAX_LOADED);
 		ks_claim_load_lanes(unloaded, count);
+		is_uncounted |= count > 0;
 	} while (count == MAX_LOADED);
 }
 
@@ -498,6 +506,7 @@ settle_ended(TimestampTz now)
 		take_back(delivery);
 	}
 	ks_settle_lanes(changed, changed_count);
+	is_uncounted |= changed_count > 0;
 	ended_count = 0;
 }
 
@@ -554,21 +563,30 @@ tidy(TimestampTz now)
 {
 	static TimestampTz tidied_at = 0;
 	static TimestampTz noted_at = 0;
-	int lanes;
-	int open;
+	static TimestampTz counted_at = 0;
 
 	if (number == 0 && (now - noted_at >= NOTE_US || now < noted_at))
 	{
 		noted_at = now;
 		ks_fence_note();
 	}
-	if (now - tidied_at < TIDY_US && now >= tidied_at)
-		return;
-	tidied_at = now;
-	ks_lanes_tidy();
-	ks_lanes_count(&lanes, &open);
-	pg_atomic_write_u32(&counters->lanes, lanes);
-	pg_atomic_write_u32(&counters->open_lanes, open);
+	if (now - tidied_at >= TIDY_US || now < tidied_at)
+	{
+		tidied_at = now;
+		ks_lanes_tidy();
+		is_uncounted = true;
+	}
+	if (is_uncounted && (now - counted_at >= COUNT_US || now < counted_at))
+	{
+		int lanes;
+		int open;
+
+		counted_at = now;
+		is_uncounted = false;
+		ks_lanes_count(&lanes, &open);
+		pg_atomic_write_u32(&counters->lanes, lanes);
+		pg_atomic_write_u32(&counters->open_lanes, open);
+	}
 }
 
 /* Settle what ends soon, give back the rest, and end. Never returns. */

@@ -83,7 +83,9 @@ ks_fence_raise(Oid table)
 	has_file = read_file(&fence);
 	ks_spi_connect();
 	(void) ks_spi_execute(&read_plan, NULL, NULL, true, 1);
+	/* Without a row nothing was ever sent; what is older than this server came with a copy made before. */
 	has_row = SPI_processed == 1;
+	is_restored = !has_row;
 	if (has_row)
 	{
 		bool is_null;
@@ -92,7 +94,8 @@ ks_fence_raise(Oid table)
 		is_other_table = !has_file || fence.system != GetSystemIdentifier() || fence.database != MyDatabaseId || fence.table != table;
 		is_restored = is_other_table || fence.log > safe_log() || row > fence.counter || row + 1 < fence.counter;
 	}
-	fence = (Fence){Max(fence.counter, row) + 1, GetSystemIdentifier(), MyDatabaseId, table, safe_log()};
+	/* What is to be quarantined stays so should this transaction fail: the file names the table once it has not. */
+	fence = (Fence){Max(fence.counter, row) + 1, GetSystemIdentifier(), MyDatabaseId, is_restored ? InvalidOid : table, safe_log()};
 	if (!write_file(&fence))
 	{
 		ks_spi_finish();
@@ -105,6 +108,8 @@ ks_fence_raise(Oid table)
 	(void) ks_spi_execute(&write_plan, values, NULL, false, 0);
 	ks_spi_finish();
 	written = fence;
+	written.table = table;
+	written.log = InvalidXLogRecPtr;
 	return true;
 }
 

@@ -32,6 +32,7 @@
 #define UNKNOWN_US (5 * USECS_PER_SEC)
 #define LONGEST_QUEUED_US (20 * USECS_PER_SEC)
 #define EVENTS 256
+#define DESCRIPTORS_LEFT 8 /* for wait sets and the like */
 
 typedef struct Host
 {
@@ -90,10 +91,12 @@ ks_multi_create(int transfers)
 	int granted = 0;
 
 	ks_transfer_global_init();
-	/* Sockets come out of the server's budget of descriptors, all asked for beforehand. */
-	while (granted < transfers + 1 && AcquireExternalFD())
+	/* Sockets come out of the server's budget of descriptors, all asked for beforehand; the rest of the process needs some. */
+	while (granted < transfers + 1 + DESCRIPTORS_LEFT && AcquireExternalFD())
 		granted++;
-	transfers = Max(granted - 1, 1);
+	for (int i = 0; i < DESCRIPTORS_LEFT && granted > 0; i++, granted--)
+		ReleaseExternalFD();
+	transfers = Max(Min(granted - 1, transfers), 1);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	multi = curl_multi_init();
 	if (epoll_fd < 0 || multi == NULL)

@@ -335,6 +335,6 @@ ks_courier_status(PG_FUNCTION_ARGS)
 		values[i] = Int64GetDatum(sums[i]);
 	for (int i = 0; i < lengthof(gauges); i++)
 		values[lengthof(sums) + i] = Int32GetDatum(gauges[i]);
-	values[lengthof(values) - 1] = BoolGetDatum(pg_atomic_read_u64(&shared->fenced) != 0);
+	values[lengthof(values) - 1] = BoolGetDatum(pg_atomic_read_u64(&shared->fenced) >> 32 == MyDatabaseId);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
