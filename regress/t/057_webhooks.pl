@@ -4,6 +4,7 @@ use strict;
 use warnings;
 
 use Digest::SHA qw(hmac_sha256);
+use Encode qw(encode_utf8);
 use KeelsonTest;
 use KeelsonTest::Sink;
 use MIME::Base64 qw(decode_base64 encode_base64);
@@ -75,6 +76,25 @@ ok(abs($seen->{headers}{'webhook-timestamp'} - time) < 60, 'the timestamp is now
 is($seen->{headers}{'x-team'}, 'blue', 'further header fields');
 ok($seen->{headers}{traceparent} && $seen->{headers}{'x-request-id'}, 'the request is handed on');
 
+# What becomes of an account.
+my $carol = $keelson->user($gateway);
+endpoint($carol, '/account', events => [ 'user.*', 'session.*', 'api_key.*' ]);
+my $session = $gateway->post('/api/auth/login', { email => $carol->{email}, password => $carol->{password} })->{json}{data};
+$gateway->post('/api/user/api-keys', { service => 'openai', apiKey => "sk-proj-$_" . 'a' x 40 }, token => $carol->{token}) for 1, 2;
+$gateway->request(DELETE => '/api/user/api-keys', token => $carol->{token}, json => { service => 'openai' });
+$gateway->put('/api/user/profile', { email => 'carol@elsewhere.example', currentPassword => $carol->{password} }, token => $carol->{token});
+$gateway->post('/api/auth/logout', {}, token => $session->{accessToken});
+$keelson->sql("select keelson._user_set_status('$carol->{id}', '$_')") for qw(blocked active deleted);
+$keelson->sql("select keelson._user_restore('$carol->{id}')");
+my @expected = sort qw(session.created api_key.stored api_key.replaced api_key.removed user.email_changed session.ended
+	user.blocked session.ended user.unblocked user.deleted user.restored);
+$sink->wait_for(scalar @expected, '/account');
+my @told = map { json_decode(encode_utf8($_->{body})) } $sink->requests('/account');
+is(join(' ', sort map { $_->{type} } @told), "@expected", 'what becomes of an account is told');
+is(scalar(grep { $_->{data}{userId} ne $carol->{id} } @told), 0, 'whose it is');
+my ($changed) = grep { $_->{type} eq 'user.email_changed' } @told;
+is_deeply([ @{ $changed->{data} }{qw(oldEmail newEmail)} ], [ $carol->{email}, 'carol@elsewhere.example' ], 'from what to what');
+
 # Rotation.
 my $rotated = call($ada, POST => "/$first->{id}/rotate-secret")->{json}{data};
 call($ada, POST => "/$first->{id}/test");
@@ -136,6 +156,8 @@ ok(wait_until(sub { !call($bob, GET => "/$gone->{id}")->{json}{data}{enabled} })
 is(call($bob, GET => "/$gone->{id}")->{json}{data}{disabledReason}, 'gone', 'and says why');
 is(scalar($sink->requests('/status/410')), 1, 'asked once');
 is(call($bob, POST => "/$gone->{id}/test")->{status}, 409, 'no test of what is disabled');
+my @mails = split /\n/, $keelson->sql("select recipient from keelson.mail_messages where template = 'webhook.disabled'");
+is("@mails", $bob->{email}, 'its owner is told by mail');
 ok($sink->wait_for(1, '/mended') && wait_until(sub { grep { /webhook.disabled/ } map { $_->{body} } $sink->requests('/mended') }), 'the other endpoints are told');
 
 # Days of failures.

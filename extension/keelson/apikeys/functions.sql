@@ -148,6 +148,9 @@ begin
         case when is_new then 'key.create' else 'key.rotate' end,
         jsonb_build_object('what', 'API key', 'service', stored.service)
     );
+    perform keelson.webhook_emit(case when is_new then 'api_key.stored' else 'api_key.replaced' end, jsonb_build_object(
+        'userId', acting, 'service', stored.service, 'maskedKey', stored.masked_key
+    ), acting);
     return stored;
 end
 $$;
@@ -170,6 +173,7 @@ begin
         perform keelson.raise(404, 'NOT_FOUND', 'there is no key stored for this service', field => 'service');
     end if;
     perform keelson.audit('key.revoke', jsonb_build_object('what', 'API key', 'service', service));
+    perform keelson.webhook_emit('api_key.removed', jsonb_build_object('userId', keelson._acting_user(), 'service', service), keelson._acting_user());
 end
 $$;
 comment on function keelson.user_api_key_delete(text) is

@@ -48,6 +48,7 @@ begin
     insert into keelson.users (id, email, name)
     values (_user_add.id, _user_add.email, normalize(_user_add.name, nfc));
     perform keelson._subscription_open(id), keelson._referral_open(id);
+    perform keelson.webhook_emit('user.created', jsonb_build_object('userId', id), id);
 end
 $$;
 alter function keelson._user_add(uuid, text, text) owner to keelson_system;
@@ -127,6 +128,9 @@ begin
         'email.change', jsonb_build_object('oldEmail', change.old_email, 'newEmail', change.new_email, 'change', change.id),
         user_id => before.id
     );
+    perform keelson.webhook_emit('user.email_changed', jsonb_build_object(
+        'userId', before.id, 'oldEmail', change.old_email, 'newEmail', change.new_email
+    ), before.id);
     return change;
 end
 $$;
@@ -202,6 +206,9 @@ begin
         'email.change', jsonb_build_object('undone', true, 'oldEmail', present, 'newEmail', change.old_email, 'change', change.id),
         user_id => change.user_id
     );
+    perform keelson.webhook_emit('user.email_changed', jsonb_build_object(
+        'userId', change.user_id, 'oldEmail', present, 'newEmail', change.old_email
+    ), change.user_id);
     return true;
 end
 $$;

@@ -178,6 +178,9 @@ begin
         jsonb_build_object('from', present.status, 'endedSessions', ended),
         user_id => present.id
     );
+    perform keelson.webhook_emit(
+        case wanted when 'active' then 'user.unblocked' else 'user.' || wanted end, jsonb_build_object('userId', present.id), present.id
+    );
     return true;
 end
 $$;
@@ -205,6 +208,7 @@ begin
     set status = case when u.blocked_at is null then 'active' else 'blocked' end, deleted_at = null, updated_at = now()
     where u.id = present.id;
     perform keelson.audit('user.restore', user_id => present.id);
+    perform keelson.webhook_emit('user.restored', jsonb_build_object('userId', present.id), present.id);
     return true;
 end
 $$;

@@ -423,6 +423,7 @@ begin
         case when email is not null then pg_catalog.now() end, keelson._name_or_null(_external_user_add.name)
     );
     perform keelson.audit('user.create', pg_catalog.jsonb_build_object('issuer', issuer), user_id => id);
+    perform keelson.webhook_emit('user.created', pg_catalog.jsonb_build_object('userId', id), id);
     return 'made';
 end
 $$;

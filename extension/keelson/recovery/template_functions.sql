@@ -89,6 +89,11 @@ from (
             null, 'If you did not expect this, write to us.'
         ),
         (
+            'webhook.disabled', 'A webhook of yours was disabled', 'Hello {{name}},',
+            'nothing more is sent to {{url}}: {{reason}}. What waits for it is kept and sent once you enable it again.',
+            null, 'You find it among your webhooks at {{appUrl}}.'
+        ),
+        (
             'alert', 'Alert: {{rule}}', 'Hello {{name}},',
             '{{rule}}: {{message}} (at {{time}}).',
             null, 'This alert stays quiet for {{quiet}}.'

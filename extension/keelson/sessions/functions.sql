@@ -356,6 +356,9 @@ begin
             order by live.id desc
             offset keelson._session_max(user_id)
         );
+    perform keelson.webhook_emit('session.created', jsonb_build_object(
+        'userId', user_id, 'sessionId', session_id, 'ipAddress', host(keelson.current_ip()), 'userAgent', left(keelson.current_user_agent(), 512)
+    ), user_id);
     tokens."user" := keelson.user_get(user_id);
     tokens.expires_in := keelson._access_expires_in(aal, lifetime);
     tokens.access_token := keelson._access_token(user_id, session_id, aal, tokens.expires_in);
@@ -445,6 +448,11 @@ begin
         and (_sessions_end.session_id is null or s.id = _sessions_end.session_id)
         and s.id is distinct from except_session_id;
     get diagnostics ended = row_count;
+    if ended > 0 then
+        perform keelson.webhook_emit('session.ended', jsonb_build_object(
+            'userId', user_id, 'sessionId', session_id, 'sessions', ended, 'reason', reason
+        ), user_id);
+    end if;
     return ended;
 end
 $$;
