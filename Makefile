@@ -2,7 +2,7 @@
 # KEELSON_PORT=9090 or TESTS='dispatch t/010' may be given as arguments.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down psql check check-asan check-valgrind bench format lint clean install \
+.PHONY: help up down psql check check-asan check-valgrind torture-courier bench format lint clean install \
 	keyring-status keyring-backup keyring-restore keyring-rotate keyring-retire
 
 help: ## list the targets
@@ -40,6 +40,9 @@ check-asan: ## run the tests under AddressSanitizer and UBSan
 
 check-valgrind: ## run the tests under valgrind
 	@scripts/check valgrind
+
+torture-courier: ## crash courier, sessions and server while events are delivered, ROUNDS times (200) as SEED says
+	@TORTURE_ROUNDS='$(or $(ROUNDS),200)' TORTURE_SEED='$(or $(SEED),1815)' CHECK_SECONDS=14400 TESTS=t/063_courier_crash scripts/check
 
 bench: ## run the benchmarks, write bench/results.json
 	@scripts/bench

@@ -91,7 +91,7 @@ sub store
 		keelson->sql(qq{
 			set synchronous_commit = off;
 			insert into keelson.deliveries (user_id, id, lane, kind, ref, due_at)
-			select '$receiver->{id}', keelson.uuid7(), '$endpoint', 'webhook', '$event', now() from generate_series(1, $part)}, timeout => 600);
+			select '$receiver->{id}', keelson.uuid7(), '$endpoint', 'webhook', '$event', clock_timestamp() from generate_series(1, $part)}, timeout => 600);
 	}
 	keelson->sql('vacuum analyze keelson.deliveries; checkpoint', timeout => 600);
 	return;

@@ -2,7 +2,8 @@
 //
 //   node sink.js <folder> [<key.pem> <cert.pem>]
 //
-// Writes its port to <folder>/port and a line of JSON for each request to <folder>/requests, before it answers.
+// Writes its port to <folder>/port and a line of JSON for each request to <folder>/requests, before it answers: also how
+// many of that path are being answered then (this one included). With a key it speaks HTTP/2 too.
 //
 //   /status/<n>          answers with that status          /drip           a byte now and then, for ever
 //   /retry-after/<n>/<s> that status and Retry-After: s    /huge           a megabyte of body
@@ -10,16 +11,17 @@
 //   /hang                never answers                     /partial        closes within the body
 //   /slow/<ms>           200 after so long                 /garbage        not HTTP at all
 //   /fail/<key>/<n>      500 for the first n requests of the key, then 200
-//   /switch/<file>       the status that stands in <folder>/<file>
+//   /switch/<file>       the status that stands in <folder>/<file>, perhaps with milliseconds to wait before
 'use strict';
 const fs = require('fs');
 const http = require('http');
-const https = require('https');
+const http2 = require('http2');
 const path = require('path');
 
 const [folder, key, cert] = process.argv.slice(2);
 const log = fs.openSync(path.join(folder, 'requests'), 'a');
 const failures = new Map();
+const answering = new Map();
 
 function answer(request, response, body) {
 	const url = new URL(request.url, 'http://sink');
@@ -64,9 +66,11 @@ function answer(request, response, body) {
 		response.writeHead(seen < Number(second) ? 500 : 200);
 		return response.end();
 	}
-	case 'switch':
-		response.writeHead(Number(fs.readFileSync(path.join(folder, first), 'utf8')));
-		return response.end();
+	case 'switch': {
+		const [status, wait] = fs.readFileSync(path.join(folder, first), 'utf8').split(' ').map(Number);
+		response.writeHead(status);
+		return setTimeout(() => response.end(), wait || 0);
+	}
 	default:
 		response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'max-age=600' });
 		return response.end(JSON.stringify({ ok: true, echo: body.length }));
@@ -76,19 +80,21 @@ function answer(request, response, body) {
 function receive(request, response) {
 	const parts = [];
 	const at = Date.now();
+	answering.set(request.url, (answering.get(request.url) || 0) + 1);
+	response.on('close', () => answering.set(request.url, answering.get(request.url) - 1));
 	request.on('data', (part) => parts.push(part));
 	request.on('end', () => {
 		const body = Buffer.concat(parts);
 		fs.writeSync(log, JSON.stringify({
 			at, method: request.method, path: request.url, headers: request.headers, body: body.toString('utf8'),
-			client: request.socket.remotePort, version: request.httpVersion
+			client: request.socket.remotePort, version: request.httpVersion, answering: answering.get(request.url)
 		}) + '\n');
 		answer(request, response, body);
 	});
 }
 
 const server = key === undefined ? http.createServer(receive)
-	: https.createServer({ key: fs.readFileSync(key), cert: fs.readFileSync(cert) }, receive);
+	: http2.createSecureServer({ key: fs.readFileSync(key), cert: fs.readFileSync(cert), allowHTTP1: true }, receive);
 server.keepAliveTimeout = 60000;
 server.listen(0, '127.0.0.1', 1024, () => {
 	fs.writeFileSync(path.join(folder, 'port.new'), String(server.address().port));

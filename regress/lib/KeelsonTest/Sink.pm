@@ -54,6 +54,21 @@ sub requests
 	return grep { !defined $path || index($_->{path}, $path) == 0 } @all;
 }
 
+# How many it has received so far; cheap to ask again and again.
+sub count
+{
+	my ($self) = @_;
+	return 0 unless -e "$self->{folder}/requests";
+	open my $file, '<:raw', "$self->{folder}/requests" or die $!;
+	seek $file, $self->{counted_to} || 0, 0;
+	while (sysread $file, my $bytes, 1 << 20)
+	{
+		$self->{counted} += $bytes =~ tr/\n//;
+		$self->{counted_to} += length $bytes;
+	}
+	return $self->{counted} || 0;
+}
+
 # Waits for at least so many.
 sub wait_for
 {
