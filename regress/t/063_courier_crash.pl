@@ -87,8 +87,11 @@ sub crash
 	my ($whom) = @_;
 	if ($whom eq 'postmaster')
 	{
+		my ($postmaster) = slurp($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
+		my @children = split ' ', slurp("/proc/$postmaster/task/$postmaster/children");
 		$node->kill9;
-		wait_until(sub { $node->start(fail_ok => 1) }, 60) or return 0;
+		wait_until(sub { !grep { kill 0, $_ } @children }, 60) or return 0;
+		$node->start;
 	}
 	else
 	{
@@ -116,6 +119,7 @@ stop_emitters(@emitters);
 ok(wait_until(sub { $keelson->sql('select count(*) from keelson.deliveries') == 0 }, 120), 'everything is delivered in the end')
 	or diag($keelson->sql('select lane, attempts, due_at, claim_id is not null, lease_until from keelson.deliveries limit 5'));
 $hooks->is_balanced('in the end');
+like($keelson->sql('select states from keelson.webhook_accounting()'), qr/^\{"delivered": \d+\}$/, 'delivered, not cancelled');
 my @acknowledged = grep { /^[0-9a-f-]{36}$/ } map { -e $_->[1] ? split /\n/, slurp($_->[1]) : () } @emitters;
 cmp_ok(scalar @acknowledged, '>', 20 * $rounds, 'events were acknowledged');
 my %arrived;    # id and path → times that it was taken

@@ -232,7 +232,7 @@ look_ahead(const KsWanted *wanted, const int *got, int lanes, TimestampTz now)
 		return;
 	ks_columns_arrays(columns, values);
 	values[2] = TimestampTzGetDatum(now);
-	(void) ks_spi_execute(&later_plan, values, NULL, true, 0);
+	(void) ks_spi_execute(&later_plan, values, NULL, false, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool is_null;

@@ -25,6 +25,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -87,6 +88,7 @@ static void take_hints(void);
 static bool is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count);
 static bool turn(const KsWanted *wanted, int wanted_count);
 static void claim(const KsWanted *wanted, int wanted_count, TimestampTz now);
+static void see_present(void);
 static void load_lanes(void);
 static KsDelivery *give_place(void);
 static void take_back(KsDelivery *delivery);
@@ -183,7 +185,7 @@ begin(int slot)
 }
 
 /*
- * Each statement goes by index from a handful of rows to their like, whatever
+ * Each statement sees what is committed, and goes by index from a handful of rows to their like, whatever
  * the statistics say of a table that was empty a moment ago; planning it again
  * for each turn would find the same.
  */
@@ -196,6 +198,7 @@ fix_plans(void)
 		{"enable_bitmapscan", "off"},
 		{"enable_hashjoin", "off"},
 		{"enable_mergejoin", "off"},
+		{"default_transaction_isolation", "read committed"},
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
@@ -306,6 +309,7 @@ turn(const KsWanted *wanted, int wanted_count)
 	}
 	ks_spi_connect();
 	settle_ended(now);
+	see_present();
 	load_lanes();
 	/* What settling has just made due, such as the next of an ordering key, is due now. */
 	now = GetCurrentTimestamp();
@@ -319,6 +323,7 @@ turn(const KsWanted *wanted, int wanted_count)
 	}
 	last_claim = Max(now, last_claim + 1);
 	claim(wanted, wanted_count, now);
+	see_present();
 	ks_kinds_build(claimed, claimed_count);
 	ks_spi_finish();
 	if (!has_settled)
@@ -326,6 +331,19 @@ turn(const KsWanted *wanted, int wanted_count)
 	ks_worker_transaction_end();
 	synchronous_commit = saved_commit;
 	return true;
+}
+
+/*
+ * Let statements that only read see what was committed since the transaction
+ * began: a delivery that was claimed is newer than that, perhaps, and so is
+ * what it sends.
+ */
+static void
+see_present(void)
+{
+	CommandCounterIncrement();
+	PopActiveSnapshot();
+	PushActiveSnapshot(GetTransactionSnapshot());
 }
 
 /* Claim, and count how much and how long. */
