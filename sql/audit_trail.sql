@@ -188,6 +188,61 @@ select keelson.audit('regress.trail', '{"n": "bad"}', 'denied', :'ben') is not n
 select type, outcome, data from keelson.security_events(1);
 select keelson.security_events(0);
 
+-- Searching: a page may be short, but page after page finds all that fits and nothing else, in days that are indexed and
+-- in those that are looked through.
+begin;
+set local client_min_messages = warning;
+select keelson.audit_partitions_make(2, '2021-05-02 12:00Z') as days;
+insert into keelson.audit_events (user_id, id, era, xid, event_type, outcome, actor, address_hash, data)
+select case when n % 2 = 0 then :'ada' else :'ben' end::uuid,
+    overlay(keelson._uuid7_floor(timestamptz '2021-05-01 00:00Z' + make_interval(mins => 14 * n))::text placing '7' from 15 for 1)::uuid,
+    keelson._current_era(), pg_current_xact_id(), case when n % 3 = 0 then 'regress.brief' else 'regress.trail' end,
+    case when n % 5 = 0 then 'denied' when n % 7 = 0 then 'failure' else 'success' end, 'system',
+    case when n % 4 = 0 then keelson._audit_address_hash((select max(k.key_id) from keelson._keyring_loaded() as k), '192.0.2.7') end,
+    jsonb_build_object('n', n)
+from generate_series(1, 400) as n;
+create function pg_temp.found(filter jsonb, page integer) returns integer[] language plpgsql as $$
+declare
+    n integer[] := '{}';
+    got record;
+    before_id uuid;
+begin
+    loop
+        got := keelson._audit_search(filter || '{"from": "2021-05-01T00:00:00Z", "to": "2021-05-05T00:00:00Z"}', page, before_id);
+        n := n || array(select (m.data ->> 'n')::int from unnest(got.matches) as m);
+        exit when got.next_id is null;
+        if got.next_id >= before_id then
+            raise exception 'a page does not go on';
+        end if;
+        before_id := got.next_id;
+    end loop;
+    return n;
+end $$;
+create function pg_temp.misfound() returns table (filter jsonb, events integer) language sql as $$
+    select f.filter, cardinality(w.n)
+    from (values ('{}'::jsonb), ('{"type": "regress.brief"}'), ('{"ip": "192.0.2.7"}'), ('{"ip": "192.0.2.8"}'),
+        ('{"ip": "192.0.2.7", "type": "regress.brief"}'), ('{"type": "regress.trail", "outcome": "denied"}'),
+        ('{"type": "regress.trail", "actor": "user"}'), ('{"outcome": "failure"}'), ('{"ip": "192.0.2.7", "outcome": "success"}')) as f (filter)
+    cross join lateral (
+        select coalesce(array_agg((e.data ->> 'n')::int order by e.id desc), '{}') from keelson.audit_events as e
+        where e.id >= keelson._uuid7_floor('2021-05-01 00:00Z') and e.id < keelson._uuid7_floor('2021-05-06 00:00Z')
+            and e.event_type = coalesce(f.filter ->> 'type', e.event_type) and e.outcome = coalesce(f.filter ->> 'outcome', e.outcome)
+            and e.actor = coalesce(f.filter ->> 'actor', e.actor)
+            and (f.filter ->> 'ip' is null or f.filter ->> 'ip' = '192.0.2.7' and e.address_hash is not null)
+    ) as w (n)
+    cross join generate_series(1, 40, 13) as page
+    where pg_temp.found(f.filter, page) is distinct from w.n
+$$;
+select * from pg_temp.misfound();
+-- A day is indexed once it is over, and once.
+select keelson._audit_partitions_index(10, '2021-05-03 00:30Z'), keelson._audit_partitions_index(10, '2021-05-03 01:00Z'), keelson._audit_partitions_index(10, '2021-05-03 01:00Z');
+select p.name, count(i.indexname) from keelson.audit_partitions as p
+left join pg_indexes as i on i.schemaname = 'keelson' and i.tablename = p.name
+where p.from_at between '2021-05-01 00:00Z' and '2021-05-04 00:00Z' group by p.name order by p.name;
+select * from pg_temp.misfound();
+select cardinality(pg_temp.found('{"type": "regress.brief"}', 100)), cardinality(pg_temp.found('{"ip": "192.0.2.7"}', 100));
+rollback;
+
 -- Retention: rules, holds, and what goes. Days of long ago stand in for the passing of time.
 select keelson.retention_set('regress.unheard_of', '1 day');
 select keelson.retention_set('regress.brief', '1 hour');

@@ -238,22 +238,63 @@ subtest 'proofs and checkpoints' => sub {
 	is($keelson->sql("select finding from keelson.audit_verify(checkpoint => '$kept->{json}{data}{checkpoint}')"), 'rewritten', 'audit_verify() says so as well');
 };
 
+subtest 'an insert that fails in the middle of a request' => sub {
+	my $day = $keelson->sql(q{select to_char(now() at time zone 'UTC', 'YYYYMMDD')});
+	$keelson->sql(qq{
+		select keelson.audit_event_type('regress.fragile', 'Cannot be written by requests.');
+		create function public.burns(type text) returns boolean language plpgsql immutable as \$\$
+		begin
+			if type = 'regress.fragile' and session_user = 'keelson_gateway' then
+				raise exception 'the disk is on fire';
+			end if;
+			return true;
+		end \$\$;
+		create index fragile on keelson.audit_events_$day (id) where public.burns(event_type);
+		create table product.done (n integer);
+		grant select, insert on product.done to keelson_app;
+		create function product.fragile(n integer) returns void language plpgsql as \$\$
+		begin
+			insert into product.done values (n);
+			perform keelson.audit('regress.fragile', jsonb_build_object('n', n));
+		end \$\$;
+		comment on function product.fragile(integer) is 'Does something of which the record burns.';
+		select keelson.route('POST product/fragile', 'product.fragile', is_public => true)});
+	my $retries = sub { return $gateway->get('/metrics')->{content} =~ /^keelson_gateway_call_retries_total (\d+)$/m ? $1 : undef };
+	ok(wait_until(sub { $gateway->post('/api/product/fragile', { n => 0 })->{status} != 404 }), 'an action');
+	is($gateway->post('/api/product/fragile', { n => 1 })->{status}, 204, 'is done all the same');
+	is($gateway->post('/api/product/fragile', { n => 2 })->{status}, 204, 'and again');
+	is($retries->(), 1, 'by trying it once more, the first time');
+	like($keelson->server_log, qr/ERROR:  could not write an audit event of type "regress.fragile": the disk is on fire/, 'the log tells why');
+	is($keelson->sql('select string_agg(n::text, \' \' order by n) from product.done'), '0 1 2', 'each was done once');
+	is(events("event_type = 'regress.fragile'", 3), 3, 'and each has its event, by the ring');
+	$keelson->sql("drop index keelson.fragile; drop function public.burns");
+	# From now on all would be written guarded, for a minute.
+	$keelson->node->restart;
+	$gateway->wait_ready;
+};
+
 subtest 'killed in the middle' => sub {
 	$keelson->sql(q{
 		select keelson.audit_event_type('regress.action', 'An action of a test.');
 		create table actions (n bigint generated always as identity primary key, rolled_back boolean);
-		create function act() returns void language plpgsql as $$
+		create function product.act() returns void language plpgsql as $$
 		declare
 			m bigint;
 		begin
-			insert into actions default values returning n into m;
+			insert into public.actions default values returning n into m;
 			perform keelson.audit('regress.action', jsonb_build_object('n', m));
 			if m % 7 = 0 then
 				raise exception 'not this one';
 			end if;
-		end $$});
-	write_file('act.sql', 'select act();');
-	my $clients = q{select pid from pg_stat_activity where query = 'select act();' limit 1};
+		end $$;
+		comment on function product.act() is 'Does something, or fails.';
+		grant select, insert on actions to keelson_app;
+		select keelson.route('POST product/act', 'product.act', is_public => true)});
+	# By psql, and as the gateway does it: records of requests go another way.
+	my $route = $keelson->sql(q{select id from keelson.routes where template like '%product/act'});
+	my $request = qq{select keelson.dispatch($route, null, null, null, '{"ip":"192.0.2.1","requestId":"01930000-0000-7000-8000-00000000abce"}')};
+	write_file('act.sql', "select product.act();\n$request;\n");
+	my $clients = q{select pid from pg_stat_activity where usename <> 'keelson_gateway' and pid <> pg_backend_pid() and (query like '%product.act();' or query like '%keelson.dispatch(%') limit 1};
 	for my $round (1 .. 3)
 	{
 		my $load = fork // die "fork: $!";
@@ -298,6 +339,7 @@ subtest 'killed in the middle' => sub {
 	is($keelson->sql(q{select count(*) from actions as a full join (
 		select (data ->> 'n')::bigint as n from keelson.audit_events where event_type = 'regress.action') as e using (n)
 		where a.ctid is null or e.n is null or n in (select n from actions where n % 7 = 0)}), '0', 'each with its event, and no event without an action');
+	cmp_ok($keelson->sql(q{select count(*) from keelson.audit_events where event_type = 'regress.action' and address_hash is not null}), '>', 50, 'many of them of requests');
 	ok(settle(), 'what there was is sealed');
 	is($keelson->sql(q{select string_agg(finding, ' ') from keelson.audit_verify()}), '', 'and whole');
 };

@@ -2,10 +2,12 @@
  * audit.c
  *	  keelson.audit() and its like in C: from an event to a record.
  *
- * The record is inserted in a subtransaction of the action's own transaction.
- * If that fails, the record waits in `pending` for the transaction to commit
- * and then goes into the ring; if the transaction, or the subtransaction in
- * which the event was recorded, rolls back, it goes with it.
+ * A request's record is inserted in the action's own transaction as it is; if
+ * that fails, the request fails as in a conflict, is tried again by whoever
+ * made it, and its record goes the way of all others: it is inserted in a
+ * subtransaction. If that fails, the record waits in `pending` for the
+ * transaction to commit and then goes into the ring; if the transaction, or the
+ * subtransaction in which the event was recorded, rolls back, it goes with it.
  */
 #include "postgres.h"
 
@@ -14,12 +16,14 @@
 #include "lib/ilist.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "port/atomics.h"
 #include "postmaster/bgworker.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 #include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #include "audit/audit.h"
 #include "audit/event_types.h"
@@ -32,6 +36,9 @@
 #include "core/shmem.h"
 #include "core/uuid.h"
 #include "secrets/seal.h"
+
+/* How long after a failed insert all are guarded against another. */
+#define GUARDED_US (60 * USECS_PER_SEC)
 
 typedef struct Pending
 {
@@ -46,14 +53,21 @@ static slist_head pending = SLIST_STATIC_INIT(pending);
 /* How many records the transaction has inserted; counted for all when it commits. */
 static uint64 inserted;
 
+/* In shared memory: until when (TimestampTz) every record is written in a subtransaction, since an insert has failed. */
+static pg_atomic_uint64 *guarded_until;
+
 /* Has the running request recorded what was no success? Cleared when one begins. */
 static bool has_recorded_fault;
 
+static void init_shared(void *area, bool found);
 static void make_record(const KsAuditEvent *event, KsAuditRecord *record);
 static void name_actor(const KsAuditEvent *event, KsAuditRecord *record, const KsIdentity *identity, bool in_request);
 static void name_access_key(KsAuditRecord *record, const pg_uuid_t *id);
 static void take_caller(KsAuditRecord *record, const KsCaller *caller);
 static void write_or_hold(const KsAuditRecord *record);
+static bool is_repeatable(void);
+static bool write_fast(const KsAuditRecord *record);
+static void write_guarded(const KsAuditRecord *record);
 static bool ends_transaction(int sqlstate);
 static void hold(const KsAuditRecord *record, const char *reason);
 static void at_end(XactEvent event, void *arg);
@@ -69,11 +83,19 @@ void
 ks_audit_init(void)
 {
 	ks_ring_init();
+	ks_shmem_register("keelson audit guard", sizeof(pg_atomic_uint64), init_shared, (void **) &guarded_until);
 	ks_audit_partitions_init();
 	ks_seal_init();
 	ks_unseal_on_failure(record_unopened);
 	RegisterXactCallback(at_end, NULL);
 	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}
+
+static void
+init_shared(void *area, bool found)
+{
+	if (!found)
+		pg_atomic_init_u64(area, 0);
 }
 
 pg_uuid_t
@@ -179,14 +201,61 @@ take_caller(KsAuditRecord *record, const KsCaller *caller)
 static void
 write_or_hold(const KsAuditRecord *record)
 {
+	if (XactReadOnly || IsInParallelMode())
+		hold(record, "the transaction is read-only");
+	else if (!is_repeatable() || !write_fast(record))
+		write_guarded(record);
+}
+
+/* Is it a request, which whoever made it tries again on a conflict, and was there no trouble lately? */
+static bool
+is_repeatable(void)
+{
+	return ks_caller()->request_id != NULL && pg_atomic_read_u64(guarded_until) <= (uint64) GetCurrentTimestamp();
+}
+
+/*
+ * Insert the record without a subtransaction, which costs a third of it; false
+ * where that cannot be. Should it fail, the transaction goes with it, as in a
+ * conflict: the request is tried again, and its events are written guarded.
+ */
+static bool
+write_fast(const KsAuditRecord *record)
+{
+	MemoryContext cxt = CurrentMemoryContext;
+	bool is_written = false;
+
+	PG_TRY();
+	{
+		is_written = ks_audit_insert_fast(record);
+		inserted += is_written;
+	}
+	PG_CATCH();
+	{
+		ErrorData *error;
+
+		MemoryContextSwitchTo(cxt);
+		if (ends_transaction(geterrcode()))
+			PG_RE_THROW();
+		error = CopyErrorData();
+		FlushErrorState();
+		pg_atomic_write_u64(guarded_until, GetCurrentTimestamp() + GUARDED_US);
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not write an audit event of type \"%s\": %s", record->type, error->message),
+				 errhint("Try again: the event then goes another way.")));
+	}
+	PG_END_TRY();
+	return is_written;
+}
+
+/* Insert the record in a subtransaction; where that fails, hold it for the ring. */
+static void
+write_guarded(const KsAuditRecord *record)
+{
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 
-	if (XactReadOnly || IsInParallelMode())
-	{
-		hold(record, "the transaction is read-only");
-		return;
-	}
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(cxt);
 	PG_TRY();

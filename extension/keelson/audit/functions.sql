@@ -166,6 +166,34 @@ $$;
 comment on function keelson._audit_partitions_ahead(integer) is
     'Make the missing partitions of audit events for the days to come; returns how many. The second line behind the keeper.';
 
+create or replace function keelson._audit_partitions_index(batch integer default 10, moment timestamptz default pg_catalog.now())
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    place record;
+    made bigint := 0;
+begin
+    for place in
+        select p.name from keelson.audit_partitions as p
+        -- An hour for what is late: by the ring, or by a long transaction.
+        where p.dropped_at is null and p.indexed_at is null and p.until_at <= moment - interval '1 hour'
+        order by p.from_at desc limit least(batch, 10)
+    loop
+        execute format('create index %I on keelson.%I (event_type, id)', place.name || '_event_type_id_idx', place.name);
+        execute format('create index %I on keelson.%I (address_hash, id) where address_hash is not null', place.name || '_address_hash_id_idx', place.name);
+        update keelson.audit_partitions as p set indexed_at = clock_timestamp() where p.name = place.name;
+        made := made + 1;
+    end loop;
+    return made;
+end
+$$;
+comment on function keelson._audit_partitions_index(integer, timestamptz) is
+    'Index days that are over by type and by address, the newest first, ten at most; returns how many. Until then a search looks through the day itself, so that nothing which writes an event pays for it.';
+
 -- Sealing. What the tree is, and how it grows, stands in audit/README.md.
 
 create or replace function keelson.audit_seal(batch integer default 4096)

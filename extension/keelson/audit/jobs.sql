@@ -2,3 +2,4 @@
 
 select keelson.job_step('cleanup-database', 'auditLogs', 'keelson.audit_expire');
 select keelson.job_step('partitions', 'auditEvents', 'keelson._audit_partitions_ahead');
+select keelson.job_step('partitions', 'auditIndexes', 'keelson._audit_partitions_index');

@@ -38,8 +38,51 @@ $$;
 comment on function keelson._audit_event(uuid, text, text, uuid, text, uuid, jsonb, bytea, uuid) is
     'An event as clients see it, its personal part opened.';
 
--- Looks at 10,000 events at most, so that it costs the same however many there
--- are: a page may be short, and says where to go on.
+-- A search by type or by address goes day by day: a day that is over has an
+-- index for it, the day in progress is looked through. All else is found by
+-- the table's own indexes, in all days at once.
+create or replace function keelson._audit_spans(from_id uuid, until_id uuid, by_day boolean)
+returns table (low uuid, high uuid, is_indexed boolean)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not by_day then
+        return query select from_id, until_id, false;
+        return;
+    end if;
+    return query
+    select greatest(p.from_id, _audit_spans.from_id), least(p.until_id, _audit_spans.until_id), p.indexed_at is not null
+    from keelson.audit_partitions as p
+    where p.dropped_at is null and p.from_id < _audit_spans.until_id and p.until_id > _audit_spans.from_id
+    order by p.from_id desc;
+end
+$$;
+comment on function keelson._audit_spans(uuid, uuid, boolean) is
+    'The days with events whose ids are in [from_id, until_id), the newest first, and whether they are indexed by type and address; or all as one.';
+
+-- What an index finds of a span; the rest of the filter is asked of what it found.
+create or replace function keelson._audit_sought(by_user boolean, by_address boolean, by_type boolean, by_outcome boolean)
+returns text
+language plpgsql
+immutable
+as $$
+begin
+    return '(select e.* from keelson.audit_events as e where e.id >= $1 and e.id < $2 and ' || case
+        when by_user then 'e.user_id = $4'
+        when by_address then 'e.address_hash = any ($5)'
+        when by_type then 'e.event_type = $6'
+        when by_outcome then $sql$e.outcome <> 'success'$sql$
+        else 'true'
+    end || ' order by e.id desc limit $3) as e';
+end
+$$;
+comment on function keelson._audit_sought(boolean, boolean, boolean, boolean) is
+    'The part of a statement that finds events of a span by one of these: ids from $1 to $2, $3 at most, of user $4, by the addresses $5, of type $6.';
+
+-- Looks at 50,000 events and 100 days at most, so that it costs the same
+-- however many there are: a page may be short, and says where to go on.
 create or replace function keelson._audit_search(
     filter jsonb,
     row_limit integer,
@@ -54,11 +97,17 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    most constant integer := 10000;
+    most_days constant integer := 100;
+    budget integer := 50000;
+    wanted_user constant uuid := (filter ->> 'userId')::uuid;
+    wanted_type constant text := filter ->> 'type';
     hashes bytea[];
     from_id uuid := keelson._uuid7_floor(coalesce((filter ->> 'from')::timestamptz, '-infinity'));
     until_id uuid := least(coalesce(before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), keelson._uuid7_ceiling((filter ->> 'to')::timestamptz));
-    seen integer := 0;
+    days integer := 0;
+    looked integer;
+    sought text;
+    span record;
     e record;
 begin
     if filter ->> 'ip' is not null then
@@ -66,27 +115,41 @@ begin
         from keelson._keyring_loaded() as k;
     end if;
     matches := '{}';
-    for e in execute
-        'select e.* from keelson.audit_events as e where e.id >= $1 and e.id < $2'
-            || case when filter ->> 'userId' is not null then ' and e.user_id = $3' else '' end
-            || case when filter ->> 'outcome' <> 'success' then ' and e.outcome <> ''success''' else '' end
-            || ' order by e.id desc limit ' || most
-        using from_id, until_id, (filter ->> 'userId')::uuid
+    for span in
+        select * from keelson._audit_spans(from_id, until_id, wanted_user is null and (hashes is not null or wanted_type is not null))
     loop
-        seen := seen + 1;
-        next_id := e.id;
-        continue when e.event_type <> coalesce(filter ->> 'type', e.event_type)
-            or e.outcome <> coalesce(filter ->> 'outcome', e.outcome)
-            or e.actor <> coalesce(filter ->> 'actor', e.actor)
-            or hashes is not null and (e.address_hash = any (hashes)) is not true;
-        matches := matches || keelson._audit_event(
-            e.id, e.event_type, e.outcome, e.user_id, e.actor, e.actor_id, e.data, e.personal, e.request_id
+        if days = most_days then
+            return;
+        end if;
+        days := days + 1;
+        sought := keelson._audit_sought(
+            wanted_user is not null, span.is_indexed and hashes is not null, span.is_indexed and wanted_type is not null,
+            coalesce(filter ->> 'outcome' <> 'success', false)
         );
-        exit when cardinality(matches) = row_limit;
+        for e in execute 'select e.* from ' || sought
+                || ' where ($5 is null or e.address_hash = any ($5)) and ($6 is null or e.event_type = $6)'
+                || ' and ($7 is null or e.outcome = $7) and ($8 is null or e.actor = $8) order by e.id desc limit $9'
+            using span.low, span.high, budget, wanted_user, hashes, wanted_type, filter ->> 'outcome', filter ->> 'actor',
+                row_limit - cardinality(matches)
+        loop
+            next_id := e.id;
+            matches := matches || keelson._audit_event(
+                e.id, e.event_type, e.outcome, e.user_id, e.actor, e.actor_id, e.data, e.personal, e.request_id
+            );
+        end loop;
+        if cardinality(matches) = row_limit then
+            return;
+        end if;
+        execute 'select count(*) from ' || sought into looked using span.low, span.high, budget, wanted_user, hashes, wanted_type;
+        if looked = budget then
+            execute 'select e.id from ' || sought || ' order by e.id limit 1' into next_id
+            using span.low, span.high, budget, wanted_user, hashes, wanted_type;
+            return;
+        end if;
+        budget := budget - looked;
+        next_id := span.low;
     end loop;
-    if cardinality(matches) < row_limit and seen < most then
-        next_id := null;
-    end if;
+    next_id := null;
 end
 $$;
 alter function keelson._audit_search(jsonb, integer, uuid) owner to keelson_system;
@@ -176,7 +239,7 @@ begin
 end
 $$;
 comment on function keelson.admin_audit(text, uuid, text, inet, text, timestamptz, timestamptz, integer, text) is
-    'Events of all users, newest first. A page looks at 10,000 events at most, so it may hold fewer than asked for while there are more.';
+    'Events of all users, newest first. A page looks at 50,000 events and 100 days at most, so it may hold fewer than asked for while there are more. By type and by address, days that are over are not looked through: they have an index.';
 grant execute on function keelson.admin_audit(text, uuid, text, inet, text, timestamptz, timestamptz, integer, text) to keelson_app;
 
 create or replace function keelson._audit_summary(from_at timestamptz, until_at timestamptz)

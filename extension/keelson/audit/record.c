@@ -12,6 +12,7 @@
 #include "utils/json.h"
 #include "utils/xid8.h"
 
+#include "audit/direct.h"
 #include "audit/record.h"
 #include "core/era.h"
 #include "core/roles.h"
@@ -32,7 +33,7 @@ static const char *const actors[] = {
 
 /* Each statement names the partition of a day: the way there through the table costs as much as the insert. */
 #define INSERT                                                                                                 \
-	"insert into keelson.audit_events_%04d%02d%02d"                                                            \
+	"insert into keelson.%s"                                                                                   \
 	" (user_id, id, era, xid, event_type, outcome, actor, actor_id, request_id, data, personal, address_hash)" \
 	" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)%s"
 #define TYPES                                                                                                         \
@@ -50,10 +51,13 @@ typedef struct DayPlan
 } DayPlan;
 
 /* The second looks before it inserts, which costs. */
-static DayPlan insert_plan = {.ending = "", .plan = {.nargs = 12, .argtypes = TYPES}};
-static DayPlan insert_new_plan = {.ending = " on conflict do nothing", .plan = {.nargs = 12, .argtypes = TYPES}};
+static DayPlan insert_plan = {.ending = "", .plan = {.nargs = KS_AUDIT_COLUMN_COUNT, .argtypes = TYPES}};
+static DayPlan insert_new_plan = {.ending = " on conflict do nothing", .plan = {.nargs = KS_AUDIT_COLUMN_COUNT, .argtypes = TYPES}};
 
-static KsPlan *plan_for(DayPlan *of, const pg_uuid_t *id);
+static void write_values(const KsAuditRecord *record, Datum *values, bool *nulls);
+static int64 day_of(const pg_uuid_t *id);
+static const char *partition_of(int64 day);
+static KsPlan *plan_for(DayPlan *of, int64 day);
 static bytea *seal_personal(const KsAuditRecord *record);
 static bytea *hash_address(const char *ip);
 
@@ -61,56 +65,98 @@ void
 ks_audit_insert(const KsAuditRecord *record, bool may_exist)
 {
 	KsRoleSwitch save;
-	Datum values[12];
-	char nulls[13];
+	Datum values[KS_AUDIT_COLUMN_COUNT];
+	bool is_null[KS_AUDIT_COLUMN_COUNT];
+	char nulls[KS_AUDIT_COLUMN_COUNT + 1] = {0};
+
+	write_values(record, values, is_null);
+	for (int i = 0; i < KS_AUDIT_COLUMN_COUNT; i++)
+		nulls[i] = is_null[i] ? 'n' : ' ';
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	(void) ks_spi_execute(plan_for(may_exist ? &insert_new_plan : &insert_plan, day_of(&record->id)), values, nulls, false, 0);
+	ks_role_leave(&save);
+	ks_spi_finish();
+}
+
+bool
+ks_audit_insert_fast(const KsAuditRecord *record)
+{
+	KsRoleSwitch save;
+	Datum values[KS_AUDIT_COLUMN_COUNT];
+	bool nulls[KS_AUDIT_COLUMN_COUNT];
+	bool is_inserted;
+
+	write_values(record, values, nulls);
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	is_inserted = ks_audit_insert_directly(partition_of(day_of(&record->id)), values, nulls);
+	ks_role_leave(&save);
+	return is_inserted;
+}
+
+static void
+write_values(const KsAuditRecord *record, Datum *values, bool *nulls)
+{
 	bytea *personal = seal_personal(record);
 	bytea *address_hash = record->ip != NULL ? hash_address(record->ip) : NULL;
-	int32 era = ks_era();
 
-	memset(nulls, ' ', 12);
-	nulls[12] = '\0';
+	memset(nulls, 0, KS_AUDIT_COLUMN_COUNT * sizeof(bool));
 	values[0] = UUIDPGetDatum(&record->user_id);
 	values[1] = UUIDPGetDatum(&record->id);
-	values[2] = Int32GetDatum(era);
+	values[2] = Int32GetDatum(ks_era());
 	values[3] = FullTransactionIdGetDatum(GetTopFullTransactionId());
 	values[4] = CStringGetTextDatum(record->type);
 	values[5] = CStringGetTextDatum(outcomes[record->outcome]);
 	values[6] = CStringGetTextDatum(actors[record->actor]);
 	values[7] = UUIDPGetDatum(&record->actor_id);
-	nulls[7] = record->has_actor_id ? ' ' : 'n';
+	nulls[7] = !record->has_actor_id;
 	values[8] = UUIDPGetDatum(&record->request_id);
-	nulls[8] = record->has_request_id ? ' ' : 'n';
+	nulls[8] = !record->has_request_id;
 	values[9] = PointerGetDatum(record->data);
-	nulls[9] = record->data != NULL ? ' ' : 'n';
+	nulls[9] = record->data == NULL;
 	values[10] = PointerGetDatum(personal);
-	nulls[10] = personal != NULL ? ' ' : 'n';
+	nulls[10] = personal == NULL;
 	values[11] = PointerGetDatum(address_hash);
-	nulls[11] = address_hash != NULL ? ' ' : 'n';
-	ks_spi_connect();
-	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	(void) ks_spi_execute(plan_for(may_exist ? &insert_new_plan : &insert_plan, &record->id), values, nulls, false, 0);
-	ks_role_leave(&save);
-	ks_spi_finish();
+	nulls[11] = address_hash == NULL;
 }
 
-/* The statement for the day of the id, a UUIDv7. */
-static KsPlan *
-plan_for(DayPlan *of, const pg_uuid_t *id)
+/* The day of the id, a UUIDv7, since 1970. */
+static int64
+day_of(const pg_uuid_t *id)
 {
 	int64 milliseconds = 0;
-	int64 day;
-	int year, month, date;
 
 	for (int i = 0; i < 6; i++)
 		milliseconds = milliseconds << 8 | id->data[i];
-	day = milliseconds / MS_PER_DAY;
+	return milliseconds / MS_PER_DAY;
+}
+
+/* The name of the day's partition; stands until the next call. */
+static const char *
+partition_of(int64 day)
+{
+	static char name[NAMEDATALEN];
+	static int64 named_day = -1;
+	int year, month, date;
+
+	if (day == named_day)
+		return name;
+	j2date((int) day + UNIX_EPOCH_JDATE, &year, &month, &date);
+	snprintf(name, sizeof(name), "audit_events_%04d%02d%02d", year, month, date);
+	named_day = day;
+	return name;
+}
+
+/* The statement for the day. */
+static KsPlan *
+plan_for(DayPlan *of, int64 day)
+{
 	if (day == of->day)
 		return &of->plan;
 	if (of->plan.plan != NULL)
 		SPI_freeplan(of->plan.plan);
 	of->plan.plan = NULL;
-	j2date((int) day + UNIX_EPOCH_JDATE, &year, &month, &date);
-	snprintf(of->sql, sizeof(of->sql), INSERT, year, month, date, of->ending);
+	snprintf(of->sql, sizeof(of->sql), INSERT, partition_of(day), of->ending);
 	of->plan.sql = of->sql;
 	of->day = day;
 	return &of->plan;

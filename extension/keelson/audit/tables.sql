@@ -174,3 +174,9 @@ comment on table keelson.audit_partitions is
     'The partitions of keelson.audit_events, those that were dropped included.';
 comment on column keelson.audit_partitions.cleared_types is
     'Event types of which retention has left nothing here, but for held users''.';
+
+-- migration 2: what days are indexed for searching
+
+alter table keelson.audit_partitions add column indexed_at timestamptz;
+comment on column keelson.audit_partitions.indexed_at is
+    'When the day, being over, was given the indexes by type and by address, which nothing that writes an event has to keep.';
