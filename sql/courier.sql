@@ -118,3 +118,14 @@ select keelson.deliveries_partitions_make(8) as made_of_one_day_more;
 select keelson.deliveries_partitions_make(8) as made_again;
 select keelson.deliveries_partitions_make(-1);
 select keelson.deliveries_expire('40 days') as dropped_of_none;
+
+-- Not while a delivery waits that will be written there.
+begin;
+create temporary table past as select date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - interval '40 days 12 hours' as moment;
+select keelson.deliveries_partitions_make(0, moment) as made from past;
+insert into keelson.deliveries (user_id, id, lane, kind, due_at)
+select '00000000-0000-0000-0000-000000000000', keelson._uuid7_floor(moment), gen_random_uuid(), 'none', 'infinity' from past;
+select keelson.deliveries_expire() as dropped_of_the_day_before;
+delete from keelson.deliveries where kind = 'none';
+select keelson.deliveries_expire() as dropped_of_its_day;
+rollback;

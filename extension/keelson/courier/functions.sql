@@ -69,12 +69,32 @@ begin
         from unnest(array['deliveries_log', 'delivery_attempts']) as t (name)
         cross join lateral keelson._partitions(t.name) as p
         where (p.day + 1)::timestamp at time zone 'UTC' <= until_at
+            and not keelson._delivery_is_awaited(p.day)
     );
 end
 $$;
 comment on function keelson.deliveries_expire(interval, timestamptz) is
-    'Drop the partitions of the log of deliveries whose days are over, by default those older than keelson.delivery_retention; returns how many.';
+    'Drop the partitions of the log of deliveries whose days are over, by default those older than keelson.delivery_retention, but not while a delivery waits that will be written there; returns how many.';
 grant execute on function keelson.deliveries_expire(interval, timestamptz) to keelson_admin, keelson_jobs;
+
+create or replace function keelson._delivery_is_awaited(day date)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return exists (
+        select from keelson.deliveries as d
+        where d.id >= keelson._uuid7_floor(day::timestamp at time zone 'UTC')
+            and d.id < keelson._uuid7_floor((day + 1)::timestamp at time zone 'UTC')
+    );
+end
+$$;
+alter function keelson._delivery_is_awaited(date) owner to keelson_system;
+comment on function keelson._delivery_is_awaited(date) is
+    'Whether a delivery that was asked for on that day waits.';
 
 -- Order.
 

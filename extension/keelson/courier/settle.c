@@ -27,9 +27,9 @@
 	alias ".started_at, " alias ".status, " alias ".code, " alias ".error, " alias ".address, " alias ".http_version, " alias ".name_us, " alias ".connect_us, " alias ".tls_us, " alias ".first_byte_us, " alias ".total_us, " alias ".response, " alias ".response_size"
 
 static KsPlan finish_plan = {
-	"with done as materialized (select * from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
-	" as w (user_id, id, claim_id, state, " OUTCOME_COLUMNS ")),"
-	" gone as (delete from keelson.deliveries as d using done as w"
+	"with gone as (delete from keelson.deliveries as d"
+	"  using unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+	"   as w (user_id, id, claim_id, state, " OUTCOME_COLUMNS ")"
 	"  where d.user_id = w.user_id and d.id = w.id and d.claim_id = w.claim_id"
 	"  returning d.user_id, d.id, d.lane, d.kind, d.ref, w.state, d.attempts, d.ordering_key, " OUTCOME_OF("w") ")"
 																												" insert into keelson.deliveries_log (user_id, id, lane, kind, ref, state, attempts, ordering_key, finished_at, " OUTCOME_COLUMNS ")"
@@ -40,10 +40,10 @@ static KsPlan finish_plan = {
 	 INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID}};
 
 static KsPlan retry_plan = {
-	"with done as materialized (select * from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
-	" as w (user_id, id, claim_id, retry_at, " OUTCOME_COLUMNS ")),"
-	" back as (update keelson.deliveries as d"
-	"  set claim_id = null, lease_until = null, due_at = w.retry_at, attempts = d.attempts + 1 from done as w"
+	"with back as (update keelson.deliveries as d"
+	"  set claim_id = null, lease_until = null, due_at = w.retry_at, attempts = d.attempts + 1"
+	"  from unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+	"   as w (user_id, id, claim_id, retry_at, " OUTCOME_COLUMNS ")"
 	"  where d.user_id = w.user_id and d.id = w.id and d.claim_id = w.claim_id"
 	"  returning d.user_id, d.id, d.attempts, " OUTCOME_OF("w") ")"
 																" insert into keelson.delivery_attempts (user_id, delivery_id, number, " OUTCOME_COLUMNS ")"
