@@ -204,7 +204,8 @@ from (values
     ('2020-03-01 00:00Z', '2020-02-28 00:00Z'), ('2020-03-01 00:15Z', '9999-01-01 00:00Z')) as t (since, until)
 order by 1, 2;
 
--- The timeline in time zones: days of 23, 25 and 24.5 hours, zones off by a quarter of an hour, months' ends.
+-- The timeline in time zones: days of 23, 25 and 24.5 hours, midnights that come twice or not at all, zones off by a
+-- quarter of an hour or by half a day, months' ends.
 delete from keelson.usage_quarters where user_id = :b;
 delete from keelson.usage_days where user_id = :b;
 insert into keelson.usage_quarters
@@ -217,6 +218,9 @@ with cases (zone, moment) as materialized (values
     ('Australia/Lord_Howe', '2024-04-20 00:00Z'), ('Australia/Lord_Howe', '2024-10-20 00:00Z'), ('Asia/Kathmandu', '2024-03-01 00:00Z'),
     ('Pacific/Chatham', '2024-10-01 10:00Z'), ('America/St_Johns', '2024-12-01 03:29Z'), ('Pacific/Kiritimati', '2024-02-29 09:59Z'),
     ('Pacific/Kiritimati', '2024-02-29 10:00Z'), ('America/Santiago', '2024-09-20 12:00Z'), ('Africa/Cairo', '2024-05-10 12:00Z'),
+    ('America/Havana', '2024-03-20 12:00Z'), ('America/Havana', '2024-11-20 12:00Z'), ('Atlantic/Azores', '2024-04-20 12:00Z'),
+    ('Atlantic/Azores', '2024-11-05 12:00Z'), ('Pacific/Norfolk', '2024-04-20 13:00Z'),
+    ('Pacific/Norfolk', '2024-10-20 12:30Z'), ('Asia/Tehran', '2024-02-29 20:29Z'), ('Antarctica/Troll', '2024-11-10 00:00Z'),
     ('Nowhere/Land', '2024-03-15 12:00Z')
 ),
 model as materialized (

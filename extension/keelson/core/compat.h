@@ -101,4 +101,11 @@
 #define ks_index_beginscan(heap, index, snapshot, keys) index_beginscan((heap), (index), (snapshot), (keys), 0)
 #endif
 
+/* Enter a row into its indexes; 16 asks whether those that summarize suffice. */
+#if PG_VERSION_NUM >= 160000
+#define ks_insert_index_tuples(target, slot, estate) ExecInsertIndexTuples((target), (slot), (estate), false, false, NULL, NIL, false)
+#else
+#define ks_insert_index_tuples(target, slot, estate) ExecInsertIndexTuples((target), (slot), (estate), false, false, NULL, NIL)
+#endif
+
 #endif /* KS_COMPAT_H */

@@ -44,10 +44,10 @@ ks_spi_execute(KsPlan *plan, Datum *values, const char *nulls, bool read_only, l
 	}
 	if (plan->plan == NULL)
 	{
-		SPIPlanPtr prepared = SPI_prepare(plan->sql, plan->nargs, plan->argtypes);
+		SPIPlanPtr prepared = SPI_prepare_cursor(plan->sql, plan->nargs, plan->argtypes, plan->options);
 
 		if (prepared == NULL)
-			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+			elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
 		SPI_keepplan(prepared);
 		plan->plan = prepared;
 	}

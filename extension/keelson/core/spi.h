@@ -17,13 +17,16 @@
 /*
  * A statement, planned on first use and kept for the life of the backend.
  * Declare it static, with the text and the types filled in; `plan` is written
- * by ks_spi_execute() alone.
+ * by ks_spi_execute() alone. `options` are SPI's for the plan: 0, or
+ * CURSOR_OPT_GENERIC_PLAN for one that is good whatever the values are, so that
+ * they are not looked at, and the statement planned, each time.
  */
 typedef struct KsPlan
 {
 	const char *sql;
 	int nargs;
 	Oid argtypes[KS_PLAN_MAX_ARGS];
+	int options;
 	SPIPlanPtr plan;
 } KsPlan;
 

@@ -10,6 +10,7 @@
 
 #include "access/transam.h"
 #include "catalog/pg_type.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datum.h"
@@ -23,18 +24,30 @@
 
 #define USECS_PER_QUARTER (15 * USECS_PER_MINUTE)
 
-static KsPlan watermark_plan = {"select era, xid, event_id, tail_from from keelson.usage_watermark", 0, {0}};
+static KsPlan watermark_plan = {"select era, xid, event_id, tail_from from keelson.usage_watermark", 0, {0}, CURSOR_OPT_GENERIC_PLAN};
 static KsPlan days_plan = {
 	"select feature, day, minutes, requests from keelson.usage_days where user_id = $1 and day >= $2 and day < $3",
 	3,
-	{UUIDOID, DATEOID, DATEOID}};
+	{UUIDOID, DATEOID, DATEOID},
+	CURSOR_OPT_GENERIC_PLAN};
 static KsPlan quarters_plan = {
 	"select feature, quarter_at, minutes, requests from keelson.usage_quarters"
 	" where user_id = $1 and quarter_at >= $2 and quarter_at < $3",
 	3,
-	{UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID}};
+	{UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
+	CURSOR_OPT_GENERIC_PLAN};
+/* For each of the times a look into the index, however few rows the table has. */
+static KsPlan quarters_in_plan = {
+	"select q.feature, q.quarter_at, q.minutes, q.requests"
+	" from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3)) as t (since, until)"
+	" cross join lateral ("
+	"select u.feature, u.quarter_at, u.minutes, u.requests from keelson.usage_quarters as u"
+	" where u.user_id = $1 and u.quarter_at >= t.since and u.quarter_at < t.until offset 0) as q",
+	3,
+	{UUIDOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID},
+	CURSOR_OPT_GENERIC_PLAN};
 static KsPlan totals_plan = {
-	"select feature, null::timestamptz, minutes, requests from keelson.usage_totals where user_id = $1", 1, {UUIDOID}};
+	"select feature, null::timestamptz, minutes, requests from keelson.usage_totals where user_id = $1", 1, {UUIDOID}, CURSOR_OPT_GENERIC_PLAN};
 
 static void add_rows(KsUsageParts *parts, bool are_days);
 static void take_rows(KsTakePart take, void *taker);
@@ -85,9 +98,11 @@ ks_usage_tail(const pg_uuid_t *user_id, KsUsageParts *tail)
 	last = ks_leaf_ceiling();
 	for (; day <= last; day++)
 	{
-		if (!ks_leaf_exists(day))
+		if (!OidIsValid(ks_leaf_oid(day)))
 			continue;
 		(void) ks_spi_execute(&ks_leaf(day)->read_tail, values, NULL, true, 0);
+		if (SPI_processed == KS_TAIL_SHORT)
+			(void) ks_spi_execute(&ks_leaf(day)->sum_tail, values, NULL, true, 0);
 		add_rows(tail, false);
 	}
 }
@@ -133,6 +148,23 @@ ks_usage_quarters(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until
 	values[1] = TimestampTzGetDatum(since);
 	values[2] = TimestampTzGetDatum(until);
 	(void) ks_spi_execute(&quarters_plan, values, NULL, true, 0);
+	take_rows(take, taker);
+}
+
+void
+ks_usage_quarters_in(const pg_uuid_t *user_id, const TimestampTz *since, const TimestampTz *until, int count, KsTakePart take, void *taker)
+{
+	Datum *elements = palloc(count * sizeof(Datum));
+	Datum values[3];
+
+	values[0] = UUIDPGetDatum(user_id);
+	for (int i = 0; i < count; i++)
+		elements[i] = TimestampTzGetDatum(since[i]);
+	values[1] = PointerGetDatum(construct_array(elements, count, TIMESTAMPTZOID, sizeof(TimestampTz), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	for (int i = 0; i < count; i++)
+		elements[i] = TimestampTzGetDatum(until[i]);
+	values[2] = PointerGetDatum(construct_array(elements, count, TIMESTAMPTZOID, sizeof(TimestampTz), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	(void) ks_spi_execute(&quarters_in_plan, values, NULL, true, 0);
 	take_rows(take, taker);
 }
 
@@ -213,6 +245,15 @@ ks_usage_add(KsUsageSum *sum, Datum minutes, int64 requests)
 	else
 		sum->minutes = DirectFunctionCall2(numeric_add, sum->minutes, minutes);
 	sum->requests += requests;
+}
+
+void
+ks_usage_subtract(KsUsageSum *sum, Datum minutes, int64 requests)
+{
+	if (sum->requests == 0)
+		return;
+	sum->minutes = DirectFunctionCall2(numeric_sub, sum->minutes, minutes);
+	sum->requests -= requests;
 }
 
 void

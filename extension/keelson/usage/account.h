@@ -41,7 +41,7 @@ typedef struct KsUsagePart
 	int64 requests;
 } KsUsagePart;
 
-/* Parts that were read: a tail is the events after the watermark, by feature and quarter of an hour. */
+/* Parts that were read: a tail is the events after the watermark, one by one or by feature and quarter of an hour. */
 typedef struct KsUsageParts
 {
 	KsUsagePart *parts;
@@ -55,6 +55,8 @@ typedef void (*KsTakePart)(void *taker, const KsUsagePart *part);
 extern void ks_usage_tail(const pg_uuid_t *user_id, KsUsageParts *tail);
 extern void ks_usage_days(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsUsageParts *days);
 extern void ks_usage_quarters(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsTakePart take, void *taker);
+/* The quarters of several times, which do not overlap. */
+extern void ks_usage_quarters_in(const pg_uuid_t *user_id, const TimestampTz *since, const TimestampTz *until, int count, KsTakePart take, void *taker);
 extern void ks_usage_totals(const pg_uuid_t *user_id, KsTakePart take, void *taker);
 
 /* Hand over the parts of that time. */
@@ -62,6 +64,9 @@ extern void ks_usage_take(const KsUsageParts *parts, TimestampTz since, Timestam
 
 /* Add to a sum, in the current context. */
 extern void ks_usage_add(KsUsageSum *sum, Datum minutes, int64 requests);
+
+/* Take from a sum what was added to it, in the current context. */
+extern void ks_usage_subtract(KsUsageSum *sum, Datum minutes, int64 requests);
 extern void ks_feature_add(KsFeatureSums *sums, const KsUsagePart *part);
 
 /*

@@ -4,9 +4,10 @@
  *	  all time. A user's dashboards ask often, so this is C; nothing of it costs
  *	  more with more events.
  *
- * Days are those of the user's time zone. Rollups of days are of UTC; for
- * another zone the timeline is made of quarters of an hour, on one of which
- * every zone's days begin.
+ * Days are those of the user's time zone. Rollups of days are of UTC; in
+ * another zone each is taken for the day that its noon lies in, and the quarters
+ * of an hour for which that is wrong, those between the midnights of both, are
+ * moved. Every zone's days begin on a quarter of an hour.
  */
 #include "postgres.h"
 
@@ -30,10 +31,14 @@
 #include "core/roles.h"
 #include "core/shmem.h"
 #include "core/spi.h"
+#include "tiers/tiers.h"
 #include "usage/account.h"
-#include "usage/charge.h"
 
 #define TIMELINE_DAYS 30
+#define NOON (12 * USECS_PER_HOUR)
+
+/* Where clocks are put back at midnight there are two of them, so far apart at most. */
+#define MIDNIGHTS_APART (2 * USECS_PER_HOUR)
 
 typedef struct Timeline
 {
@@ -46,7 +51,7 @@ typedef struct Timeline
 /* All that is shown. */
 typedef struct Usage
 {
-	KsUsagePeriod period;
+	KsSubscription period;
 	KsUsageParts tail;
 	KsFeatureSums features; /* of the period */
 	KsFeatureSums totals;
@@ -57,6 +62,11 @@ static const pg_uuid_t *require_user(void);
 static void read_usage(const pg_uuid_t *user_id, Usage *usage, bool with_timeline, MemoryContext cxt);
 static void begin_timeline(Timeline *timeline, const char *zone, TimestampTz now);
 static void read_timeline(const pg_uuid_t *user_id, const KsUsageParts *tail, const KsUsageParts *days, Timeline *timeline);
+static void read_zone(const pg_uuid_t *user_id, const KsUsageParts *days, Timeline *timeline);
+static int find_midnights(const Timeline *timeline, TimestampTz *since, TimestampTz *until);
+static TimestampTz begin_of(const Timeline *timeline, DateADT day);
+static KsUsageSum *day_of(Timeline *timeline, TimestampTz at);
+static void move_quarter(void *taker, const KsUsagePart *part);
 static void take_feature(void *taker, const KsUsagePart *part);
 static void take_day(void *taker, const KsUsagePart *part);
 static int compare_features(const void *a, const void *b);
@@ -183,7 +193,7 @@ ks_usage_timeline(PG_FUNCTION_ARGS)
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
 	ks_usage_tail(PG_GETARG_UUID_P(0), &tail);
 	begin_timeline(&timeline, text_to_cstring(PG_GETARG_TEXT_PP(1)), PG_GETARG_TIMESTAMPTZ(2));
-	ks_usage_days(PG_GETARG_UUID_P(0), ks_day_floor(timeline.since), ks_day_floor(timeline.since) + TIMELINE_DAYS * USECS_PER_DAY, &days);
+	ks_usage_days(PG_GETARG_UUID_P(0), ks_day_floor(timeline.since), ks_day_floor(timeline.since) + (TIMELINE_DAYS + 2) * USECS_PER_DAY, &days);
 	read_timeline(PG_GETARG_UUID_P(0), &tail, &days, &timeline);
 	ks_role_leave(&save);
 	MemoryContextSwitchTo(cxt);
@@ -208,12 +218,15 @@ read_usage(const pg_uuid_t *user_id, Usage *usage, bool with_timeline, MemoryCon
 	KsRoleSwitch save;
 	KsUsageParts days;
 	TimestampTz since;
+	MemoryContext old;
 
 	memset(usage, 0, sizeof(*usage));
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	ks_usage_period(user_id, &usage->period, cxt);
+	old = MemoryContextSwitchTo(cxt);
+	ks_subscription_read(user_id, &usage->period);
+	MemoryContextSwitchTo(old);
 	ks_usage_tail(user_id, &usage->tail);
-	since = ks_day_floor(usage->period.start);
+	since = ks_day_floor(usage->period.period_start);
 	if (with_timeline)
 	{
 		begin_timeline(&usage->timeline, usage->period.time_zone, GetCurrentTimestamp());
@@ -221,7 +234,7 @@ read_usage(const pg_uuid_t *user_id, Usage *usage, bool with_timeline, MemoryCon
 		since = Min(since, usage->timeline.since);
 	}
 	ks_usage_days(user_id, ks_day_floor(since), ks_usage_latest(), &days);
-	ks_usage_between(user_id, usage->period.start, usage->period.end, &usage->tail, &days, take_feature, &usage->features);
+	ks_usage_between(user_id, usage->period.period_start, usage->period.period_end, &usage->tail, &days, take_feature, &usage->features);
 	ks_usage_totals(user_id, take_feature, &usage->totals);
 	ks_usage_take(&usage->tail, DT_NOBEGIN, DT_NOEND, take_feature, &usage->totals);
 	if (with_timeline)
@@ -245,7 +258,7 @@ begin_timeline(Timeline *timeline, const char *zone, TimestampTz now)
 	midnight = DatumGetTimestamp(DirectFunctionCall2(timestamptz_zone, PointerGetDatum(timeline->zone), TimestampTzGetDatum(now)));
 	midnight = ks_day_floor(midnight) - (TIMELINE_DAYS - 1) * USECS_PER_DAY;
 	timeline->first = midnight / USECS_PER_DAY;
-	timeline->since = DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, PointerGetDatum(timeline->zone), TimestampGetDatum(midnight)));
+	timeline->since = begin_of(timeline, timeline->first);
 }
 
 static void
@@ -254,9 +267,79 @@ read_timeline(const pg_uuid_t *user_id, const KsUsageParts *tail, const KsUsageP
 	if (timeline->zone == NULL)
 		ks_usage_take(days, timeline->since, DT_NOEND, take_day, timeline);
 	else
-		/* A day more than there can be; take_day() leaves out what is of no day shown. */
-		ks_usage_quarters(user_id, timeline->since, timeline->since + (TIMELINE_DAYS + 1) * USECS_PER_DAY, take_day, timeline);
+		read_zone(user_id, days, timeline);
 	ks_usage_take(tail, timeline->since, DT_NOEND, take_day, timeline);
+}
+
+/* Read the rollups of a zone's days. */
+static void
+read_zone(const pg_uuid_t *user_id, const KsUsageParts *days, Timeline *timeline)
+{
+	TimestampTz since[TIMELINE_DAYS + 1];
+	TimestampTz until[TIMELINE_DAYS + 1];
+	int count;
+
+	for (int i = 0; i < days->count; i++)
+	{
+		KsUsageSum *day = day_of(timeline, days->parts[i].at + NOON);
+
+		if (day != NULL)
+			ks_usage_add(day, days->parts[i].minutes, days->parts[i].requests);
+	}
+	count = find_midnights(timeline, since, until);
+	ks_usage_quarters_in(user_id, since, until, count, move_quarter, timeline);
+}
+
+/* Find the times between each of the zone's midnights and the one of UTC that is nearest; returns how many. */
+static int
+find_midnights(const Timeline *timeline, TimestampTz *since, TimestampTz *until)
+{
+	for (int i = 0; i <= TIMELINE_DAYS; i++)
+	{
+		TimestampTz midnight = begin_of(timeline, timeline->first + i);
+		TimestampTz nearest = ks_day_floor(midnight + NOON - 1);
+
+		since[i] = Min(midnight, nearest) - MIDNIGHTS_APART;
+		until[i] = Max(midnight, nearest) + MIDNIGHTS_APART;
+		if (i > 0)
+			since[i] = Max(since[i], until[i - 1]);
+	}
+	return TIMELINE_DAYS + 1;
+}
+
+/* When the day begins in the timeline's zone. */
+static TimestampTz
+begin_of(const Timeline *timeline, DateADT day)
+{
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamp_zone, PointerGetDatum(timeline->zone), TimestampGetDatum(day * USECS_PER_DAY)));
+}
+
+/* The day shown that the moment lies in; NULL for none. */
+static KsUsageSum *
+day_of(Timeline *timeline, TimestampTz at)
+{
+	int64 day;
+
+	if (timeline->zone != NULL)
+		at = DatumGetTimestamp(DirectFunctionCall2(timestamptz_zone, PointerGetDatum(timeline->zone), TimestampTzGetDatum(at)));
+	day = ks_day_floor(at) / USECS_PER_DAY - timeline->first;
+	return day >= 0 && day < TIMELINE_DAYS ? &timeline->days[day] : NULL;
+}
+
+/* Move what was counted with its day in UTC to the day that it is of: a KsTakePart of a Timeline. */
+static void
+move_quarter(void *taker, const KsUsagePart *part)
+{
+	Timeline *timeline = taker;
+	KsUsageSum *counted = day_of(timeline, ks_day_floor(part->at) + NOON);
+	KsUsageSum *meant = day_of(timeline, part->at);
+
+	if (counted == meant)
+		return;
+	if (counted != NULL)
+		ks_usage_subtract(counted, part->minutes, part->requests);
+	if (meant != NULL)
+		ks_usage_add(meant, part->minutes, part->requests);
 }
 
 /* A KsTakePart of KsFeatureSums. */
@@ -273,30 +356,22 @@ take_feature(void *taker, const KsUsagePart *part)
 static void
 take_day(void *taker, const KsUsagePart *part)
 {
-	Timeline *timeline = taker;
-	Timestamp at = part->at;
-	int64 day;
+	KsUsageSum *day = day_of(taker, part->at);
 
-	if (part->at < timeline->since)
-		return;
-	if (timeline->zone != NULL)
-		at = DatumGetTimestamp(DirectFunctionCall2(timestamptz_zone, PointerGetDatum(timeline->zone), TimestampTzGetDatum(part->at)));
-	day = ks_day_floor(at) / USECS_PER_DAY - timeline->first;
-	if (day >= 0 && day < TIMELINE_DAYS)
-		ks_usage_add(&timeline->days[day], part->minutes, part->requests);
+	if (day != NULL)
+		ks_usage_add(day, part->minutes, part->requests);
 }
 
 static Datum
 make_period(Oid type, const Usage *usage)
 {
-	const KsUsagePeriod *period = &usage->period;
+	const KsSubscription *period = &usage->period;
 	Datum zero = NumericGetDatum(int64_to_numeric(0));
 	Datum used = minutes_of(&usage->features.all);
 	Datum values[6];
 	bool nulls[6] = {false};
 
-	nulls[0] = period->tier == NULL;
-	values[0] = nulls[0] ? (Datum) 0 : CStringGetTextDatum(period->tier);
+	values[0] = CStringGetTextDatum(period->tier);
 	values[1] = used;
 	nulls[2] = nulls[3] = nulls[4] = !period->is_limited;
 	if (period->is_limited)
@@ -309,7 +384,7 @@ make_period(Oid type, const Usage *usage)
 		values[3] = DatumGetBool(DirectFunctionCall2(numeric_lt, remaining, zero)) ? zero : remaining;
 		values[4] = is_zero ? hundred : divide(DirectFunctionCall2(numeric_mul, used, hundred), period->minutes_limit, 2);
 	}
-	values[5] = TimestampTzGetDatum(period->end);
+	values[5] = TimestampTzGetDatum(period->period_end);
 	return form_row(known_row(type), values, nulls);
 }
 

@@ -1,28 +1,21 @@
 /*
  * charge.c
- *	  The questions to the capability of tiers: may this be used up, and which
- *	  period is it.
+ *	  Charge what is recorded to hard quotas.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "utils/array.h"
-#include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
-#include "core/roles.h"
 #include "core/spi.h"
 #include "tiers/quota.h"
 #include "usage/charge.h"
 
 static KsPlan charge_many_plan = {
 	"select keelson._quota_charge_batch($1, $2, $3, $4)", 4, {UUIDARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, TIMESTAMPTZARRAYOID}};
-static KsPlan period_plan = {
-	"select s.tier_id, s.period_start, s.period_end, s.minutes_limit, s.time_zone from keelson._subscription_of($1) as s", 1, {UUIDOID}};
 
 static int compare_charges(const void *a, const void *b);
 static bool is_same_charge(const KsUsageEvent *a, const KsUsageEvent *b);
@@ -109,64 +102,4 @@ charge_many(const KsUsageEvent **events, int count)
 	values[2] = PointerGetDatum(construct_array(columns[2], charges, NUMERICOID, -1, false, TYPALIGN_INT));
 	values[3] = PointerGetDatum(construct_array(columns[3], charges, TIMESTAMPTZOID, sizeof(TimestampTz), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	(void) ks_spi_execute(&charge_many_plan, values, NULL, false, 0);
-}
-
-void
-ks_usage_period(const pg_uuid_t *user_id, KsUsagePeriod *period, MemoryContext cxt)
-{
-	Datum values[1] = {UUIDPGetDatum(user_id)};
-	HeapTuple row;
-	TupleDesc desc;
-	MemoryContext old;
-	Datum tier, limit, zone;
-	bool no_tier, no_limit, no_zone, is_null;
-
-	memset(period, 0, sizeof(*period));
-	period->time_zone = "UTC";
-	(void) ks_spi_execute(&period_plan, values, NULL, true, 1);
-	if (SPI_processed != 1)
-		elog(ERROR, "keelson._subscription_of() returned no row");
-	row = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
-	tier = SPI_getbinval(row, desc, 1, &no_tier);
-	period->start = DatumGetTimestampTz(SPI_getbinval(row, desc, 2, &is_null));
-	period->end = DatumGetTimestampTz(SPI_getbinval(row, desc, 3, &is_null));
-	limit = SPI_getbinval(row, desc, 4, &no_limit);
-	zone = SPI_getbinval(row, desc, 5, &no_zone);
-	old = MemoryContextSwitchTo(cxt);
-	period->tier = no_tier ? NULL : TextDatumGetCString(tier);
-	period->is_limited = !no_limit;
-	period->minutes_limit = no_limit ? (Datum) 0 : datumCopy(limit, false, -1);
-	period->time_zone = no_zone ? "UTC" : TextDatumGetCString(zone);
-	MemoryContextSwitchTo(old);
-}
-
-PG_FUNCTION_INFO_V1(ks_usage_period_sql);
-
-/* keelson._usage_period(user_id uuid) */
-Datum
-ks_usage_period_sql(PG_FUNCTION_ARGS)
-{
-	KsUsagePeriod period;
-	KsRoleSwitch save;
-	MemoryContext cxt = CurrentMemoryContext;
-	TupleDesc desc;
-	Datum values[5] = {0};
-	bool nulls[5] = {false};
-
-	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "keelson._usage_period() returns a row");
-	ks_spi_connect();
-	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	ks_usage_period(PG_GETARG_UUID_P(0), &period, cxt);
-	ks_role_leave(&save);
-	ks_spi_finish();
-	nulls[0] = period.tier == NULL;
-	values[0] = nulls[0] ? (Datum) 0 : CStringGetTextDatum(period.tier);
-	values[1] = TimestampTzGetDatum(period.start);
-	values[2] = TimestampTzGetDatum(period.end);
-	nulls[3] = !period.is_limited;
-	values[3] = period.minutes_limit;
-	values[4] = CStringGetTextDatum(period.time_zone);
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

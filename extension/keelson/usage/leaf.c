@@ -65,7 +65,7 @@ static void load_days(void);
 static void raise_to(pg_atomic_uint32 *value, uint32 wanted);
 static void leaf_name(int32 day, char name[NAMEDATALEN]);
 static void make_statements(KsLeaf *leaf, int32 day);
-static void set_statement(KsPlan *plan, char *sql, const Oid *types, int count);
+static void set_statement(KsPlan *plan, char *sql, const Oid *types, int count, int options);
 
 void
 ks_leaf_init(void)
@@ -223,13 +223,13 @@ raise_to(pg_atomic_uint32 *value, uint32 wanted)
 		;
 }
 
-bool
-ks_leaf_exists(int32 day)
+Oid
+ks_leaf_oid(int32 day)
 {
 	char name[NAMEDATALEN];
 
 	leaf_name(day, name);
-	return OidIsValid(get_relname_relid(name, get_namespace_oid("keelson", false)));
+	return get_relname_relid(name, get_namespace_oid("keelson", false));
 }
 
 static void
@@ -258,35 +258,29 @@ ks_leaf(int32 day)
 static void
 make_statements(KsLeaf *leaf, int32 day)
 {
-	static const Oid one_types[] = {UUIDOID, UUIDOID, INT4OID, XID8OID, TEXTOID, NUMERICOID, INT4OID, TIMESTAMPTZOID};
-	static const Oid many_types[] = {INT4OID, XID8OID, UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, NUMERICARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID};
 	static const Oid tail_types[] = {UUIDOID, INT4OID, XID8OID, UUIDOID};
 	char name[NAMEDATALEN];
 
 	leaf_name(day, name);
-	set_statement(&leaf->insert_one,
-				  psprintf("insert into keelson.%s (user_id, id, era, xid, feature, minutes, requests, occurred_at)"
-						   " values ($1, $2, $3, $4, $5, $6, $7, $8)",
-						   name),
-				  one_types, lengthof(one_types));
-	set_statement(&leaf->insert_many,
-				  psprintf("insert into keelson.%s (user_id, id, era, xid, feature, minutes, requests, occurred_at)"
-						   " select e.user_id, e.id, $1, $2, e.feature, e.minutes, e.requests, e.occurred_at"
-						   " from rows from (pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6),"
-						   " pg_catalog.unnest($7), pg_catalog.unnest($8)) as e (user_id, id, feature, minutes, requests, occurred_at)",
-						   name),
-				  many_types, lengthof(many_types));
+	/* In the index's order and only so many: however large the partition, the kept plan reads the index. */
 	set_statement(&leaf->read_tail,
+				  psprintf("select e.feature, pg_catalog.date_bin('15 minutes', e.occurred_at, '2000-01-01 00:00+00'),"
+						   " e.minutes, e.requests::bigint"
+						   " from keelson.%s as e where e.user_id = $1 and (e.era, e.xid, e.id) > ($2, $3, $4)"
+						   " order by e.user_id, e.era, e.xid, e.id limit %d",
+						   name, KS_TAIL_SHORT),
+				  tail_types, lengthof(tail_types), CURSOR_OPT_GENERIC_PLAN);
+	set_statement(&leaf->sum_tail,
 				  psprintf("select e.feature, pg_catalog.date_bin('15 minutes', e.occurred_at, '2000-01-01 00:00+00'),"
 						   " pg_catalog.sum(e.minutes), pg_catalog.sum(e.requests)"
 						   " from keelson.%s as e where e.user_id = $1 and (e.era, e.xid, e.id) > ($2, $3, $4) group by 1, 2",
 						   name),
-				  tail_types, lengthof(tail_types));
+				  tail_types, lengthof(tail_types), 0);
 }
 
 /* Give the plan another statement, for the life of the backend. */
 static void
-set_statement(KsPlan *plan, char *sql, const Oid *types, int count)
+set_statement(KsPlan *plan, char *sql, const Oid *types, int count, int options)
 {
 	if (plan->plan != NULL)
 		SPI_freeplan(plan->plan);
@@ -295,5 +289,6 @@ set_statement(KsPlan *plan, char *sql, const Oid *types, int count)
 		pfree(unconstify(char *, plan->sql));
 	plan->sql = MemoryContextStrdup(TopMemoryContext, sql);
 	plan->nargs = count;
+	plan->options = options;
 	memcpy(plan->argtypes, types, count * sizeof(Oid));
 }

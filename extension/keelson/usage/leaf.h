@@ -20,20 +20,22 @@
 
 #include "core/spi.h"
 
+/* A user's tail has fewer events than this, nearly always. */
+#define KS_TAIL_SHORT 250
+
 /* A day is the number of days since 1970, UTC. */
 typedef struct KsLeaf
 {
 	int32 day;
-	KsPlan insert_one;  /* user, id, era, xid, feature, minutes, requests, occurred_at */
-	KsPlan insert_many; /* era, xid, then arrays of user, id, feature, minutes, requests, occurred_at */
-	KsPlan read_tail;   /* user, era, xid, id → feature, quarter_at, minutes, requests: what comes after that place */
+	KsPlan read_tail; /* user, era, xid, id → feature, quarter_at, minutes, requests: what comes after that place, up to KS_TAIL_SHORT rows */
+	KsPlan sum_tail;  /* the same, all of it added up */
 } KsLeaf;
 
 /* The day's statements; good until the next call. */
 extern KsLeaf *ks_leaf(int32 day);
 
-/* Is there a partition for the day? */
-extern bool ks_leaf_exists(int32 day);
+/* The partition of the day, or InvalidOid. */
+extern Oid ks_leaf_oid(int32 day);
 
 /*
  * A new id for an event of the current transaction, which must have been given

@@ -66,7 +66,7 @@ end
 $types$;
 comment on type keelson.usage_period is
     'A user''s usage in the current period.';
-comment on column keelson.usage_period.tier is 'The user''s tier; null without tiers.';
+comment on column keelson.usage_period.tier is 'The user''s tier.';
 comment on column keelson.usage_period.minutes_used is 'Exact, to the last event.';
 comment on column keelson.usage_period.minutes_limit is 'What the tier allows; null for no limit.';
 comment on column keelson.usage_period.minutes_remaining is 'What is left, not below 0; null for no limit.';
@@ -206,7 +206,7 @@ begin
     end if;
     select p.period_start, p.period_end, p.minutes_limit
     into forecast.period_start, forecast.period_end, forecast.minutes_limit
-    from keelson._usage_period(me) as p;
+    from keelson._subscription_of(me) as p;
     forecast.minutes_used := keelson._usage_minutes(me, null, forecast.period_start, forecast.period_end);
     -- Whole days that lie back, from the first on which anything was used.
     select min(d.day) into first_day from keelson.usage_days as d where d.user_id = me and d.day >= today - 28;
@@ -247,21 +247,6 @@ $$;
 comment on function keelson.user_usage_forecast() is
     'What the usage of the user who is signed in will be at the end of the period: what is used, and the mean of the last 28 days for each day that is left, with a 90 % interval.';
 grant execute on function keelson.user_usage_forecast() to keelson_app;
-
-create or replace function keelson._usage_period(
-    user_id uuid,
-    out tier text,
-    out period_start timestamptz,
-    out period_end timestamptz,
-    out minutes_limit numeric,
-    out time_zone text
-)
-language c
-stable
-strict
-as 'MODULE_PATHNAME', 'ks_usage_period_sql';
-comment on function keelson._usage_period(uuid) is
-    'The user''s current period and what their tier allows in it.';
 
 create or replace function keelson._usage_counters(out recorded bigint, out duplicates bigint, out folded bigint)
 language c

@@ -23,9 +23,7 @@
 #include "utils/numeric.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
-#include "utils/xid8.h"
 
-#include "core/era.h"
 #include "core/error.h"
 #include "core/roles.h"
 #include "core/shmem.h"
@@ -33,6 +31,7 @@
 #include "dispatch/reply.h"
 #include "usage/charge.h"
 #include "usage/event.h"
+#include "usage/insert.h"
 #include "usage/leaf.h"
 
 /* So many indexes of events are told in a message. */
@@ -76,8 +75,6 @@ static bool are_new(Datum *values);
 static void compare_content(KsUsageEvent *event);
 static void refuse_conflicts(const KsUsageBatch *batch);
 static void insert_events(KsUsageBatch *batch, Receipt *receipt);
-static void insert_one(const KsUsageEvent *event);
-static void insert_day(KsUsageEvent **events, int count);
 
 PG_FUNCTION_INFO_V1(ks_usage_record);
 
@@ -369,62 +366,6 @@ insert_events(KsUsageBatch *batch, Receipt *receipt)
 	{
 		for (to = from + 1; to < count && events[to]->day == events[from]->day; to++)
 			;
-		if (to - from == 1)
-			insert_one(events[from]);
-		else
-			insert_day(events + from, to - from);
+		ks_usage_insert(events + from, to - from);
 	}
-}
-
-static void
-insert_one(const KsUsageEvent *event)
-{
-	Datum values[8];
-
-	values[0] = UUIDPGetDatum(&event->user_id);
-	values[1] = UUIDPGetDatum(&event->id);
-	values[2] = Int32GetDatum(ks_era());
-	values[3] = FullTransactionIdGetDatum(GetTopFullTransactionId());
-	values[4] = event->feature;
-	values[5] = event->minutes;
-	values[6] = Int32GetDatum(event->requests);
-	values[7] = TimestampTzGetDatum(event->occurred_at);
-	(void) ks_spi_execute(&ks_leaf(event->day)->insert_one, values, NULL, false, 0);
-}
-
-static void
-insert_day(KsUsageEvent **events, int count)
-{
-	static const struct
-	{
-		Oid type;
-		int length;
-		bool is_by_value;
-		char align;
-	} kinds[] = {
-		{UUIDOID, UUID_LEN, false, TYPALIGN_CHAR},
-		{UUIDOID, UUID_LEN, false, TYPALIGN_CHAR},
-		{TEXTOID, -1, false, TYPALIGN_INT},
-		{NUMERICOID, -1, false, TYPALIGN_INT},
-		{INT4OID, sizeof(int32), true, TYPALIGN_INT},
-		{TIMESTAMPTZOID, sizeof(TimestampTz), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE}};
-	Datum *columns[lengthof(kinds)];
-	Datum values[2 + lengthof(kinds)];
-
-	for (int c = 0; c < lengthof(kinds); c++)
-		columns[c] = palloc(count * sizeof(Datum));
-	for (int i = 0; i < count; i++)
-	{
-		columns[0][i] = UUIDPGetDatum(&events[i]->user_id);
-		columns[1][i] = UUIDPGetDatum(&events[i]->id);
-		columns[2][i] = events[i]->feature;
-		columns[3][i] = events[i]->minutes;
-		columns[4][i] = Int32GetDatum(events[i]->requests);
-		columns[5][i] = TimestampTzGetDatum(events[i]->occurred_at);
-	}
-	values[0] = Int32GetDatum(ks_era());
-	values[1] = FullTransactionIdGetDatum(GetTopFullTransactionId());
-	for (int c = 0; c < lengthof(kinds); c++)
-		values[2 + c] = PointerGetDatum(construct_array(columns[c], count, kinds[c].type, kinds[c].length, kinds[c].is_by_value, kinds[c].align));
-	(void) ks_spi_execute(&ks_leaf(events[0]->day)->insert_many, values, NULL, false, 0);
 }
