@@ -74,6 +74,11 @@ from keelson.users as u, (values ('webhook', 'exhausted'), ('webhook', 'exhauste
 where u.email = 'ann@alerts.example.com';
 select keelson._alert_webhooks_exhausted(2, now());
 select keelson._alert_webhooks_exhausted(3, now()) is null as fewer, keelson._alert_webhooks_exhausted(1, now() + interval '1 second') is null as earlier;
+insert into keelson.mail_messages (user_id, id, template, language, recipient, message_id, is_security, state, expires_at, settled_at)
+select u.id, i.id, 'app.note', 'en', 'a@example.com', '<' || i.id || '@example.com>', false, (array['failed', 'expired', 'sent'])[n], now(), now()
+from keelson.users as u, generate_series(1, 3) as n cross join lateral (select keelson.uuid7() as id where n > 0) as i
+where u.email = 'ann@alerts.example.com';
+select keelson._alert_mails_failed(2, now());
 insert into keelson.job_runs (id, job, cause, outcome, finished_at, counts, pending)
 values (keelson.uuid7(), 'housekeeping', 'manual', 'success', now(), '{"a": 60000, "b": 40000}', '{}');
 select keelson._alert_large_cleanups(100000, now());

@@ -201,6 +201,25 @@ subtest 'refusals' => sub {
 	is($keelson->sql(q{select count(*) from keelson.courier_lanes where breaker <> 'closed'}), 0, 'refused recipients open no breaker');
 };
 
+subtest 'a mail that was tampered with' => sub {
+	$keelson->sql("select keelson.secret_set('smtp_url', null)");
+	my $id = send_mail('tampered@example.com');
+	$keelson->sql("update keelson.mail_messages set content = set_byte(content, 40, 255 - get_byte(content, 40)) where id = '$id'");
+	use_server('starttls');
+	$keelson->sql('select keelson._mails_deliver()');
+	becomes('tampered@example.com', qr/^pending 1 the request could not be made/, 'does not go out');
+	is(scalar $server->mails('tampered@example.com'), 0, 'nothing of it');
+	send_mail('untouched@example.com');
+	ok(scalar $server->wait_for(1, 'untouched@example.com'), 'others do');
+	# It is what administrators are told of.
+	$keelson->sql("select keelson.role_grant('ada\@example.com', 'admin')");
+	ok(wait_until(sub { $keelson->sql("select count(*) from keelson.audit_events where event_type = 'security.unseal_failed'") > 0 }, 20), 'the trail has it');
+	is($keelson->sql('select keelson._alerts_evaluate(1)'), 1, 'a rule finds it');
+	is($keelson->sql('select rule from keelson.alerts'), 'unseal-failures', 'that of values that do not open');
+	ok(wait_until(sub { grep { header($_, 'Subject') eq 'Alert: unseal-failures' } $server->mails('ada@example.com') }), 'and they have a mail');
+	$keelson->sql("delete from keelson.deliveries where id = '$id'; delete from keelson.mail_messages where id = '$id'");
+};
+
 subtest 'a server that misbehaves' => sub {
 	set('keelson.smtp_tls', 'optional');
 	use_server('bad');
@@ -237,6 +256,12 @@ subtest 'a server that misbehaves' => sub {
 
 sub courier { return $keelson->sql("select pid from pg_stat_activity where backend_type = 'keelson courier'"); }
 
+sub kill_courier
+{
+	my $pid = wait_until(\&courier) or die 'there is no courier';
+	return kill 'KILL', $pid;
+}
+
 subtest 'killed around the 250' => sub {
 	my $seed = $ENV{KEELSON_TEST_SEED} || time;
 	srand $seed;
@@ -250,7 +275,7 @@ subtest 'killed around the 250' => sub {
 		wait_until(sub { scalar $server->mails($to) }, 30);
 		my $until = Time::HiRes::time() + $delay / 1000;
 		wait_until(sub { Time::HiRes::time() >= $until });
-		kill 'KILL', courier();
+		kill_courier();
 		ok(wait_until(sub { ($keelson->try_sql('select 1'))[0] == 0 && courier() }, 60), "round $round: back after the crash");
 		becomes($to, qr/^sent /, 'it is sent');
 		my @sent = $server->mails($to);
@@ -260,7 +285,7 @@ subtest 'killed around the 250' => sub {
 	}
 	# What is recorded as sent is not sent again, whatever happens then.
 	my $count = () = $server->mails;
-	kill 'KILL', courier();
+	kill_courier();
 	wait_until(sub { ($keelson->try_sql('select 1'))[0] == 0 && courier() }, 60);
 	send_mail('last@example.com');
 	$server->wait_for(1, 'last@example.com');

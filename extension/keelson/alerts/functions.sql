@@ -68,6 +68,27 @@ $$;
 comment on function keelson._alert_webhooks_exhausted(numeric, timestamptz) is
     'So many deliveries of webhooks, or more, were given up.';
 
+create or replace function keelson._alert_mails_failed(threshold numeric, since timestamptz)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    failed bigint;
+begin
+    select count(*) into failed
+    from keelson.mail_messages as m
+    where m.settled_at >= since and m.state in ('failed', 'expired');
+    if failed >= threshold then
+        return format('%s mails could not be sent', failed);
+    end if;
+    return null;
+end
+$$;
+comment on function keelson._alert_mails_failed(numeric, timestamptz) is
+    'So many mails, or more, were refused or could not be sent in time.';
+
 create or replace function keelson._alert_large_cleanups(threshold numeric, since timestamptz)
 returns text
 language plpgsql

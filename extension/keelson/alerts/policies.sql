@@ -5,6 +5,7 @@ values
     ('reset-failures', 'More than so many per cent of today''s resets of passwords have failed.', 'keelson._alert_reset_failures', 50),
     ('unseal-failures', 'So many sealed values could not be opened.', 'keelson._alert_unseal_failures', 1),
     ('webhooks-exhausted', 'So many deliveries of webhooks were given up.', 'keelson._alert_webhooks_exhausted', 10),
+    ('mails-failed', 'So many mails were refused, or could not be sent in time.', 'keelson._alert_mails_failed', 10),
     ('large-cleanups', 'A run of a job has taken so many rows.', 'keelson._alert_large_cleanups', 100000),
     ('jobs-failed', 'The last runs of so many jobs have failed.', 'keelson._alert_jobs_failed', 1)
 on conflict on constraint alert_rules_pkey do update
