@@ -143,9 +143,17 @@ subtest 'notices are the operator\'s to change' => sub {
 		my ($status, undef, $message) = $keelson->try_sql("select keelson.$case->[0]");
 		like($message, $case->[1], $case->[0]);
 	}
+	# What was spoiled past that function keeps nothing from happening.
+	my $words = $keelson->sql("select body_text from keelson.mail_templates where name = 'password.changed'");
+	$keelson->sql("update keelson.mail_templates set body_text = '{{nothing}}' where name = 'password.changed'");
+	is($gateway->put('/api/user/profile', { currentPassword => 'another good sentence', newPassword => 'a second good sentence' }, token => $user->{token})->{status}, 200,
+		'a spoiled template');
+	is(count_of($user->{email}, 'password.changed'), 0, 'is no mail');
+	like($keelson->server_log, qr/the notice "password\.changed" could not be written: the template needs the value "nothing"/, 'and a warning');
+	$keelson->sql("update keelson.mail_templates set body_text = \$\$$words\$\$ where name = 'password.changed'");
 	$keelson->sql("select keelson.mail_template_set('password.changed', 'Neues Passwort', 'Hallo {{name}}, {{time}}', language => 'de')");
 	$keelson->sql("update keelson.users set preferences = '{\"language\": \"de-AT\"}' where id = '$user->{id}'");
-	$gateway->put('/api/user/profile', { currentPassword => 'another good sentence', newPassword => 'a third good sentence' }, token => $user->{token});
+	$gateway->put('/api/user/profile', { currentPassword => 'a second good sentence', newPassword => 'a third good sentence' }, token => $user->{token});
 	like(mail($user->{email}, 'password.changed'), qr/^Hallo /, 'in the user\'s language');
 };
 

@@ -24,12 +24,35 @@ declare
     address text := (keelson._user_words(user_id)).email;
 begin
     if address is not null and keelson._notice_is_on(template) then
-        perform keelson._mail_queue(user_id, template, address, "values");
+        perform keelson._notice_to(user_id, address, template, "values");
     end if;
 end
 $$;
 comment on function keelson._notice(uuid, text, jsonb) is
     'Tell the user by mail what happened to the account, when this transaction commits; nothing for who has no address, or where such notices are off.';
+
+create or replace function keelson._notice_to(
+    user_id uuid,
+    recipient text,
+    template text,
+    "values" jsonb default '{}',
+    keep_for interval default '3 days'
+)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    perform keelson._mail_queue(user_id, template, recipient, "values", keep_for);
+exception
+    -- A template that was spoiled in its table: nobody's password stays as it is because of that.
+    when sqlstate 'KS400' or sqlstate 'KS404' then
+        raise warning 'the notice "%" could not be written: %', template, sqlerrm;
+end
+$$;
+comment on function keelson._notice_to(uuid, text, text, jsonb, interval) is
+    'The same to a given address, on or off. What is wrong with the template is a warning in the server''s log and keeps nothing from happening.';
 
 create or replace function keelson.mail_notice_set(template text, is_enabled boolean)
 returns void
@@ -124,14 +147,14 @@ begin
         return;
     elsif change.undo_until is null then
         if keelson._notice_is_on('email.changed_for_good') then
-            perform keelson._mail_queue(change.user_id, 'email.changed_for_good', change.old_email);
+            perform keelson._notice_to(change.user_id, change.old_email, 'email.changed_for_good');
         end if;
     elsif keelson._notice_is_on('email.changed') then
         token := 'ksu_' || replace(change.user_id::text || change.id::text, '-', '') || keelson.token_new();
         update keelson.email_changes as c
         set undo_hash = keelson.token_hash(token)
         where c.user_id = change.user_id and c.id = change.id;
-        perform keelson._mail_queue(change.user_id, 'email.changed', change.old_email,
+        perform keelson._notice_to(change.user_id, change.old_email, 'email.changed',
             jsonb_build_object('link', keelson._link('undo-email-change', 'auth/undo-email-change', token)),
             change.undo_until - now());
     end if;
