@@ -111,6 +111,16 @@ ks_audit(const KsAuditEvent *event)
 	return record.id;
 }
 
+void
+ks_audit_at_once(const KsAuditEvent *event)
+{
+	KsAuditRecord record;
+
+	ks_require_shmem();
+	make_record(event, &record);
+	ks_ring_push(ks_flat_record(&record), false);
+}
+
 /* Check the event and bring together all that is to be said of it. */
 static void
 make_record(const KsAuditEvent *event, KsAuditRecord *record)
@@ -474,6 +484,21 @@ ks_audit_sql(PG_FUNCTION_ARGS)
 	id = palloc(sizeof(pg_uuid_t));
 	*id = ks_audit(&event);
 	PG_RETURN_UUID_P(id);
+}
+
+PG_FUNCTION_INFO_V1(ks__audit_at_once);
+
+/* keelson._audit_at_once(event_type text, data jsonb, user_id uuid) */
+Datum
+ks__audit_at_once(PG_FUNCTION_ARGS)
+{
+	KsAuditEvent event = {.outcome = KS_SUCCESS, .has_user = true};
+
+	event.type = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	event.data = PG_GETARG_JSONB_P(1);
+	event.user_id = *PG_GETARG_UUID_P(2);
+	ks_audit_at_once(&event);
+	PG_RETURN_VOID();
 }
 
 static KsOutcome

@@ -42,6 +42,15 @@ comment on function keelson.audit(text, jsonb, text, uuid) is
     'Record an event of a registered type in the running transaction; returns its id. It concerns the acting user unless another is given. Who, whence and in which request is known; secrets in data are taken out, what tells of a person is sealed.';
 grant execute on function keelson.audit(text, jsonb, text, uuid) to keelson_app, keelson_admin;
 
+create or replace function keelson._audit_at_once(event_type text, data jsonb, user_id uuid)
+returns void
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks__audit_at_once';
+comment on function keelson._audit_at_once(text, jsonb, uuid) is
+    'Record through shared memory that something was done: nothing is written, and the record stands whatever becomes of the transaction.';
+
 create or replace function keelson.audit_event_type(name text, description text, category text default 'product')
 returns void
 language plpgsql

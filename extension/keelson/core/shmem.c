@@ -17,7 +17,7 @@
 #include "core/guc.h"
 #include "core/shmem.h"
 
-#define MAX_AREAS 16
+#define MAX_AREAS 32
 
 typedef struct Area
 {

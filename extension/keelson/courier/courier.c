@@ -43,6 +43,7 @@
 #include "courier/multi.h"
 #include "courier/settle.h"
 #include "courier/sweep.h"
+#include "courier/upstream.h"
 #include "courier/wake.h"
 
 #define LONGEST_WAIT_MS 5000
@@ -109,6 +110,7 @@ ks_courier_init(void)
 	ks_sweep_init();
 	ks_delivery_log_init();
 	ks_http_init();
+	ks_upstream_init();
 	for (int i = 0; i < ks_guc_courier_workers; i++)
 		ks_worker_register(i == 0 ? "courier" : psprintf("courier %d", i + 1), "ks_courier_main", KS_COURIER_SLOT(i));
 }

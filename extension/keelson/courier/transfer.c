@@ -118,7 +118,8 @@ ks_transfer_prepare(KsTransfer *transfer, const KsRequest *request)
 		return false;
 	transfer->kept = 0;
 	transfer->read = 0;
-	transfer->kept_most = request->response_kept > 0 ? Min(request->response_kept, KS_RESPONSE_READ) : KS_RESPONSE_KEPT;
+	transfer->read_most = request->response_read > 0 ? request->response_read : KS_RESPONSE_READ;
+	transfer->kept_most = request->response_kept > 0 ? Min(request->response_kept, transfer->read_most) : KS_RESPONSE_KEPT;
 	transfer->is_trusted = request->is_trusted;
 	transfer->wants_cache_control = request->wants_cache_control;
 	transfer->is_blocked = false;
@@ -269,7 +270,7 @@ take_response(char *data, size_t size, size_t count, void *arg)
 	if (!keep(transfer, data, Min(len, transfer->kept_most - transfer->kept)))
 		return 0;
 	transfer->read += len;
-	if (transfer->read > KS_RESPONSE_READ)
+	if (transfer->read > transfer->read_most)
 	{
 		transfer->is_too_large = true;
 		return 0;
@@ -439,7 +440,7 @@ explain(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
 	{
 		/* The status has come and counts; nobody needs so much of the rest. */
 		outcome->code = outcome->status >= 200 && outcome->status < 300 ? NULL : "too_large";
-		outcome->error = outcome->code == NULL ? NULL : "the response was larger than 64 KiB";
+		outcome->error = outcome->code == NULL ? NULL : "the response was larger than is taken";
 		return;
 	}
 	if (code == CURLE_OPERATION_TIMEDOUT)

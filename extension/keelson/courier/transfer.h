@@ -38,6 +38,7 @@ typedef struct KsRequest
 	const char *body;
 	size_t body_length;
 	int timeout_ms;           /* of all of it; 0: the setting */
+	size_t response_read;     /* bytes of the response that are read at most; 0: KS_RESPONSE_READ */
 	size_t response_kept;     /* bytes of the response that are kept; 0: KS_RESPONSE_KEPT */
 	bool wants_cache_control; /* the outcome tells that field */
 	bool is_trusted;          /* the operator's own target: private addresses and ports are allowed */
@@ -82,6 +83,7 @@ typedef struct KsTransfer
 	size_t kept;
 	size_t kept_most;
 	size_t read;
+	size_t read_most;
 	bool is_trusted;
 	bool wants_cache_control;
 	bool is_started;   /* handed to libcurl since it was prepared */

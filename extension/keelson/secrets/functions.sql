@@ -40,6 +40,16 @@ as 'MODULE_PATHNAME', 'ks_unseal_for';
 comment on function keelson._unseal_for(bytea, keelson.seal_context, jsonb) is
     'As keelson.unseal(), always with an event key.use in the audit trail that has the details.';
 
+create or replace function keelson._unseal_at_once(sealed bytea, context keelson.seal_context, details jsonb)
+returns bytea
+language c
+volatile
+strict
+parallel unsafe
+as 'MODULE_PATHNAME', 'ks_unseal_at_once';
+comment on function keelson._unseal_at_once(bytea, keelson.seal_context, jsonb) is
+    'As keelson._unseal_for(), but the event is recorded through shared memory: nothing is written, and the record stands whatever becomes of the transaction. For what is sent elsewhere at once.';
+
 create or replace function keelson._user_keys_erase(user_id uuid)
 returns integer
 language c

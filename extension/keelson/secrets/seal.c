@@ -79,6 +79,11 @@ static KsPlan audit_plan = {
 	4,
 	{TEXTOID, UUIDOID, JSONBOID, UUIDOID}};
 
+static KsPlan audit_at_once_plan = {
+	"select keelson._audit_at_once('key.use', pg_catalog.jsonb_build_object('what', $1, 'rowId', $2) || coalesce($3, '{}'), $4)",
+	4,
+	{TEXTOID, UUIDOID, JSONBOID, UUIDOID}};
+
 static void init_shared(void *area, bool found);
 static void seal_by(KeyedCipher *cipher, const KsKey *key, uint32 key_id, const KsSealContext *context, const void *data, size_t len, uint8 *out);
 static bool unseal_by(KeyedCipher *cipher, const KsKey *key, const KsSealContext *context, const uint8 *sealed, size_t len, uint8 *out);
@@ -89,7 +94,7 @@ static const KsKey *server_key(uint32 key_id, const char *purpose);
 static const KnownPurpose *check_purpose(const KsSealContext *context);
 static const KnownPurpose *find_purpose(const char *name);
 static const KnownPurpose *load_purpose(const char *name);
-static void record_opening(const KsSealContext *context, Jsonb *details);
+static void record_opening(KsPlan *plan, const KsSealContext *context, Jsonb *details);
 
 /* Begin: the counter of failures. */
 void
@@ -380,7 +385,7 @@ load_purpose(const char *name)
 
 /* Note in the audit trail that a user's secret was opened; with details, where there are any. */
 static void
-record_opening(const KsSealContext *context, Jsonb *details)
+record_opening(KsPlan *plan, const KsSealContext *context, Jsonb *details)
 {
 	KsRoleSwitch save;
 	Datum values[4];
@@ -392,7 +397,7 @@ record_opening(const KsSealContext *context, Jsonb *details)
 	values[3] = UUIDPGetDatum(&context->user_id);
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
-	(void) ks_spi_execute(&audit_plan, values, nulls, false, 0);
+	(void) ks_spi_execute(plan, values, nulls, false, 0);
 	ks_role_leave(&save);
 	ks_spi_finish();
 }
@@ -486,7 +491,7 @@ ks_unseal_sql(PG_FUNCTION_ARGS)
 	read_context(fcinfo, PG_GETARG_HEAPTUPLEHEADER(1), &context, purpose);
 	data = ks_unseal(&context, sealed);
 	if (unlikely(check_purpose(&context)->is_audited))
-		record_opening(&context, NULL);
+		record_opening(&audit_plan, &context, NULL);
 	PG_RETURN_BYTEA_P(data);
 }
 
@@ -503,7 +508,24 @@ ks_unseal_for(PG_FUNCTION_ARGS)
 
 	read_context(fcinfo, PG_GETARG_HEAPTUPLEHEADER(1), &context, purpose);
 	data = ks_unseal(&context, sealed);
-	record_opening(&context, PG_GETARG_JSONB_P(2));
+	record_opening(&audit_plan, &context, PG_GETARG_JSONB_P(2));
+	PG_RETURN_BYTEA_P(data);
+}
+
+PG_FUNCTION_INFO_V1(ks_unseal_at_once);
+
+/* keelson._unseal_at_once(bytea, keelson.seal_context, details jsonb) */
+Datum
+ks_unseal_at_once(PG_FUNCTION_ARGS)
+{
+	bytea *sealed = PG_GETARG_BYTEA_PP(0);
+	char purpose[KS_SEAL_PURPOSE_LENGTH];
+	KsSealContext context;
+	bytea *data;
+
+	read_context(fcinfo, PG_GETARG_HEAPTUPLEHEADER(1), &context, purpose);
+	data = ks_unseal(&context, sealed);
+	record_opening(&audit_at_once_plan, &context, PG_GETARG_JSONB_P(2));
 	PG_RETURN_BYTEA_P(data);
 }
 
