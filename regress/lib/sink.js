@@ -12,6 +12,8 @@
 //   /slow/<ms>           200 after so long                 /garbage        not HTTP at all
 //   /fail/<key>/<n>      500 for the first n requests of the key, then 200
 //   /switch/<file>       the status that stands in <folder>/<file>, perhaps with milliseconds to wait before
+//   /as/<file>           what the path that stands in <folder>/<file> would answer
+//   /file/<file>         <folder>/<file>, with the header fields in <file>.headers if that is there
 'use strict';
 const fs = require('fs');
 const http = require('http');
@@ -23,8 +25,8 @@ const log = fs.openSync(path.join(folder, 'requests'), 'a');
 const failures = new Map();
 const answering = new Map();
 
-function answer(request, response, body) {
-	const url = new URL(request.url, 'http://sink');
+function answer(request, response, body, target = request.url) {
+	const url = new URL(target, 'http://sink');
 	const [, what, first, second] = url.pathname.split('/');
 	const socket = request.socket;
 	switch (what) {
@@ -50,7 +52,7 @@ function answer(request, response, body) {
 		response.writeHead(200);
 		return response.end(Buffer.alloc(1 << 20, 'x'));
 	case 'reset':
-		return socket.resetAndDestroy ? socket.resetAndDestroy() : socket.destroy();
+		return socket.resetAndDestroy && !socket.encrypted ? socket.resetAndDestroy() : socket.destroy();
 	case 'partial':
 		response.writeHead(200, { 'content-length': 1000 });
 		response.write('some');
@@ -71,6 +73,15 @@ function answer(request, response, body) {
 		response.writeHead(status);
 		return setTimeout(() => response.end(), wait || 0);
 	}
+	case 'as':
+		return answer(request, response, body, fs.readFileSync(path.join(folder, first), 'utf8').trim());
+	case 'file': {
+		const fields = path.join(folder, `${first}.headers`);
+		response.writeHead(200, {
+			'content-type': 'application/json', ...(fs.existsSync(fields) ? JSON.parse(fs.readFileSync(fields, 'utf8')) : {})
+		});
+		return response.end(fs.readFileSync(path.join(folder, first)));
+	}
 	default:
 		response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'max-age=600' });
 		return response.end(JSON.stringify({ ok: true, echo: body.length }));
@@ -89,7 +100,13 @@ function receive(request, response) {
 			at, method: request.method, path: request.url, headers: request.headers, body: body.toString('utf8'),
 			client: request.socket.remotePort, version: request.httpVersion, answering: answering.get(request.url)
 		}) + '\n');
-		answer(request, response, body);
+		try {
+			answer(request, response, body);
+		} catch {
+			// The path names a file that is not there.
+			response.writeHead(404);
+			response.end();
+		}
 	});
 }
 

@@ -19,6 +19,7 @@
 #include "core/shmem.h"
 #include "courier/courier.h"
 #include "dispatch/dispatch.h"
+#include "issuers/fetch.h"
 #include "keys/verify.h"
 #include "limits/limits.h"
 #include "recovery/recovery.h"
@@ -48,6 +49,7 @@ static void (*const capabilities[])(void) = {
 	ks_refusals_init,
 	ks_sessions_init,
 	ks_keys_init,
+	ks_issuers_init,
 	ks_recovery_init,
 	ks_usage_init,
 };

@@ -225,6 +225,8 @@ select * from keelson._courier_metrics()
 union all
 select * from keelson._upstream_metrics()
 union all
+select * from keelson._issuer_metrics()
+union all
 select * from keelson._jobs_metrics()
 union all
 select * from keelson._secrets_metrics()

@@ -24,7 +24,11 @@ begin
             trusts_email boolean,
             is_enabled boolean,
             created_at timestamptz,
-            updated_at timestamptz
+            updated_at timestamptz,
+            keys_fetched_at timestamptz,
+            next_fetch_at timestamptz,
+            fetch_failures integer,
+            fetch_error text
         );
     end if;
 end
@@ -36,6 +40,10 @@ comment on column keelson.external_identity.created_at is 'When it was first met
 comment on type keelson.issuer is
     'An external issuer whose tokens are taken, as administrators see it.';
 comment on column keelson.issuer.keys_set_at is 'When its keys were last set; null: it has none, and no token is good.';
+comment on column keelson.issuer.keys_fetched_at is 'When its keys were last fetched from jwks_url; null: never.';
+comment on column keelson.issuer.next_fetch_at is 'When they are fetched again, or earlier; null: not by themselves.';
+comment on column keelson.issuer.fetch_failures is 'How often fetching has failed since; null where nothing is fetched.';
+comment on column keelson.issuer.fetch_error is 'Why it failed last; null: it did not.';
 comment on column keelson.issuer.is_enabled is 'False: none of its tokens is good.';
 
 create or replace function keelson.user_external_identities()
@@ -105,6 +113,20 @@ comment on function keelson.user_external_identity_remove(uuid) is
     'Take an external identity from the user who is signed in: its tokens open the account no more. 409 for the last way to sign in.';
 grant execute on function keelson.user_external_identity_remove(uuid) to keelson_app;
 
+create or replace function keelson._issuers_shown()
+returns setof keelson.issuer
+language sql
+stable
+as $$
+select i.id, i.issuer, i.audience, i.algorithms, i.types, i.jwks_url, i.keys_set_at,
+    i.creates_users, i.links_by_email, i.trusts_email, i.is_enabled, i.created_at, i.updated_at,
+    f.fetched_at, case when i.is_enabled then f.due_at end, f.failures, f.error
+from keelson.issuers as i
+left join keelson.issuer_fetches as f on f.id = i.id
+$$;
+comment on function keelson._issuers_shown() is
+    'The issuers as administrators see them.';
+
 create or replace function keelson.admin_issuers()
 returns setof keelson.issuer
 language plpgsql
@@ -114,11 +136,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform keelson.permission_require('issuers.read');
-    return query
-        select i.id, i.issuer, i.audience, i.algorithms, i.types, i.jwks_url, i.keys_set_at,
-            i.creates_users, i.links_by_email, i.trusts_email, i.is_enabled, i.created_at, i.updated_at
-        from keelson.issuers as i
-        order by i.issuer;
+    return query select * from keelson._issuers_shown() as shown order by shown.issuer;
 end
 $$;
 comment on function keelson.admin_issuers() is
@@ -140,10 +158,7 @@ begin
         perform keelson.raise(404, 'NOT_FOUND', 'there is no such issuer');
     end if;
     perform keelson._issuer_switch(name, on_or_off);
-    select i.id, i.issuer, i.audience, i.algorithms, i.types, i.jwks_url, i.keys_set_at,
-        i.creates_users, i.links_by_email, i.trusts_email, i.is_enabled, i.created_at, i.updated_at
-    into result
-    from keelson.issuers as i where i.id = _admin_issuer_switch.id;
+    select * into result from keelson._issuers_shown() as shown where shown.id = _admin_issuer_switch.id;
     return result;
 end
 $$;

@@ -23,6 +23,7 @@
 #include "core/spi.h"
 #include "identity/user_probe.h"
 #include "issuers/external.h"
+#include "issuers/fetch.h"
 #include "issuers/issuers.h"
 #include "secrets/crypto.h"
 #include "secrets/jose_json.h"
@@ -64,6 +65,8 @@ static bool is_current(const KsIssuers *issuers, const Verified *entry);
 static void keep_verified(const uint8 *hash, const KsIssuer *issuer, const KsExternalToken *token);
 static KsExternalState verify(const KsIssuers *issuers, const char *token, size_t len, const KsIssuer **issuer, Subject *subject, int64 *expires_at);
 static const KsIssuer *find_issuer(const KsIssuers *issuers, const char *token, size_t len);
+static bool is_signed(const KsIssuer *issuer, const char *token, size_t len, KsJws *jws);
+static bool has_key(const KsIssuer *issuer, const char *kid);
 static bool is_of_type(const KsIssuer *issuer, const KsJws *jws);
 static bool is_for_party(const KsIssuer *issuer, const JsonbContainer *claims);
 static bool read_subject(const KsIssuer *issuer, const JsonbContainer *claims, Subject *subject);
@@ -195,7 +198,7 @@ verify(const KsIssuers *issuers, const char *token, size_t len, const KsIssuer *
 	KsJws jws;
 
 	*issuer = find_issuer(issuers, token, len);
-	if (*issuer == NULL || ks_jws_verify((*issuer)->keys, (*issuer)->algorithms, token, len, &jws) != NULL || !is_of_type(*issuer, &jws))
+	if (*issuer == NULL || !is_signed(*issuer, token, len, &jws) || !is_of_type(*issuer, &jws))
 		return KS_EXTERNAL_INVALID;
 	claims = ks_json_object((const char *) jws.payload, jws.payload_len);
 	expected.issuer = (*issuer)->issuer;
@@ -233,6 +236,31 @@ find_issuer(const KsIssuers *issuers, const char *token, size_t len)
 		if (strcmp(issuers->issuers[i].issuer, name) == 0)
 			return &issuers->issuers[i];
 	return NULL;
+}
+
+/* Has one of its keys signed it? One that names a key which is not known has the keys fetched, for the next. */
+static bool
+is_signed(const KsIssuer *issuer, const char *token, size_t len, KsJws *jws)
+{
+	if (issuer->keys == NULL)
+	{
+		ks_issuer_want(issuer, NULL);
+		return false;
+	}
+	if (ks_jws_verify(issuer->keys, issuer->algorithms, token, len, jws) == NULL)
+		return true;
+	if (jws->kid != NULL && !has_key(issuer, jws->kid))
+		ks_issuer_want(issuer, jws->kid);
+	return false;
+}
+
+static bool
+has_key(const KsIssuer *issuer, const char *kid)
+{
+	for (int i = 0; i < issuer->keys->count; i++)
+		if (issuer->keys->keys[i].kid != NULL && strcmp(issuer->keys->keys[i].kid, kid) == 0)
+			return true;
+	return false;
 }
 
 /* A token without a typ is a JWT (RFC 7519, 5.1). */

@@ -44,8 +44,10 @@ begin
     then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the algorithms are among RS256, PS256, ES256 and EdDSA', field => 'algorithms');
     end if;
-    if jwks_url !~ '^https://[^[:space:]]+$' or pg_catalog.char_length(jwks_url) > 2048 then
+    if jwks_url !~ '^https://' then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'keys are published under a URL that begins with https://', field => 'jwks_url');
+    elsif keelson._url_fault(jwks_url) is not null then
+        perform keelson.raise(400, 'VALIDATION_FAILED', pg_catalog.format('the URL %s', keelson._url_fault(jwks_url)), field => 'jwks_url');
     end if;
     if exists (select from pg_catalog.unnest(claims) as claim where pg_catalog.char_length(claim) not between 1 and 128) then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the name of a claim has 1 to 128 characters');
@@ -123,6 +125,7 @@ begin
     if not found then
         perform keelson.raise(409, 'CONFLICT', format('there is an issuer "%s"', issuer), 'Change it with keelson.issuer_change().', 'issuer');
     end if;
+    perform keelson._issuer_fetch_set(id);
     perform keelson._issuer_audit('issuer added', issuer, jsonb_build_object(
         'audience', audience, 'createsUsers', creates_users, 'linksByEmail', links_by_email, 'trustsEmail', trusts_email
     ));
@@ -130,7 +133,7 @@ begin
 end
 $$;
 comment on function keelson.issuer_add(text, text[], text, text, text, text[], text[], text[], text, text, text, boolean, boolean, boolean) is
-    'Take tokens of an external issuer (claim iss), for these audiences, verified with the keys of a JWK set or in PEM. Without keys none is good until keelson.issuer_keys_set(). Returns the id.';
+    'Take tokens of an external issuer (claim iss), for these audiences, verified with the keys of a JWK set, in PEM, or as they are published at a URL (https), from where they are fetched at once and again as they age. Without keys none is good. Returns the id.';
 grant execute on function keelson.issuer_add(text, text[], text, text, text, text[], text[], text[], text, text, text, boolean, boolean, boolean) to keelson_admin;
 
 create or replace function keelson._issuer_audit(what text, issuer text, detail jsonb default '{}')
@@ -146,6 +149,25 @@ end
 $$;
 comment on function keelson._issuer_audit(text, text, jsonb) is
     'Record a change of an issuer.';
+
+create or replace function keelson._issuer_fetch_set(id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from keelson.issuer_fetches as f where f.id = _issuer_fetch_set.id;
+    insert into keelson.issuer_fetches (id)
+    select i.id from keelson.issuers as i where i.id = _issuer_fetch_set.id and i.jwks_url is not null;
+    if found then
+        perform keelson._issuer_fetch_ask(id);
+    end if;
+end
+$$;
+comment on function keelson._issuer_fetch_set(uuid) is
+    'Begin to fetch the issuer''s keys from its URL, or no more where it has none.';
 
 create or replace function keelson._issuer_lock(issuer text)
 returns uuid
@@ -188,8 +210,10 @@ as $$
 declare
     i keelson.issuers;
     issuer_id uuid := keelson._issuer_lock(issuer);
+    url_before text;
 begin
     select * into i from keelson.issuers as known where known.id = issuer_id;
+    url_before := i.jwks_url;
     i.audience := coalesce(audience, i.audience);
     i.jwks_url := nullif(coalesce(jwks_url, i.jwks_url), '');
     i.algorithms := coalesce(algorithms, i.algorithms);
@@ -219,6 +243,9 @@ begin
         links_by_email = i.links_by_email,
         updated_at = now()
     where changed.id = i.id;
+    if i.jwks_url is distinct from url_before then
+        perform keelson._issuer_fetch_set(i.id);
+    end if;
     perform keelson._issuer_audit('issuer changed', issuer, jsonb_build_object(
         'audience', i.audience, 'createsUsers', i.creates_users, 'linksByEmail', i.links_by_email, 'trustsEmail', i.trusts_email
     ));
@@ -253,7 +280,7 @@ begin
 end
 $$;
 comment on function keelson.issuer_keys_set(text, text, text) is
-    'Replace an issuer''s keys by those of a JWK set (the text that it publishes: at most 64 KiB and 32 keys) or by one in PEM; RSA has 2,048 bits or more. Returns how many of them can be used; 400, and nothing changed, when the set cannot be.';
+    'Replace an issuer''s keys by those of a JWK set (the text that it publishes: at most 64 KiB and 32 keys) or by one in PEM, until others are fetched from its URL, if it has one; RSA has 2,048 bits or more. Returns how many of them can be used; 400, and nothing changed, when the set cannot be.';
 grant execute on function keelson.issuer_keys_set(text, text, text) to keelson_admin;
 
 create or replace function keelson._issuer_switch(issuer text, on_or_off boolean)
@@ -268,6 +295,9 @@ begin
     where i.id = issuer_id and i.is_enabled <> on_or_off;
     if not found then
         return false;
+    end if;
+    if on_or_off then
+        perform keelson._issuer_fetch_ask(issuer_id);
     end if;
     perform keelson._issuer_audit(case when on_or_off then 'issuer enabled' else 'issuer disabled' end, issuer);
     return true;

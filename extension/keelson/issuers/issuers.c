@@ -40,7 +40,8 @@ enum
 	NAME_CLAIM,
 	TRUSTS_EMAIL,
 	JWKS,
-	PEM
+	PEM,
+	IS_PUBLISHED
 };
 
 /*
@@ -78,8 +79,8 @@ load(void)
 {
 	static KsPlan plan = {
 		.sql = "select id, xmin::text::bigint, issuer, audience, authorized_parties, types, algorithms, "
-			   "email_claim, email_verified_claim, name_claim, trusts_email, jwks, pem "
-			   "from keelson.issuers where is_enabled and keys_set_at is not null order by issuer limit 64"};
+			   "email_claim, email_verified_claim, name_claim, trusts_email, jwks, pem, jwks_url is not null "
+			   "from keelson.issuers where is_enabled and (keys_set_at is not null or jwks_url is not null) order by issuer limit 64"};
 	static bool registered = false;
 	KsRoleSwitch save;
 
@@ -120,7 +121,7 @@ forget(Datum arg, Oid relation)
 		copy.is_read = false;
 }
 
-/* Take the row over; false when it has no usable key. */
+/* Take the row over; false when it has no usable key and none can come. */
 static bool
 load_issuer(int row, KsIssuer *into)
 {
@@ -129,8 +130,9 @@ load_issuer(int row, KsIssuer *into)
 	bool is_null;
 	int count;
 
+	into->is_published = DatumGetBool(column(row, IS_PUBLISHED, &is_null));
 	into->keys = read_keys(copy.cxt, column_text(row, JWKS), column_text(row, PEM), &why);
-	if (into->keys == NULL)
+	if (into->keys == NULL && !into->is_published)
 		return false;
 	into->id = *DatumGetUUIDP(column(row, ID, &is_null));
 	into->version = (uint32) DatumGetInt64(column(row, VERSION, &is_null));
@@ -194,13 +196,13 @@ array_texts(ArrayType *array, char **texts, int most)
 	return count;
 }
 
-/* The set in the context; NULL, and *why, when it cannot be used. */
+/* The set in the context; NULL, and *why, when it cannot be used; NULL where there is none. */
 static KsJwkSet *
 read_keys(MemoryContext cxt, const char *jwks, const char *pem, const char **why)
 {
 	if (jwks != NULL)
 		return ks_jwk_set_read(cxt, jwks, strlen(jwks), why);
-	return ks_jwk_set_from_pem(cxt, pem, strlen(pem), why);
+	return pem != NULL ? ks_jwk_set_from_pem(cxt, pem, strlen(pem), why) : NULL;
 }
 
 PG_FUNCTION_INFO_V1(ks__issuer_keys_check);

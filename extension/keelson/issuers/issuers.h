@@ -30,7 +30,8 @@ typedef struct KsIssuer
 	char *email_verified_claim;
 	char *name_claim;
 	bool trusts_email;
-	KsJwkSet *keys;
+	bool is_published; /* its keys are at a URL, and fetched from there */
+	KsJwkSet *keys;    /* or NULL: none are known yet */
 } KsIssuer;
 
 typedef struct KsIssuers
@@ -39,7 +40,7 @@ typedef struct KsIssuers
 	KsIssuer issuers[KS_ISSUERS_MAX];
 } KsIssuers;
 
-/* The issuers that are enabled and have keys. Valid until the next call. */
+/* The issuers that are enabled and have keys, or publish them. Valid until the next call. */
 extern const KsIssuers *ks_issuers(void);
 
 #endif /* KS_ISSUERS_H */

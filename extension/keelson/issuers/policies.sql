@@ -41,4 +41,5 @@ set category = excluded.category, description = excluded.description, is_reserve
 where (audit_event_types.category, audit_event_types.description, audit_event_types.is_reserved)
     is distinct from (excluded.category, excluded.description, excluded.is_reserved);
 
-grant select on keelson.issuers to keelson_admin;
+grant select on keelson.issuers, keelson.issuer_fetches to keelson_admin;
+comment on column keelson.issuers.jwks_url is 'Where the keys are published, and fetched from: see keelson.issuer_fetches.';

@@ -82,3 +82,29 @@ comment on column keelson.external_identities.user_id is 'The user who that is.'
 comment on column keelson.external_identities.id is 'UUIDv7 by which the user names it.';
 comment on column keelson.external_identities.created_at is 'When it was first met, or linked.';
 comment on index keelson.external_identities_user_id_id_idx is 'The identities of a user, for the list and for erasure.';
+
+-- migration 2: fetching of keys that are published
+
+-- Apart from the issuers, since a change of theirs makes every process look at
+-- its tokens again, and most fetches bring nothing new.
+create table keelson.issuer_fetches (
+    id uuid not null,
+    due_at timestamptz not null default pg_catalog.now(),
+    asked_at timestamptz,
+    fetched_at timestamptz,
+    failures integer not null default 0,
+    error text,
+    constraint issuer_fetches_pkey primary key (id),
+    constraint issuer_fetches_id_fkey foreign key (id) references keelson.issuers (id) on delete cascade,
+    constraint issuer_fetches_failures_check check (failures >= 0)
+) with (fillfactor = 70);
+comment on table keelson.issuer_fetches is
+    'How fetching the keys of an issuer goes, for each that publishes them at a URL.';
+comment on column keelson.issuer_fetches.id is 'The issuer''s.';
+comment on column keelson.issuer_fetches.due_at is 'When they are fetched next; earlier where a token names a key that is not known.';
+comment on column keelson.issuer_fetches.asked_at is 'When a fetch was last asked for; 30 seconds lie between two.';
+comment on column keelson.issuer_fetches.fetched_at is 'When they were last fetched; null: never.';
+comment on column keelson.issuer_fetches.failures is 'How often fetching has failed since then; the keys from before stay.';
+comment on column keelson.issuer_fetches.error is 'Why it failed last; null: it did not.';
+
+insert into keelson.issuer_fetches (id) select i.id from keelson.issuers as i where i.jwks_url is not null;

@@ -46,6 +46,28 @@ sub url    { return "$_[0]{scheme}://" . ($_[2] || '127.0.0.1') . ":$_[0]{port}$
 sub folder { return $_[0]{folder}; }
 sub port   { return $_[0]{port}; }
 
+# Writes a file that its paths name.
+sub put
+{
+	my ($self, $name, $content) = @_;
+	open my $file, '>:raw', "$self->{folder}/$name.new" or die "$name: $!";
+	print $file $content;
+	close $file;
+	rename "$self->{folder}/$name.new", "$self->{folder}/$name" or die "$name: $!";
+	return;
+}
+
+# A key and a certificate for 127.0.0.1, signed by themselves: (key file, certificate file).
+sub certificate
+{
+	my ($folder) = @_;
+	my @files = map { "$folder/tls-$_.pem" } qw(key certificate);
+	system("openssl req -x509 -newkey rsa:2048 -nodes -keyout '$files[0]' -out '$files[1]' -days 2 -subj /CN=127.0.0.1 "
+		. "-addext subjectAltName=IP:127.0.0.1 2>/dev/null") == 0
+		or die 'openssl failed';
+	return @files;
+}
+
 # What it has received so far, oldest first; only those whose path begins so, if that is given.
 sub requests
 {
