@@ -210,7 +210,7 @@ subtest 'CAPTCHA' => sub {
 	is($closed->{status}, 503, 'what cannot be verified is refused');
 	is(code($closed), 'UNAVAILABLE', 'as what it is');
 	ok($closed->{headers}{'retry-after'}, 'for now');
-	like($keelson->server_log, qr/keelson\.captcha_url is set, and keelson\.captcha_function is not/, 'and the log says why');
+	like($keelson->server_log, qr/a CAPTCHA cannot be verified: the secret captcha_secret is not set/, 'and the log says why');
 
 	$configure->(captcha_function => 'captcha.is_solved');
 	ok(wait_until(sub { register('solved' . ++$count . '@example.com', $from, captcha => "solved at $from")->{status} == 201 }), 'a solved one is let in');

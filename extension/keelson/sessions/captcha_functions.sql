@@ -46,9 +46,7 @@ declare
     is_solved boolean;
 begin
     if verifier = '' then
-        raise log 'a CAPTCHA cannot be verified: keelson.captcha_url is set, and keelson.captcha_function is not'
-            using hint = 'Name a function (text, inet) returns boolean that asks the provider.';
-        perform keelson.raise(503, 'UNAVAILABLE', 'the CAPTCHA cannot be verified at present');
+        return keelson._captcha_ask(response, ip_address);
     end if;
     if to_regprocedure(verifier || '(text, inet)') is null then
         raise log 'a CAPTCHA cannot be verified: function %(text, inet) of keelson.captcha_function does not exist', verifier;
@@ -61,7 +59,73 @@ begin
 end
 $$;
 comment on function keelson._captcha_verify(text, inet) is
-    'Whether the response is that of a CAPTCHA solved at this address, by the function that keelson.captcha_function names; where that is empty, 503: what cannot be verified is refused.';
+    'Whether the response is that of a CAPTCHA solved at this address, by the function that keelson.captcha_function names, else by the provider at keelson.captcha_url; 503 where it cannot be told.';
+
+create or replace function keelson._captcha_ask(response text, ip_address inet)
+returns boolean
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    url text := current_setting('keelson.captcha_url');
+    problem text := case
+        when url !~ '^https://' and current_setting('keelson.environment') <> 'development' then 'keelson.captcha_url does not begin with https://'
+        when not exists (select from keelson.secrets as s where s.name = 'captcha_secret' and s.value is not null) then 'the secret captcha_secret is not set'
+    end;
+    said jsonb;
+begin
+    if problem is null then
+        begin
+            said := keelson._captcha_answer(url, response, ip_address);
+        exception when sqlstate 'KS502' or sqlstate 'KS503' then
+            problem := sqlerrm;
+        end;
+    end if;
+    -- What is our own fault, or the provider's, is not the user's.
+    problem := coalesce(problem, case
+        when said is null or jsonb_typeof(said -> 'success') is distinct from 'boolean' then 'its provider has not answered as providers do'
+        when said -> 'error-codes' ?| array['missing-input-secret', 'invalid-input-secret', 'sitekey-secret-mismatch', 'bad-request', 'internal-error']
+            then format('its provider says %s', left(said ->> 'error-codes', 200))
+    end);
+    if problem is not null then
+        raise log 'a CAPTCHA cannot be verified: %', problem;
+        perform keelson.raise(503, 'UNAVAILABLE', 'the CAPTCHA cannot be verified at present', 'Try again in a minute.');
+    end if;
+    return (said ->> 'success')::boolean;
+end
+$$;
+comment on function keelson._captcha_ask(text, inet) is
+    'Ask the CAPTCHA''s provider whether the response is good, 5 seconds at most; 503, and a line in the log, where it does not say: what cannot be verified is refused.';
+
+create or replace function keelson._captcha_answer(url text, response text, ip_address inet)
+returns jsonb
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    called record;
+begin
+    called := keelson._upstream_call(
+        'captcha', url, 'POST', '{"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}',
+        convert_to(concat_ws('&',
+            'secret=' || keelson._url_escape(keelson._secret_get('captcha_secret')),
+            'response=' || keelson._url_escape(response),
+            'remoteip=' || keelson._url_escape(host(ip_address))
+        ), 'UTF8'),
+        5000, true
+    );
+    if called.status <> 200 then
+        return null;
+    end if;
+    return convert_from(called.answer, 'UTF8')::jsonb;
+exception when data_exception or program_limit_exceeded then
+    return null;
+end
+$$;
+comment on function keelson._captcha_answer(text, text, inet) is
+    'What the provider has answered, as hCaptcha and Turnstile do: success and error-codes; null where it is no JSON.';
 
 create or replace function keelson._login_is_suspicious(account_id uuid)
 returns boolean
