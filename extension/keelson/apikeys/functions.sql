@@ -13,7 +13,21 @@ begin
             masked_key text,
             created_at timestamptz,
             updated_at timestamptz,
-            last_used_at timestamptz
+            last_used_at timestamptz,
+            verified boolean,
+            verified_at timestamptz
+        );
+    end if;
+    if pg_catalog.to_regtype('keelson.api_key_service') is null then
+        create type keelson.api_key_service as (
+            service text,
+            title text,
+            hint text,
+            prefix text,
+            min_length integer,
+            max_length integer,
+            can_verify boolean,
+            is_stored boolean
         );
     end if;
 end
@@ -36,6 +50,19 @@ comment on column keelson.api_key.masked_key is 'What is shown of the key: the s
 comment on column keelson.api_key.created_at is 'When a key for the service was first stored.';
 comment on column keelson.api_key.updated_at is 'When this key was stored.';
 comment on column keelson.api_key.last_used_at is 'When this key was last used; null if never.';
+comment on column keelson.api_key.verified is 'Whether the service has accepted it when it was asked last; null if it never was.';
+comment on column keelson.api_key.verified_at is 'When the service was asked; null if it never was.';
+
+comment on type keelson.api_key_service is
+    'A service that users may keep an API key for.';
+comment on column keelson.api_key_service.service is 'The name by which requests mean it.';
+comment on column keelson.api_key_service.title is 'The name for people.';
+comment on column keelson.api_key_service.hint is 'What a key looks like: goes on "a key of <title> ".';
+comment on column keelson.api_key_service.prefix is 'What its keys begin with, most of them.';
+comment on column keelson.api_key_service.min_length is 'How many characters a key has at least.';
+comment on column keelson.api_key_service.max_length is 'How many it has at most.';
+comment on column keelson.api_key_service.can_verify is 'Whether the service can be asked if a key is good.';
+comment on column keelson.api_key_service.is_stored is 'Whether the user keeps a key for it.';
 
 create or replace function keelson._acting_user()
 returns uuid
@@ -102,7 +129,7 @@ stable
 as $$
 begin
     return query
-        select k.service, k.key_name, k.masked_key, k.created_at, k.updated_at, k.last_used_at
+        select k.service, k.key_name, k.masked_key, k.created_at, k.updated_at, k.last_used_at, k.is_verified, k.verified_at
         from keelson.user_api_keys as k
         where k.user_id operator(pg_catalog.=) keelson.current_user_id()
         order by k.service;
@@ -112,10 +139,32 @@ comment on function keelson.user_api_keys() is
     'The user''s own API keys for other services, one at most for each, masked.';
 grant execute on function keelson.user_api_keys() to keelson_app;
 
+create or replace function keelson.user_api_key_services()
+returns setof keelson.api_key_service
+language plpgsql
+stable
+as $$
+begin
+    return query
+        select s.service, s.title, s.hint, s.prefix, s.min_length, s.max_length, s.verify_path is not null,
+            exists (
+                select from keelson.user_api_keys as k
+                where k.user_id operator(pg_catalog.=) keelson.current_user_id() and k.service operator(pg_catalog.=) s.service
+            )
+        from keelson.api_key_services as s
+        where s.is_enabled
+        order by s.service;
+end
+$$;
+comment on function keelson.user_api_key_services() is
+    'The services that the user may keep an API key for, and what their keys look like.';
+grant execute on function keelson.user_api_key_services() to keelson_app;
+
 create or replace function keelson.user_api_key_store(
     service text,
     api_key keelson.api_key_text,
-    key_name keelson.display_name default null
+    key_name keelson.display_name default null,
+    verify boolean default false
 )
 returns keelson.api_key
 language plpgsql
@@ -133,20 +182,26 @@ declare
 begin
     perform keelson._require(user_api_key_store.service, 'service'), keelson._require(user_api_key_store.api_key, 'api_key');
     prefix := keelson._api_key_require(user_api_key_store.service, user_api_key_store.api_key);
-    insert into keelson.user_api_keys as k (user_id, service, id, key_name, masked_key, sealed_key)
+    -- Before anything is written, since the service may be slow.
+    if verify and not keelson._api_key_is_good(user_api_key_store.service, user_api_key_store.api_key) then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'the service does not accept this key', field => 'api_key');
+    end if;
+    insert into keelson.user_api_keys as k (user_id, service, id, key_name, masked_key, sealed_key, is_verified, verified_at)
     values (
         acting, user_api_key_store.service, row_id, normalize(user_api_key_store.key_name, nfc),
         keelson._api_key_mask(user_api_key_store.api_key, prefix),
-        keelson.seal(convert_to(user_api_key_store.api_key, 'UTF8'), row('api-key', acting, row_id)::keelson.seal_context)
+        keelson.seal(convert_to(user_api_key_store.api_key, 'UTF8'), row('api-key', acting, row_id)::keelson.seal_context),
+        case when verify then true end, case when verify then now() end
     )
     on conflict (user_id, service) do update
     set id = excluded.id, key_name = excluded.key_name, masked_key = excluded.masked_key, sealed_key = excluded.sealed_key,
-        updated_at = excluded.updated_at, last_used_at = null
-    returning k.service, k.key_name, k.masked_key, k.created_at, k.updated_at, k.last_used_at, k.xmax = 0
-    into stored.service, stored.key_name, stored.masked_key, stored.created_at, stored.updated_at, stored.last_used_at, is_new;
+        updated_at = excluded.updated_at, last_used_at = null, is_verified = excluded.is_verified, verified_at = excluded.verified_at
+    returning k.service, k.key_name, k.masked_key, k.created_at, k.updated_at, k.last_used_at, k.is_verified, k.verified_at, k.xmax = 0
+    into stored.service, stored.key_name, stored.masked_key, stored.created_at, stored.updated_at, stored.last_used_at,
+        stored.verified, stored.verified_at, is_new;
     perform keelson.audit(
         case when is_new then 'key.create' else 'key.rotate' end,
-        jsonb_build_object('what', 'API key', 'service', stored.service)
+        jsonb_build_object('what', 'API key', 'service', stored.service) || case when verify then '{"isVerified": true}' else '{}' end::jsonb
     );
     perform keelson.webhook_emit(case when is_new then 'api_key.stored' else 'api_key.replaced' end, jsonb_build_object(
         'userId', acting, 'service', stored.service, 'maskedKey', stored.masked_key
@@ -154,9 +209,9 @@ begin
     return stored;
 end
 $$;
-comment on function keelson.user_api_key_store(text, keelson.api_key_text, keelson.display_name) is
-    'Store the user''s own API key for another service, sealed, in place of the one before. It is never shown again, but for the service''s prefix and its last four characters.';
-grant execute on function keelson.user_api_key_store(text, keelson.api_key_text, keelson.display_name) to keelson_app;
+comment on function keelson.user_api_key_store(text, keelson.api_key_text, keelson.display_name, boolean) is
+    'Store the user''s own API key for another service, sealed, in place of the one before. It is never shown again, but for the service''s prefix and its last four characters. With verify the service is asked first, and a key that it does not accept is not stored.';
+grant execute on function keelson.user_api_key_store(text, keelson.api_key_text, keelson.display_name, boolean) to keelson_app;
 
 create or replace function keelson.user_api_key_delete(service text)
 returns void
@@ -238,7 +293,13 @@ create or replace function keelson.api_key_service_set(
     prefix text default '',
     min_length integer default 20,
     max_length integer default 256,
-    is_enabled boolean default true
+    is_enabled boolean default true,
+    base_url text default null,
+    key_header text default 'Authorization',
+    key_prefix text default 'Bearer ',
+    verify_path text default null,
+    accepted_statuses integer[] default '{200}',
+    refused_statuses integer[] default '{401,403}'
 )
 returns void
 language plpgsql
@@ -256,11 +317,17 @@ declare
         when coalesce(min_length, 0) < char_length(prefix) + 16 then 'min_length'
         when coalesce(max_length, 0) not between min_length and 4096 then 'max_length'
         when is_enabled is null then 'is_enabled'
+        when base_url ~ '[?#/]$|[?#]' or char_length(base_url) > 512 or keelson._url_fault(base_url) is not null then 'base_url'
+        when coalesce(key_header, '') !~ '^[A-Za-z][A-Za-z0-9-]{0,63}$' then 'key_header'
+        when coalesce(key_prefix, ' ') !~ '^([\u0021-\u007e][\u0020-\u007e]{0,31})?$' then 'key_prefix'
+        when verify_path is not null and (base_url is null or keelson._call_path_fault(verify_path) is not null) then 'verify_path'
+        when coalesce(cardinality(accepted_statuses), 0) not between 1 and 16 then 'accepted_statuses'
+        when coalesce(cardinality(refused_statuses), 0) not between 1 and 16 then 'refused_statuses'
     end;
 begin
     if field is not null then
         perform keelson.raise(400, 'VALIDATION_FAILED', format('%s is not as it must be', field),
-            'A service has a name of lower-case letters, digits, _ and -; a title; a pattern for the whole key; a hint in words; a prefix of at most 16 characters; lengths of 16 more than the prefix to 4,096.',
+            'A service has a name of lower-case letters, digits, _ and -; a title; a pattern for the whole key; a hint in words; a prefix of at most 16 characters; lengths of 16 more than the prefix to 4,096; where it can be called, a URL without a / at its end, the header field that a key is sent in, what stands before it there, a path that tells whether a key is good, and 1 to 16 statuses each way.',
             field);
     end if;
     begin
@@ -268,19 +335,27 @@ begin
     exception when invalid_regular_expression then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'pattern is not a regular expression', field => 'pattern');
     end;
-    insert into keelson.api_key_services as s (service, title, pattern, prefix, min_length, max_length, hint, is_enabled)
-    values (service, title, pattern, prefix, min_length, max_length, hint, is_enabled)
+    insert into keelson.api_key_services as s (
+        service, title, pattern, prefix, min_length, max_length, hint, is_enabled,
+        base_url, key_header, key_prefix, verify_path, accepted_statuses, refused_statuses
+    )
+    values (
+        service, title, pattern, prefix, min_length, max_length, hint, is_enabled,
+        regexp_replace(keelson._url_normal(base_url), '/$', ''), key_header, key_prefix, verify_path, accepted_statuses, refused_statuses
+    )
     on conflict on constraint api_key_services_pkey do update
     set title = excluded.title, pattern = excluded.pattern, prefix = excluded.prefix, min_length = excluded.min_length,
-        max_length = excluded.max_length, hint = excluded.hint, is_enabled = excluded.is_enabled, changed_at = now();
+        max_length = excluded.max_length, hint = excluded.hint, is_enabled = excluded.is_enabled,
+        base_url = excluded.base_url, key_header = excluded.key_header, key_prefix = excluded.key_prefix, verify_path = excluded.verify_path,
+        accepted_statuses = excluded.accepted_statuses, refused_statuses = excluded.refused_statuses, changed_at = now();
     perform keelson.audit('config.change', jsonb_build_object(
-        'what', 'service of API keys', 'which', service, 'isEnabled', is_enabled, 'databaseRole', session_user
+        'what', 'service of API keys', 'which', service, 'isEnabled', is_enabled, 'baseUrl', base_url, 'databaseRole', session_user
     ));
 end
 $$;
-comment on function keelson.api_key_service_set(text, text, text, text, text, integer, integer, boolean) is
-    'Add a service that users may keep an API key for, or change one: pattern is a regular expression for the whole key, hint says in words what a key looks like, prefix is the public beginning of its keys. Keys stored before stay.';
-grant execute on function keelson.api_key_service_set(text, text, text, text, text, integer, integer, boolean) to keelson_admin;
+comment on function keelson.api_key_service_set(text, text, text, text, text, integer, integer, boolean, text, text, text, text, integer[], integer[]) is
+    'Add a service that users may keep an API key for, or change one, all of it: pattern is a regular expression for the whole key, hint says in words what a key looks like, prefix is the public beginning of its keys. What is below base_url can be called with a key, sent in key_header after key_prefix; a GET of verify_path tells by its status whether a key is good. Keys stored before stay.';
+grant execute on function keelson.api_key_service_set(text, text, text, text, text, integer, integer, boolean, text, text, text, text, integer[], integer[]) to keelson_admin;
 
 create or replace function keelson.api_key_service_remove(service text)
 returns void

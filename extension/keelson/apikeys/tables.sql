@@ -62,3 +62,49 @@ comment on column keelson.user_api_keys.created_at is 'When the user first store
 comment on column keelson.user_api_keys.updated_at is 'When the present key was stored.';
 comment on column keelson.user_api_keys.last_used_at is 'When the present key was last opened; null before that.';
 comment on index keelson.user_api_keys_service_idx is 'The keys of a service, for removing one.';
+
+-- migration 2: calling the services, verifying keys with them
+
+-- A key is sent to its service's host alone: the URL begins with base_url.
+alter table keelson.api_key_services
+    add column base_url text,
+    add column key_header text not null default 'Authorization',
+    add column key_prefix text not null default 'Bearer ',
+    add column verify_path text,
+    add column accepted_statuses integer[] not null default '{200}',
+    add column refused_statuses integer[] not null default '{401,403}',
+    add constraint api_key_services_base_url_check check (base_url ~ '^https?://[^/?#\s]+(/[^?#\s]*)?$' and base_url !~ '/$' and pg_catalog.char_length(base_url) <= 512),
+    add constraint api_key_services_key_header_check check (key_header ~ '^[A-Za-z][A-Za-z0-9-]{0,63}$'),
+    add constraint api_key_services_key_prefix_check check (key_prefix ~ '^([\u0021-\u007e][\u0020-\u007e]{0,31})?$'),
+    add constraint api_key_services_verify_path_check check (
+        verify_path ~ '^/[\u0021-\u007e]*$' and pg_catalog.char_length(verify_path) <= 512 and (verify_path is null or base_url is not null)
+    ),
+    add constraint api_key_services_accepted_statuses_check check (pg_catalog.cardinality(accepted_statuses) between 1 and 16),
+    add constraint api_key_services_refused_statuses_check check (pg_catalog.cardinality(refused_statuses) between 1 and 16);
+comment on column keelson.api_key_services.base_url is
+    'Scheme, host and perhaps the beginning of the path of what keelson.call_with_key() may call; null: nothing.';
+comment on column keelson.api_key_services.key_header is 'The header field that a key is sent in.';
+comment on column keelson.api_key_services.key_prefix is 'What stands before the key there.';
+comment on column keelson.api_key_services.verify_path is 'What is asked for, below base_url, to see whether a key is good; null: keys cannot be verified.';
+comment on column keelson.api_key_services.accepted_statuses is 'The statuses that say that it is, …';
+comment on column keelson.api_key_services.refused_statuses is '… and those that say that it is not; others say nothing.';
+
+-- The services known from the start, unless an administrator has changed them.
+update keelson.api_key_services as s
+set base_url = known.base_url, key_header = known.key_header, key_prefix = known.key_prefix, verify_path = known.verify_path,
+    refused_statuses = known.refused_statuses
+from (
+    values
+        ('openai', 'https://api.openai.com', 'Authorization', 'Bearer ', '/v1/models', '{401,403}'::integer[]),
+        ('elevenlabs', 'https://api.elevenlabs.io', 'xi-api-key', '', '/v1/user', '{401,403}'),
+        ('gemini', 'https://generativelanguage.googleapis.com', 'x-goog-api-key', '', '/v1beta/models', '{400,401,403}'),
+        ('groq', 'https://api.groq.com', 'Authorization', 'Bearer ', '/openai/v1/models', '{401,403}')
+) as known (service, base_url, key_header, key_prefix, verify_path, refused_statuses)
+where s.service = known.service;
+
+alter table keelson.user_api_keys
+    add column is_verified boolean,
+    add column verified_at timestamptz,
+    add constraint user_api_keys_verified_at_check check ((is_verified is null) = (verified_at is null));
+comment on column keelson.user_api_keys.is_verified is 'What the service has said of the present key when it was asked last; null: it never was.';
+comment on column keelson.user_api_keys.verified_at is 'When that was.';

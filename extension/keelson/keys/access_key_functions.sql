@@ -382,10 +382,21 @@ select u.place::integer
 from used as u
 where u.id not in (select w.id from written as w)
     and exists (select from keelson.access_keys as k where k.user_id = u.user_id and k.id = u.id)
+union all
+select place from keelson._user_api_keys_used(user_ids, ids, used_at) as place
 order by 1
 $$;
 comment on function keelson._access_keys_used(uuid[], uuid[], timestamptz[]) is
     'Write down when keys were last used; returns the places of those that somebody has locked just now.';
+
+create or replace function keelson._key_used(user_id uuid, id uuid)
+returns void
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks__key_used';
+comment on function keelson._key_used(uuid, uuid) is
+    'Note in shared memory that a key was used, an access key or an API key of the user''s own; the keeper writes it down within a minute.';
 
 create or replace function keelson._access_keys_write_down()
 returns void

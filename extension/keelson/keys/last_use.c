@@ -243,6 +243,16 @@ clean_up(void)
 	ks_spi_finish();
 }
 
+PG_FUNCTION_INFO_V1(ks__key_used);
+
+/* keelson._key_used(user_id uuid, id uuid) */
+Datum
+ks__key_used(PG_FUNCTION_ARGS)
+{
+	ks_key_used(PG_GETARG_UUID_P(0), PG_GETARG_UUID_P(1));
+	PG_RETURN_VOID();
+}
+
 PG_FUNCTION_INFO_V1(ks__access_keys_write_down);
 
 /* keelson._access_keys_write_down() */
