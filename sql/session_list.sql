@@ -152,7 +152,7 @@ from generate_series(1, 3) as n, pg_temp.request('POST auth/refresh',
 create temporary table strong as
 select opened.session_id, opened.lifetime, (opened.tokens).expires_in, (opened.tokens).access_token, (opened.tokens).refresh_token
 from keelson._session_open(:'ada', false, null, 2::smallint) as opened;
-select lifetime, expires_in from strong;
+select lifetime, expires_in between 810 and 900 as in_time from strong;
 select aal, expires_at - created_at as lifetime from keelson.sessions where id = (select session_id from strong);
 select (data -> 0 ->> 'expiresAt')::timestamptz - (data -> 0 ->> 'lastSeenAt')::timestamptz as idle
 from strong, pg_temp.request('GET auth/sessions', credential => strong.access_token);

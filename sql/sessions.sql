@@ -65,7 +65,7 @@ select keelson._password_fault(repeat('7', 1024), '{}', 12) is not null as digit
 -- Registration.
 select status, headers ? 'Set-Cookie' as cookies, pg_temp.members(data) as data, pg_temp.members(data -> 'user') as user_object,
     data #>> '{user,email}' as email, data #>> '{user,name}' as name, data #> '{user,roles}' as roles,
-    data #> '{user,emailVerified}' as verified, data -> 'expiresIn' as expires_in,
+    data #> '{user,emailVerified}' as verified, (data ->> 'expiresIn')::integer between 810 and 900 as in_time,
     data ->> 'refreshToken' ~ '^ksr_[A-Za-z0-9_-]{96}$' as is_refresh, headers ->> ':user' = data #>> '{user,id}' as names_user
 from pg_temp.request('POST auth/register',
     '{"email": "Ada@Sessions.example.com", "password": "correct horse battery staple", "name": "Ada"}');

@@ -316,6 +316,16 @@ $$;
 comment on function keelson._access_expires_in(smallint, interval) is
     'Seconds that a new access token is good: never beyond its session''s end, nor past the time by which that must be refreshed.';
 
+create or replace function keelson._access_lifetime(aal smallint, remaining interval)
+returns integer
+language sql
+volatile
+as $$
+select pg_catalog.ceil(keelson._access_expires_in(aal, remaining) * (1 - pg_catalog.random() / 10))::integer
+$$;
+comment on function keelson._access_lifetime(smallint, interval) is
+    'The same less a tenth at most, by chance, so that clients that came at once do not all come back at once.';
+
 create or replace function keelson._session_open(
     user_id uuid,
     is_cookie boolean,
@@ -360,7 +370,7 @@ begin
         'userId', user_id, 'sessionId', session_id, 'ipAddress', host(keelson.current_ip()), 'userAgent', left(keelson.current_user_agent(), 512)
     ), user_id);
     tokens."user" := keelson.user_get(user_id);
-    tokens.expires_in := keelson._access_expires_in(aal, lifetime);
+    tokens.expires_in := keelson._access_lifetime(aal, lifetime);
     tokens.access_token := keelson._access_token(user_id, session_id, aal, tokens.expires_in);
     tokens.refresh_token := keelson._refresh_token(user_id, session_id, 1, key_id);
     tokens.device_token := keelson._device_token(user_id, device_id, key_id);
@@ -556,10 +566,7 @@ begin
     if rotation.outcome = 'rotated' then
         perform keelson.audit('auth.refresh', jsonb_build_object('sessionId', opened.session_id), user_id => opened.user_id);
     end if;
-    -- A tenth less at most, by chance, so that clients do not all come at once.
-    pair.expires_in := ceil(
-        keelson._access_expires_in(rotation.aal, make_interval(secs => rotation.lifetime)) * (1 - random() / 10)
-    );
+    pair.expires_in := keelson._access_lifetime(rotation.aal, make_interval(secs => rotation.lifetime));
     pair.access_token := keelson._access_token(opened.user_id, opened.session_id, rotation.aal, pair.expires_in);
     pair.refresh_token := keelson._refresh_token(opened.user_id, opened.session_id, rotation.generation, rotation.key_id);
     if by_cookie then
