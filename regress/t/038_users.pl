@@ -293,6 +293,12 @@ subtest 'the list of users' => sub {
 	}
 	is_deeply([ map { $_->{id} } @{ data($gateway->get("/api/admin/users?q=$admin->{id}", %as)) } ], [ $admin->{id} ], 'by id');
 	is(fields($gateway->get('/api/admin/users?status=x', %as)), 'status', 'a status that is none');
+	is(fields($gateway->get('/api/admin/users?tier=x', %as)), 'tier', 'a tier that is none');
+	$keelson->sql("select keelson.user_tier_set(u.id::text, 'pro') from keelson.users as u where u.email like 'list10_\@%'");
+	my $pro = $gateway->get('/api/admin/users?email=list&tier=pro&limit=100', %as)->{json}{data};
+	is($keelson->sql("select count(*) from keelson.users as u where u.email like 'list10_\@%'"), scalar(@$pro), 'by tier: those that have it');
+	cmp_ok(scalar(@$pro), '>', 1, 'some');
+	is_deeply([ grep { $_ ne 'pro' } map { $_->{tier} } @$pro ], [], 'as each says');
 	is(fields($gateway->get('/api/admin/users?sort=password', %as)), 'sort', 'an order that is none');
 	is(fields($gateway->get('/api/admin/users?limit=101', %as)), 'limit', 'too many');
 	my $cursor = $gateway->get('/api/admin/users?email=list&limit=1', %as)->{json}{meta}{pagination}{nextCursor};

@@ -62,7 +62,8 @@ begin
             deleted_at timestamptz,
             erasure_due_at timestamptz,
             created_at timestamptz,
-            updated_at timestamptz
+            updated_at timestamptz,
+            tier text
         );
     end if;
     if pg_catalog.to_regtype('keelson.ended_sessions') is null then
@@ -156,6 +157,7 @@ comment on type keelson.admin_user is
     'A user as administrators see them.';
 comment on column keelson.admin_user.email is 'The address; null for a user who is no person.';
 comment on column keelson.admin_user.status is 'active, blocked or deleted.';
+comment on column keelson.admin_user.tier is 'The tier that they have now.';
 comment on column keelson.admin_user.block_reason is 'Why they were blocked; null when nobody said.';
 comment on column keelson.admin_user.blocked_at is 'Since when they are blocked; null for who is not.';
 comment on column keelson.admin_user.deleted_at is 'When they were deleted; null for who is not.';

@@ -101,7 +101,7 @@ select keelson.route(
     'GET admin/users',
     'keelson.admin_users',
     permission => 'users.read',
-    examples => '{"response": [{"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z"}]}'
+    examples => '{"response": [{"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z", "tier": "free"}]}'
 );
 
 select keelson.route(
@@ -109,7 +109,7 @@ select keelson.route(
     'keelson.admin_user',
     errors => '{NOT_FOUND}',
     permission => 'users.read',
-    examples => '{"response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z"}}'
+    examples => '{"response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z", "tier": "free"}}'
 );
 
 select keelson.route(
@@ -118,7 +118,7 @@ select keelson.route(
     errors => '{FORBIDDEN, NOT_FOUND, EMAIL_TAKEN, CONFLICT}',
     permission => 'users.write',
     rate_class => 'api',
-    examples => '{"request": {"name": "Ada Lovelace", "emailVerified": true}, "response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z"}}'
+    examples => '{"request": {"name": "Ada Lovelace", "emailVerified": true}, "response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z", "tier": "free"}}'
 );
 
 select keelson.route(
@@ -136,7 +136,7 @@ select keelson.route(
     errors => '{FORBIDDEN, NOT_FOUND, CONFLICT}',
     permission => 'users.write',
     rate_class => 'api',
-    examples => '{"response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z"}}'
+    examples => '{"response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z", "tier": "free"}}'
 );
 
 select keelson.route(
@@ -145,7 +145,7 @@ select keelson.route(
     errors => '{FORBIDDEN, NOT_FOUND, CONFLICT}',
     permission => 'users.write',
     rate_class => 'api',
-    examples => '{"request": {"reason": "Spam"}, "response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "blocked", "blockReason": "Spam", "blockedAt": "2025-01-16T00:00:00Z", "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z"}}'
+    examples => '{"request": {"reason": "Spam"}, "response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "blocked", "blockReason": "Spam", "blockedAt": "2025-01-16T00:00:00Z", "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z", "tier": "free"}}'
 );
 
 select keelson.route(
@@ -154,7 +154,7 @@ select keelson.route(
     errors => '{FORBIDDEN, NOT_FOUND, CONFLICT}',
     permission => 'users.write',
     rate_class => 'api',
-    examples => '{"response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z"}}'
+    examples => '{"response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z", "tier": "free"}}'
 );
 
 select keelson.route(
@@ -172,7 +172,7 @@ select keelson.route(
     permission => 'roles.write',
     rate_class => 'api',
     errors => '{FORBIDDEN, NOT_FOUND, CONFLICT}',
-    examples => '{"request": {"roles": ["support"]}, "response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z"}}'
+    examples => '{"request": {"roles": ["support"]}, "response": {"id": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "email": "ada@example.com", "emailVerified": true, "name": "Ada Lovelace", "avatarUrl": null, "preferences": {}, "roles": ["user", "support"], "status": "active", "blockReason": null, "blockedAt": null, "deletedAt": null, "erasureDueAt": null, "createdAt": "2025-01-15T00:00:00Z", "updatedAt": "2025-01-15T00:00:00Z", "tier": "free"}}'
 );
 
 select keelson.route(

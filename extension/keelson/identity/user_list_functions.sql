@@ -15,14 +15,14 @@ select row(
     u.preferences,
     array(select 'user' union all (select r.role from keelson.user_roles as r where r.user_id = u.id order by r.role collate "C")),
     u.status, u.block_reason, u.blocked_at, u.deleted_at,
-    u.deleted_at + current_setting('keelson.erasure_after')::interval, u.created_at, u.updated_at
+    u.deleted_at + current_setting('keelson.erasure_after')::interval, u.created_at, u.updated_at, keelson._tier_of(u.id)
 )::keelson.admin_user
 from keelson.users as u
-where u.id = _admin_user_of.id
+where u.id = _admin_user_of.id and u.erasure_started_at is null
 $$;
 alter function keelson._admin_user_of(uuid) owner to keelson_system;
 comment on function keelson._admin_user_of(uuid) is
-    'A user as administrators see them; all null when there is none.';
+    'A user as administrators see them; all null when there is none, or what is left of one who is being erased.';
 
 create or replace function keelson._search_word(given text)
 returns text
@@ -56,13 +56,14 @@ comment on function keelson._user_order(text) is
 create or replace function keelson._user_list_fits(id uuid, email text, name text, status text, filter jsonb)
 returns boolean
 language sql
-immutable
+stable
 as $$
 select (filter ->> 'status' is null or status = filter ->> 'status')
     and (filter ->> 'email' is null or coalesce(pg_catalog.starts_with(pg_catalog.lower(email collate "C"), filter ->> 'email'), false))
     and (filter ->> 'name' is null or keelson._name_begins(name, filter ->> 'name'))
     and (filter ->> 'q' is null or keelson._name_begins(name, filter ->> 'q')
         or coalesce(pg_catalog.starts_with(pg_catalog.lower(email collate "C"), filter ->> 'q'), false))
+    and (filter ->> 'tier' is null or keelson._tier_of(id) = filter ->> 'tier')
 $$;
 comment on function keelson._user_list_fits(uuid, text, text, text, jsonb) is
     'Whether the user is one that is looked for.';
@@ -188,7 +189,8 @@ create or replace function keelson.admin_users(
     status text default null,
     sort text default null,
     "limit" integer default 20,
-    cursor text default null
+    cursor text default null,
+    tier text default null
 )
 returns setof keelson.admin_user
 language plpgsql
@@ -205,13 +207,15 @@ begin
     perform keelson._admin_require('users.read');
     if status not in ('active', 'blocked', 'deleted') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a status is active, blocked or deleted', field => 'status');
+    elsif tier is not null and not exists (select from keelson.tiers as t where t.id = admin_users.tier) then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'there is no such tier', field => 'tier');
     elsif sort not in ('createdAt', '-createdAt', 'email', '-email', 'name', '-name', 'deletedAt', '-deletedAt') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'sort is createdAt, email, name or deletedAt, with a - before it the other way round', field => 'sort');
     elsif "limit" is null or "limit" not between 1 and 100 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
     end if;
     filter := jsonb_strip_nulls(jsonb_build_object(
-        'q', keelson._search_word(q), 'email', keelson._search_word(email), 'name', keelson._search_word(name), 'status', status
+        'q', keelson._search_word(q), 'email', keelson._search_word(email), 'name', keelson._search_word(name), 'status', status, 'tier', tier
     ));
     place := keelson.cursor_decode(cursor);
     if place is not null and place -> 'of' is distinct from jsonb_build_array(filter, sort) then
@@ -219,7 +223,7 @@ begin
     end if;
     -- An id is looked up, not searched for.
     if filter ->> 'q' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-        ids := array(select u.id from keelson._admin_user_of((filter ->> 'q')::uuid) as u where (u.status = admin_users.status) is not false and u.id is not null);
+        ids := array(select u.id from keelson._admin_user_of((filter ->> 'q')::uuid) as u where (u.status = admin_users.status) is not false and (u.tier = admin_users.tier) is not false and u.id is not null);
     else
         select l.matches, l.next_place into ids, next_place from keelson._user_list(filter, sort, "limit", place) as l;
     end if;
@@ -231,9 +235,9 @@ begin
 end
 $$;
 comment on function keelson.admin_users(
-    keelson.short_text, keelson.short_text, keelson.short_text, text, text, integer, text
+    keelson.short_text, keelson.short_text, keelson.short_text, text, text, integer, text, text
 ) is
-    'Users, newest first, or in order of what is looked for. q begins an address, a name or a last name, or is an id; email begins an address; name begins a name or a last name. A page looks at 10,000 users at most, so it may hold fewer than asked for while there are more. Needs the permission users.read.';
+    'Users, newest first, or in order of what is looked for. q begins an address, a name or a last name, or is an id; email begins an address; name begins a name or a last name; tier is the one that they have now. A page looks at 10,000 users at most, so it may hold fewer than asked for while there are more. Needs the permission users.read.';
 grant execute on function keelson.admin_users(
-    keelson.short_text, keelson.short_text, keelson.short_text, text, text, integer, text
+    keelson.short_text, keelson.short_text, keelson.short_text, text, text, integer, text, text
 ) to keelson_app, keelson_admin;
