@@ -82,6 +82,23 @@ sub wait_until
 	}
 }
 
+# What stands in base64, of either alphabet, wherever the text stands in what was encoded: for each of three places the
+# characters that come from the text alone.
+sub base64_forms
+{
+	my ($text) = @_;
+	my %forms;
+	for my $place (0 .. 2)
+	{
+		my $encoded = encode_base64('x' x $place . $text, '');
+		$encoded =~ s/.=+$//;
+		$encoded = substr $encoded, (0, 2, 3)[$place];
+		$forms{$encoded} = 1;
+		$forms{ $encoded =~ tr{+/}{-_}r } = 1;
+	}
+	return sort keys %forms;
+}
+
 # A started cluster. Options: conf (more postgresql.conf), bare (no keelson in it at all),
 # unmigrated (created, not migrated), database (its name), limits (rate limits hold for the tests' own requests).
 sub new

@@ -96,6 +96,31 @@ subtest 'refused alike' => sub {
 	}
 };
 
+# Published signatures of all kinds, good and bad (Wycheproof): none is a token of ours, nor is one of ours under its head.
+subtest 'published vectors' => sub {
+	my $file = ($ENV{VECTORS} // '') . '/wycheproof/json_web_signature_test.json';
+	plan skip_all => 'no VECTORS' unless $ENV{VECTORS} && -e $file;
+	my $words = json_encode({ %{ $gateway->get('/api/auth/me', token => 'x.y.z')->{json} }, meta => undef });
+	my (%seen, @wrong);
+	for my $test (map { @{ $_->{tests} } } @{ json_decode(slurp($file))->{testGroups} })
+	{
+		my ($their_head, @rest) = split /\./, $test->{jws}, -1;
+		my %tokens = (whole => $test->{jws}, head => "$their_head.$claims.$signature", tail => join('.', $head, @rest), signature => "$head.$claims." . ($rest[-1] // ''));
+		for my $part (sort keys %tokens)
+		{
+			my $reply = $gateway->get('/api/auth/me', token => $tokens{$part});
+			# What is no header field at all does not get as far as being a token.
+			$seen{ $reply->{status} }++;
+			push @wrong, "$test->{tcId} $part: $reply->{status} $reply->{content}"
+				unless $reply->{status} == 401 && json_encode({ %{ $reply->{json} }, meta => undef }) eq $words
+				|| $reply->{status} == 400 && $reply->{json}{code} eq 'BAD_REQUEST';
+		}
+	}
+	is_deeply(\@wrong, [], 'each is refused, in the same words') or diag explain \%seen;
+	cmp_ok($seen{401} // 0, '>', 1500, 'many');
+	is($gateway->get('/api/auth/me', token => $user->{token})->{status}, 200, 'the token itself is good still');
+};
+
 subtest 'expired' => sub {
 	my $expired = signed({ exp => time() - 60, iat => time() - 960 });
 	my $reply = $gateway->get('/api/auth/me', token => $expired);

@@ -20,15 +20,17 @@ sub dump_of
 	my $file = $keelson->node->basedir . '/dump.sql';
 	system($ENV{KEELSON_TEST_BINDIR} . '/pg_dump', '-h', $keelson->node->host, '-p', $keelson->node->port, '-f', $file, 'keelson') == 0
 		or BAIL_OUT('pg_dump failed');
-	return slurp($file);
+	my $dump = slurp($file);
+	# What encode() has broken into lines is whole again beside it.
+	(my $joined = $dump) =~ s/\\n//g;
+	return $dump . $joined;
 }
 
-# Is it there, as text, as hexadecimal or as base64 at any of three places?
+# Is it there, as text, as hexadecimal, or as base64 of either alphabet?
 sub holds
 {
 	my ($dump, $marker) = @_;
-	my $hex = unpack 'H*', $marker;
-	return index($dump, $marker) >= 0 || index($dump, $hex) >= 0;
+	return scalar grep { index($dump, $_) >= 0 } $marker, unpack('H*', $marker), uc unpack('H*', $marker), KeelsonTest::base64_forms($marker);
 }
 
 # A product has a table too, and lets the core see to its users' data.
@@ -38,6 +40,7 @@ $keelson->sql(q{
 	create table app.notes (user_id uuid not null, id uuid not null default keelson.uuid7(), body text not null, api_secret text, primary key (user_id, id));
 	create table app.note_parts (user_id uuid not null, note_id uuid not null, part text not null, foreign key (user_id, note_id) references app.notes (user_id, id));
 	create table app.unseen (user_id uuid not null, body text);
+	create table app.wrapped (body text);
 	grant select, delete on app.notes, app.note_parts to keelson_system;
 });
 
@@ -66,6 +69,17 @@ subtest 'what is planted is there' => sub {
 		is_deeply([ grep { !holds($dump, $_) } @{ $markers{$who} } ], [], "all of $who\'s are in the dump");
 	}
 	is_deeply([ map { $_->[0] } grep { $_->[2] ne 't' } @tables ], [ 'app.unseen', 'keelson.audit_events' ], 'what is not erased is known');
+};
+
+subtest 'in disguise' => sub {
+	for my $form (q{encode('xxplanted-disguisexx', 'hex')}, q{upper(encode('planted-disguise', 'hex'))}, (map { qq{encode('} . 'x' x $_ . q{planted-disguise', 'base64')} } 0 .. 2),
+		q{encode(convert_to(repeat('y', 50) || 'planted-disguise', 'UTF8'), 'base64')}, q{translate(encode('planted-disguise?>', 'base64'), '+/=', '-_')})
+	{
+		ok(!holds(dump_of(), 'planted-disguise'), 'nothing');
+		$keelson->sql("insert into app.wrapped values ($form)");
+		ok(holds(dump_of(), 'planted-disguise'), "$form is found");
+		$keelson->sql('truncate app.wrapped');
+	}
 };
 
 subtest 'the export' => sub {
