@@ -150,6 +150,44 @@ from (values
     (10, $$select keelson.api_key_service_remove('openai')$$)
 ) as tried (n, statement)
 order by n;
+-- What is called with a key: below the service's URL, and nothing but that.
+select path, keelson._call_path_fault(path) is null as is_good
+from unnest(array['/', '/v1/models', '/v1/models?limit=1&q=%2F', '/a.b/..c', '', 'v1', '/v1 /x', E'/v1\n', '/../x', '/x/..', '/x/../y', '/x/%2E%2e/y', '/./x', '/x/.?y', '/x/..%2fy', '/x#y', '/x\y', '/ü', null]) with ordinality as given (path, n)
+order by n;
+begin;
+select keelson.api_key_service_set('acme', 'Acme', 'ac_[0-9]+', 'begins with ac_', prefix => 'ac_', min_length => 19, base_url => 'https://API.acme.example/v2', verify_path => '/me');
+select base_url, key_header, key_prefix, verify_path, accepted_statuses, refused_statuses from keelson.api_key_services where service = 'acme';
+select keelson.api_key_service_set('acme', 'Acme', 'ac_[0-9]+', 'begins with ac_', prefix => 'ac_', min_length => 19, key_header => 'X-Key', key_prefix => '', refused_statuses => '{400}', is_enabled => false);
+select base_url, key_header, key_prefix, verify_path, accepted_statuses, refused_statuses, is_enabled from keelson.api_key_services where service = 'acme';
+select keelson.api_key_service_set('acme', 'Acme', 'ac_[0-9]+', 'begins with ac_', prefix => 'ac_', min_length => 19, base_url => '', verify_path => '');
+select base_url, verify_path from keelson.api_key_services where service = 'acme';
+select keelson.act_as('ada@keys.example.com') = :'ada' as acts;
+select service, title, can_verify, is_stored from keelson.user_api_key_services();
+select n, pg_temp.refusal(format('select keelson.call_with_key(%s)', arguments)) as said
+from (values
+    (1, $$'acme', '/x'$$), (2, $$'nothing', '/x'$$), (3, $$'gemini', '/x'$$), (4, $$'openai', 'x'$$), (5, $$'openai', '/x', 'TRACE'$$), (6, $$'openai', '/x', null$$),
+    (7, $$'openai', '/x', 'GET', '{}'$$), (8, $$'openai', '/x', 'POST', '{}', body => 'x'$$), (9, $$'openai', '/x', headers => '{"authorization": "x"}'$$),
+    (10, $$'openai', '/x', headers => '[]'$$), (11, $$'openai', '/x', 'POST', body => convert_to(repeat('x', 1048577), 'UTF8')$$), (12, $$null, '/x'$$), (13, $$'openai', null$$)
+) as tried (n, arguments)
+order by n;
+select pg_temp.refusal($$select keelson.user_api_key_verify('gemini')$$) as no_key, pg_temp.refusal('select keelson.user_api_key_verify(null)') as none,
+    pg_temp.refusal($$select keelson._upstream_call('x', 'http://127.0.0.1:1/', 'GET', '{}', null, 100, true)$$) as inner_one;
+rollback;
+select pg_temp.refusal($$select keelson.call_with_key('openai', '/v1/models')$$) as nobody;
+select pg_temp.refusal(statement) as said
+from (values
+    (1, $$select keelson.api_key_service_set('acme', 'Acme', '.*', 'x', base_url => 'ftp://acme.example')$$), (2, $$select keelson.api_key_service_set('acme', 'Acme', '.*', 'x', base_url => 'https://acme.example/')$$),
+    (3, $$select keelson.api_key_service_set('acme', 'Acme', '.*', 'x', base_url => 'https://acme.example/?x')$$), (4, $$select keelson.api_key_service_set('acme', 'Acme', '.*', 'x', base_url => 'https://u:p@acme.example')$$),
+    (5, $$select keelson.api_key_service_set('acme', 'Acme', '.*', 'x', verify_path => '/me')$$), (6, $$select keelson.api_key_service_set('acme', 'Acme', '.*', 'x', base_url => 'https://acme.example', verify_path => '/../me')$$),
+    (7, $$select keelson.api_key_service_set('acme', 'Acme', '.*', 'x', key_header => 'X Key')$$), (8, $$select keelson.api_key_service_set('acme', 'Acme', '.*', 'x', key_prefix => E'Bearer\n')$$),
+    (9, $$select keelson.api_key_service_set('acme', 'Acme', '.*', 'x', accepted_statuses => '{}')$$), (10, $$select keelson.upstream_reset('nobody')$$)
+) as tried (n, statement)
+order by n;
+-- The use is noted for a key of either kind, and written down at once here.
+select keelson._key_used(user_id, id) from keelson.user_api_keys where user_id = :'ada' and service = 'groq';
+select keelson._access_keys_write_down();
+select last_used_at is not null as is_noted from keelson.user_api_keys where user_id = :'ada' and service = 'groq';
+
 -- One that takes no new keys still lends and removes the old ones.
 begin;
 select keelson.api_key_service_set('groq', 'Groq', 'gsk_[A-Za-z0-9]+', 'begins with gsk_', 'gsk_', 24, 128, is_enabled => false);

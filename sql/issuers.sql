@@ -149,6 +149,52 @@ select count(*) >= 1 as seen from keelson.issuers;
 select count(*) from keelson.external_identities;
 rollback;
 
+-- Fetching: asked for once at a time; what was fetched replaces, what failed leaves; then again after a while. Nothing is sent, it is rolled back.
+begin;
+select keelson.issuer_add('https://fetched.example', '{api}', jwks_url => 'https://fetched.example/jwks') as fetched \gset
+select kind, lane = :'fetched' as lane, ref = :'fetched' as ref, user_id from keelson.deliveries where lane = :'fetched';
+select keelson.issuer_fetch('https://fetched.example') as under_way;
+delete from keelson.deliveries where lane = :'fetched';
+select keelson.issuer_fetch('https://fetched.example') as too_early;
+select count(*) as early from keelson._issuers_fetch_due(array[:'fetched']::uuid[]);
+update keelson.issuer_fetches set asked_at = asked_at - interval '31 seconds' where id = :'fetched';
+select id = :'fetched' as asked from keelson._issuers_fetch_due(array[:'fetched']::uuid[]) as id;
+select is_quarantined from keelson.deliveries where lane = :'fetched';
+-- What came back from a backup is not under way.
+update keelson.deliveries set is_quarantined = true where lane = :'fetched';
+update keelson.issuer_fetches set asked_at = now() + interval '1 day', due_at = now() + interval '30 days' where id = :'fetched';
+select count(*) as of_a_clock_that_jumped from keelson._issuers_fetch_due('{}');
+select count(*) from keelson.deliveries where lane = :'fetched';
+create function pg_temp.fetched(issuer_id uuid, keys text, cache text, problem text) returns text language plpgsql as $$
+declare
+    outcome text := keelson._issuer_fetched(issuer_id, keys, cache, problem);
+begin
+    return (
+        select concat_ws(', ', outcome, extract(epoch from date_trunc('second', f.due_at - clock_timestamp() + interval '0.5 seconds'))::int || ' s', f.failures || ' failures', f.error)
+        from keelson.issuer_fetches as f where f.id = issuer_id
+    );
+end
+$$;
+select n, cache, pg_temp.fetched(:'fetched', case when problem is null then :'jwks' end, cache, problem) as what
+from (values
+    (1, 'max-age=7200', null), (2, 'public, Max-Age="86401"', null), (3, 'max-age=0, must-revalidate', null), (4, 'no-store', null), (5, 's-maxage=10', null),
+    (6, 'max-age=99999999999', null), (7, null, 'there was no complete response in time'), (8, null, 'it was not answered with status 200'), (9, null, null)
+) as given (n, cache, problem)
+order by n;
+select jwks = :'jwks' as has_keys, keys_set_at is not null as is_set from keelson.issuers where id = :'fetched';
+select pg_temp.fetched(:'fetched', '{"keys": []}', null, null) as what;
+select jwks = :'jwks' as has_keys from keelson.issuers where id = :'fetched';
+select keelson._issuer_fetched(keelson.uuid7(), '{"keys": []}', null, null) as of_nobody;
+select keelson.issuer_change('https://fetched.example', jwks_url => '');
+select count(*) as fetches from keelson.issuer_fetches where id = :'fetched';
+select keelson.issuer_fetch('https://fetched.example') as none;
+select id = :'fetched' as nothing_to_fetch from keelson._issuers_fetch_due(array[:'fetched']::uuid[]) as id;
+rollback;
+select keelson.issuer_add('https://fetched.example', '{api}', jwks_url => 'https://user@fetched.example/jwks');
+select keelson.issuer_add('https://fetched.example', '{api}', jwks_url => 'https://fetched.example/jwks#x');
+select keelson.issuer_add('https://fetched.example', '{api}', jwks_url => 'https://169.254.169.254/jwks');
+select keelson.issuer_fetch('https://fetched.example');
+
 -- Away with them.
 select keelson.issuer_remove('https://issuer.example') as removed, keelson.issuer_remove('https://issuer.example') as again;
 select status from pg_temp.me(:'grace');

@@ -178,7 +178,7 @@ from ada, pg_temp.request('GET user/profile', null, login ->> 'accessToken');
 select status, data ->> 'code' as code from pg_temp.request('GET auth/me');
 select status, data ->> 'code' as code from pg_temp.request('GET auth/me', null, 'nonsense');
 select status, data -> 'authenticated' as authenticated, data #>> '{user,email}' as email,
-    (data ->> 'expiresAt')::timestamptz - now() between '14 minutes' and '15 minutes' as in_time
+    (data ->> 'expiresAt')::timestamptz - now() between '13 minutes' and '15 minutes' as in_time
 from ada, pg_temp.request('GET auth/status', null, login ->> 'accessToken');
 select status, data from pg_temp.request('GET auth/status');
 select status, data from pg_temp.request('GET auth/status', null, 'nonsense');

@@ -295,11 +295,11 @@ create or replace function keelson.api_key_service_set(
     max_length integer default 256,
     is_enabled boolean default true,
     base_url text default null,
-    key_header text default 'Authorization',
-    key_prefix text default 'Bearer ',
+    key_header text default null,
+    key_prefix text default null,
     verify_path text default null,
-    accepted_statuses integer[] default '{200}',
-    refused_statuses integer[] default '{401,403}'
+    accepted_statuses integer[] default null,
+    refused_statuses integer[] default null
 )
 returns void
 language plpgsql
@@ -308,6 +308,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    s keelson.api_key_services;
     field text := case
         when coalesce(service, '') !~ '^[a-z][a-z0-9_-]{0,31}$' then 'service'
         when coalesce(char_length(title), 0) not between 1 and 100 then 'title'
@@ -317,14 +318,20 @@ declare
         when coalesce(min_length, 0) < char_length(prefix) + 16 then 'min_length'
         when coalesce(max_length, 0) not between min_length and 4096 then 'max_length'
         when is_enabled is null then 'is_enabled'
-        when base_url ~ '[?#/]$|[?#]' or char_length(base_url) > 512 or keelson._url_fault(base_url) is not null then 'base_url'
-        when coalesce(key_header, '') !~ '^[A-Za-z][A-Za-z0-9-]{0,63}$' then 'key_header'
-        when coalesce(key_prefix, ' ') !~ '^([\u0021-\u007e][\u0020-\u007e]{0,31})?$' then 'key_prefix'
-        when verify_path is not null and (base_url is null or keelson._call_path_fault(verify_path) is not null) then 'verify_path'
-        when coalesce(cardinality(accepted_statuses), 0) not between 1 and 16 then 'accepted_statuses'
-        when coalesce(cardinality(refused_statuses), 0) not between 1 and 16 then 'refused_statuses'
+        when base_url <> '' and (base_url ~ '[?#]|/$' or char_length(base_url) > 512 or keelson._url_fault(base_url) is not null) then 'base_url'
+        when key_header !~ '^[A-Za-z][A-Za-z0-9-]{0,63}$' then 'key_header'
+        when key_prefix !~ '^([\u0021-\u007e][\u0020-\u007e]{0,31})?$' then 'key_prefix'
+        when verify_path <> '' and keelson._call_path_fault(verify_path) is not null then 'verify_path'
+        when cardinality(accepted_statuses) not between 1 and 16 then 'accepted_statuses'
+        when cardinality(refused_statuses) not between 1 and 16 then 'refused_statuses'
     end;
 begin
+    select * into s from keelson.api_key_services as known where known.service = api_key_service_set.service for update;
+    base_url := coalesce(regexp_replace(keelson._url_normal(base_url), '/$', ''), base_url, s.base_url);
+    verify_path := nullif(coalesce(verify_path, s.verify_path), '');
+    if field is null and verify_path is not null and coalesce(base_url, '') = '' then
+        field := 'verify_path';
+    end if;
     if field is not null then
         perform keelson.raise(400, 'VALIDATION_FAILED', format('%s is not as it must be', field),
             'A service has a name of lower-case letters, digits, _ and -; a title; a pattern for the whole key; a hint in words; a prefix of at most 16 characters; lengths of 16 more than the prefix to 4,096; where it can be called, a URL without a / at its end, the header field that a key is sent in, what stands before it there, a path that tells whether a key is good, and 1 to 16 statuses each way.',
@@ -341,7 +348,8 @@ begin
     )
     values (
         service, title, pattern, prefix, min_length, max_length, hint, is_enabled,
-        regexp_replace(keelson._url_normal(base_url), '/$', ''), key_header, key_prefix, verify_path, accepted_statuses, refused_statuses
+        nullif(base_url, ''), coalesce(key_header, s.key_header, 'Authorization'), coalesce(key_prefix, s.key_prefix, 'Bearer '), verify_path,
+        coalesce(accepted_statuses, s.accepted_statuses, '{200}'), coalesce(refused_statuses, s.refused_statuses, '{401,403}')
     )
     on conflict on constraint api_key_services_pkey do update
     set title = excluded.title, pattern = excluded.pattern, prefix = excluded.prefix, min_length = excluded.min_length,
@@ -354,7 +362,7 @@ begin
 end
 $$;
 comment on function keelson.api_key_service_set(text, text, text, text, text, integer, integer, boolean, text, text, text, text, integer[], integer[]) is
-    'Add a service that users may keep an API key for, or change one, all of it: pattern is a regular expression for the whole key, hint says in words what a key looks like, prefix is the public beginning of its keys. What is below base_url can be called with a key, sent in key_header after key_prefix; a GET of verify_path tells by its status whether a key is good. Keys stored before stay.';
+    'Add a service that users may keep an API key for, or change one: pattern is a regular expression for the whole key, hint says in words what a key looks like, prefix is the public beginning of its keys. What is below base_url can be called with a key, sent in key_header after key_prefix; a GET of verify_path tells by its status whether a key is good; of these what is null stays as it is, an empty text takes away. Keys stored before stay.';
 grant execute on function keelson.api_key_service_set(text, text, text, text, text, integer, integer, boolean, text, text, text, text, integer[], integer[]) to keelson_admin;
 
 create or replace function keelson.api_key_service_remove(service text)
