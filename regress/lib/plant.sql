@@ -73,7 +73,11 @@ begin
             -- What says that a user is active is read by the core itself.
             continue when target.relation = 'keelson.users' and part.attname in ('id', 'kind', 'status', 'deleted_at', 'erasure_started_at');
             names := names || part.attname::text;
-            values := values || regress_plant.value(part.type, part.marker, part.attname = target.user_column, user_id);
+            -- What has not ended is not cleared away meanwhile.
+            values := values || case
+                when part.type = 'timestamp with time zone' and part.attname ~ '(^|_)(expires|until)(_|$)' then 'now() + interval ''1 day'''
+                else regress_plant.value(part.type, part.marker, part.attname = target.user_column, user_id)
+            end;
         end loop;
         if target.relation = 'keelson.users' then
             execute format('update keelson.users set (%s) = row(%s) where id = %L',
