@@ -89,6 +89,15 @@ select keelson._alert_jobs_failed(1, now()) like '%housekeeping (failed)%' as fa
 insert into keelson.job_runs (id, job, cause, outcome, finished_at, counts, pending)
 values (keelson.uuid7(), 'housekeeping', 'manual', 'success', now(), '{}', '{}');
 select coalesce(keelson._alert_jobs_failed(1, now()) not like '%housekeeping%', true) as mended;
+delete from keelson.job_runs where job = 'statistics';
+update keelson.job_definitions set due_from = now() - interval '2 days' where name = 'statistics';
+select keelson._alert_jobs_missed(1, now()) like '%statistics%' as missed, keelson._alert_jobs_missed(100, now()) is null as not_so_many;
+insert into keelson.job_runs (id, job, cause, outcome, finished_at, counts, pending)
+values (keelson.uuid7(), 'statistics', 'manual', 'success', now(), '{}', '{}');
+select coalesce(keelson._alert_jobs_missed(1, now()) not like '%statistics%', true) as caught_up;
+select keelson._alert_usage_behind(1000000, now()) is null as is_up_to_date;
+select keelson.usage_record(u.id, 'regress', 1) from keelson.users as u where u.email = 'ann@alerts.example.com';
+select keelson._alert_usage_behind(0, now()) ~ '^usage has not been folded for \d+ seconds$' as is_behind;
 
 -- A rule that cannot be evaluated keeps no other from it.
 update keelson.alert_rules set is_enabled = true, function = 'keelson._none' where name = 'jobs-failed';

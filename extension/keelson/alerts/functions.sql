@@ -134,6 +134,25 @@ $$;
 comment on function keelson._alert_jobs_failed(numeric, timestamptz) is
     'The last runs of so many jobs, or more, have failed or crashed.';
 
+create or replace function keelson._alert_jobs_missed(threshold numeric, since timestamptz)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    missed text[];
+begin
+    select array_agg(j.name order by j.name) into missed from keelson.job_states() as j where j.is_missed;
+    if cardinality(missed) >= threshold then
+        return 'jobs that were due and have not run: ' || array_to_string(missed, ', ');
+    end if;
+    return null;
+end
+$$;
+comment on function keelson._alert_jobs_missed(numeric, timestamptz) is
+    'So many jobs, or more, were due more than ten minutes ago and have not begun since.';
+
 -- Evaluating.
 
 create or replace function keelson._alerts_evaluate(batch integer)

@@ -7,7 +7,9 @@ values
     ('webhooks-exhausted', 'So many deliveries of webhooks were given up.', 'keelson._alert_webhooks_exhausted', 10),
     ('mails-failed', 'So many mails were refused, or could not be sent in time.', 'keelson._alert_mails_failed', 10),
     ('large-cleanups', 'A run of a job has taken so many rows.', 'keelson._alert_large_cleanups', 100000),
-    ('jobs-failed', 'The last runs of so many jobs have failed.', 'keelson._alert_jobs_failed', 1)
+    ('jobs-failed', 'The last runs of so many jobs have failed.', 'keelson._alert_jobs_failed', 1),
+    ('jobs-missed', 'So many jobs were due and have not run.', 'keelson._alert_jobs_missed', 1),
+    ('usage-behind', 'Usage events have waited for so many seconds to be folded.', 'keelson._alert_usage_behind', 600)
 on conflict on constraint alert_rules_pkey do update
 set description = excluded.description, function = excluded.function
 where (alert_rules.description, alert_rules.function) is distinct from (excluded.description, excluded.function);

@@ -255,13 +255,12 @@ as 'MODULE_PATHNAME', 'ks_usage_counters';
 comment on function keelson._usage_counters() is
     'Events that were recorded, duplicates that were not counted again, and events that the keeper has folded, since the server started.';
 
-create or replace function keelson._usage_metrics()
-returns table (name text, labels jsonb, value double precision, type text, help text)
+create or replace function keelson._usage_unfolded_since()
+returns timestamptz
 language plpgsql
-volatile
+stable
 as $$
 declare
-    counted record := keelson._usage_counters();
     mark keelson.usage_watermark;
     oldest uuid;
 begin
@@ -273,12 +272,43 @@ begin
         and (e.era, e.xid, e.id) > (mark.era, mark.xid, mark.event_id)
     order by e.era, e.xid, e.id
     limit 1;
+    return keelson._uuid7_time(oldest);
+end
+$$;
+comment on function keelson._usage_unfolded_since() is
+    'When the first event was recorded that is not folded yet; null when all are.';
+
+create or replace function keelson._alert_usage_behind(threshold numeric, since timestamptz)
+returns text
+language plpgsql
+stable
+as $$
+declare
+    waiting interval := pg_catalog.clock_timestamp() - keelson._usage_unfolded_since();
+begin
+    if extract(epoch from waiting) >= threshold then
+        return pg_catalog.format('usage has not been folded for %s seconds', extract(epoch from waiting)::bigint);
+    end if;
+    return null;
+end
+$$;
+comment on function keelson._alert_usage_behind(numeric, timestamptz) is
+    'Usage events have waited for so many seconds, or more, to be folded.';
+
+create or replace function keelson._usage_metrics()
+returns table (name text, labels jsonb, value double precision, type text, help text)
+language plpgsql
+volatile
+as $$
+declare
+    counted record := keelson._usage_counters();
+begin
     return query values
         ('keelson_usage_events_total', null::jsonb, counted.recorded::double precision, 'counter', 'Usage events that were recorded.'),
         ('keelson_usage_duplicates_total', null, counted.duplicates, 'counter', 'Usage events that had been counted before, by their key.'),
         ('keelson_usage_folded_total', null, counted.folded, 'counter', 'Usage events that the keeper has folded into the rollups.'),
         ('keelson_usage_fold_lag_seconds', null,
-            coalesce(greatest(extract(epoch from pg_catalog.clock_timestamp() - keelson._uuid7_time(oldest)), 0), 0)::double precision,
+            coalesce(greatest(extract(epoch from pg_catalog.clock_timestamp() - keelson._usage_unfolded_since()), 0), 0)::double precision,
             'gauge', 'How old the first usage event is that is not folded yet; 0 when all are.');
 end
 $$;
