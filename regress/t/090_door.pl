@@ -166,6 +166,64 @@ sub test_refusals
 	return;
 }
 
+# The keyring: copied, rotated, its old key let go; a copy that is not this database's changes nothing.
+sub test_keyring
+{
+	my ($place, $name) = @_;
+	my $copy = "$closed/copy";
+	my $refused = sub {
+		my ($target, $reason) = @_;
+		isnt(make($place, $target), 0, "$name: $target is refused");
+		return like($place->{said}, $reason, "$name: with the reason");
+	};
+	my $sealed = q{select convert_from(keelson.unseal(value, row('totp', '00000000-0000-7000-8000-00000000005f', null)), 'UTF8') from public.sealed};
+	sql($place, q{create table public.sealed as select keelson.seal('kept', row('totp', '00000000-0000-7000-8000-00000000005f', null)) as value});
+	is(make($place, "keyring-backup FILE=$copy.1"), 0, "$name: a copy") or diag $place->{said};
+	is(mode("$copy.1"), '0600', "$name: is for one user");
+	$refused->("keyring-backup FILE=$copy.1", qr/is there already/);
+	$refused->('keyring-backup', qr/where to\?/);
+
+	is(make($place, 'keyring-rotate'), 0, "$name: rotated") or diag $place->{said};
+	like($place->{said}, qr/moved to key 2: .* done, 0 left/, "$name: everything has moved");
+	unlike($place->{said}, qr{[A-Za-z0-9+/]{43}=}, "$name: no key is shown");
+	is(sql($place, $sealed), 'kept', "$name: what was sealed before opens");
+	is(make($place, 'keyring-status'), 0, "$name: the status");
+	like($place->{said}, qr/1 \| f +\| ready.*2 \| t +\| ready.* 2 \| .*done/s, "$name: shows both keys, and the rotation");
+	is(make($place, "keyring-backup FILE=$copy.2"), 0, "$name: a copy of both") or diag $place->{said};
+
+	$refused->("keyring-restore FILE=$copy.1", qr/lacks key 2, which this database needs.*in place before is in place again/s);
+	system("echo 'no keyring' >$copy.3");
+	$refused->("keyring-restore FILE=$copy.3", qr/not this database's keyring.*in place before is in place again/s);
+	$refused->("keyring-restore FILE=$copy.4", qr/which copy\?/);
+	is(make($place, "keyring-restore FILE=$copy.2"), 0, "$name: the right one is taken") or diag $place->{said};
+
+	$refused->('keyring-retire KEY=1', qr/key 1 is still needed: .*passwords/);
+	$refused->('keyring-retire KEY=2', qr/key 2/);
+	$refused->("keyring-retire KEY='1; x'", qr/which key\?/);
+	is(make($place, "keyring-retire KEY=1 ACCEPT='audit events, cursors of lists, device tokens, passwords, sessions'"), 0, "$name: let go all the same") or diag $place->{said};
+	is(sql($place, q{select string_agg(key_id || ' ' || state, ', ' order by key_id) from keelson.keyring_status()}), '1 retired, 2 ready', "$name: key 1 is retired");
+	is(run($place, $place->{folder}, "grep -c '^key 1 ' var/keyring/keyring"), 1, "$name: and out of the file");
+	ok(ready($place), "$name: it is ready") or diag $place->{said};
+	is(sql($place, $sealed), 'kept', "$name: without it all opens that was moved");
+	return;
+}
+
+# The keyring is gone: nothing is made in its stead, and a copy brings all back.
+sub test_keyring_lost
+{
+	my ($place, $name) = @_;
+	unlink var($place) . '/keyring/keyring' or die "keyring: $!\n";
+	isnt(make($place, 'up'), 0, "$name: no start without it");
+	like($place->{said}, qr/keyring .* is missing.*put your copy of it back/s, "$name: which is said");
+	ok(!-e var($place) . '/keyring/keyring', "$name: none is made");
+	is(make($place, "keyring-restore FILE=$closed/copy.2"), 0, "$name: the copy is put in place") or diag $place->{said};
+	is(mode(var($place) . '/keyring/keyring'), '0600', "$name: for one user");
+	is(make($place, 'up'), 0, "$name: up again") or diag $place->{said};
+	is(sql($place, q{select convert_from(keelson.unseal(value, row('totp', '00000000-0000-7000-8000-00000000005f', null)), 'UTF8') from public.sealed}), 'kept', "$name: all opens");
+	is(make($place, 'down'), 0, "$name: down");
+	return;
+}
+
 sub test_down
 {
 	my ($place, $name) = @_;
@@ -221,7 +279,9 @@ test_up($first, $is_root ? 'below a closed folder' : 'in a closed folder');
 ok(-l "$first->{folder}/var", 'below a closed folder: var is a link') if $is_root;
 test_refusals($first, 'refusals');
 test_reboot($first, 'reboot');
+test_keyring($first, 'keyring');
 test_down($first, 'down');
+test_keyring_lost($first, 'keyring lost');
 test_failure($first, 'failure');
 
 SKIP:
