@@ -215,6 +215,21 @@ for my $bad ({ url => 'http://169.254.169.254/' }, { url => 'ftp://x/' }, { even
 }
 is($keelson->sql('select count(*) from keelson.webhook_endpoints'), $count, 'nothing was stored');
 unlike($keelson->server_log, qr/whsec_/, 'no secret in the log');
+
+# Header fields that were stored in clear once are sealed when the tables are brought up to date.
+my $old = endpoint($ada, '/old', events => ['order.*']);
+$keelson->sql(q{
+	alter table keelson.webhook_endpoints drop column header_names, alter column headers type jsonb using '{"X-Old": "in clear"}',
+		alter column headers set default '{}', alter column headers set not null;
+	delete from keelson.migrations where capability = 'webhooks' and number = 2;
+	delete from keelson.seal_purposes where name = 'webhook-headers';
+	select keelson.migrate();
+});
+is($keelson->sql(q{select count(*), count(*) filter (where encode(headers, 'escape') like '%in clear%'), min(header_names) from keelson.webhook_endpoints}),
+	$count + 1 . '|0|{X-Old}', 'header fields in clear are sealed by the migration');
+emit($ada, 'order.paid', '{"amount": 7}');
+ok($sink->wait_for(1, '/old'), 'and opened');
+is(($sink->requests('/old'))[0]{headers}{'x-old'}, 'in clear', 'to be sent');
 is_balanced('in the end');
 
 $keelson->stop;
