@@ -48,6 +48,7 @@
 
 #define LONGEST_WAIT_MS 5000
 #define SETTLE_WITHIN_US 1000
+#define BUSY_FROM 4
 #define STOP_WITHIN_US (1 * USECS_PER_SEC)
 #define TIDY_US (60 * USECS_PER_SEC)
 #define NOTE_US (5 * USECS_PER_SEC)
@@ -78,6 +79,7 @@ static KsDelivery **claimed; /* of this turn, to be started */
 static int claimed_count;
 static bool is_more;      /* than was claimed in this turn */
 static bool is_uncounted; /* breakers have changed since lanes were counted */
+static bool is_busy;      /* several had ended when they were settled last */
 static WaitEventSet *waits;
 static KsCourierCounters *counters;
 
@@ -86,8 +88,8 @@ static void fix_plans(void);
 static void open_gate(void);
 static Oid find_table(void);
 static void take_hints(void);
-static bool is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count);
-static bool turn(const KsWanted *wanted, int wanted_count);
+static bool is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count, bool *settles);
+static bool turn(const KsWanted *wanted, int wanted_count, bool settles);
 static void claim(const KsWanted *wanted, int wanted_count, TimestampTz now);
 static void see_present(void);
 static void load_lanes(void);
@@ -130,13 +132,14 @@ ks_courier_main(Datum arg)
 		TimestampTz now = GetCurrentTimestamp();
 		TimestampTz wake_at;
 		int wanted_count = 0;
+		bool settles = false;
 
 		MemoryContextSwitchTo(cxt);
 		take_hints();
 		wake_at = ks_lanes_wake(now);
-		if (is_turn_due(now, wanted, &wanted_count))
+		if (is_turn_due(now, wanted, &wanted_count, &settles))
 		{
-			if (!turn(wanted, wanted_count))
+			if (!turn(wanted, wanted_count, settles))
 				open_gate();
 			start_claimed();
 		}
@@ -274,17 +277,19 @@ take_hints(void)
 }
 
 /*
- * Is there anything to settle or to claim now? A moment after the first of
- * them ended, many have: they are settled together, unless nothing else is
- * under way that could end.
+ * Is there anything to settle or to claim now? Where much is going on many
+ * have ended a moment after the first of them: they are settled together,
+ * unless nothing else is under way that could end. What is new does not wait
+ * for that.
  */
 static bool
-is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count)
+is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count, bool *settles)
 {
 	KsLane *unloaded[1];
 
-	if (ended_count > 0)
-		return ended_count * 2 >= in_flight || now - first_ended_at >= SETTLE_WITHIN_US || now < first_ended_at;
+	*settles = ended_count > 0 && (!is_busy || ended_count * 2 >= in_flight || now - first_ended_at >= SETTLE_WITHIN_US || now < first_ended_at);
+	if (*settles)
+		return true;
 	if (!ks_lanes_ready())
 		return false;
 	if (ks_lanes_unloaded(unloaded, 1) > 0)
@@ -293,13 +298,12 @@ is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count)
 	return *wanted_count > 0;
 }
 
-/* Settle and claim; false when the tables are gone. */
+/* Settle, if it is time to, and claim; false when the tables are gone. */
 static bool
-turn(const KsWanted *wanted, int wanted_count)
+turn(const KsWanted *wanted, int wanted_count, bool settles)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int saved_commit = synchronous_commit;
-	bool has_settled = ended_count > 0;
 
 	if (!ks_worker_transaction_begin("deliver"))
 		return false;
@@ -310,8 +314,12 @@ turn(const KsWanted *wanted, int wanted_count)
 		return false;
 	}
 	ks_spi_connect();
-	settle_ended(now);
-	see_present();
+	if (settles)
+	{
+		is_busy = ended_count >= BUSY_FROM;
+		settle_ended(now);
+		see_present();
+	}
 	load_lanes();
 	/* What settling has just made due, such as the next of an ordering key, is due now. */
 	now = GetCurrentTimestamp();
@@ -328,7 +336,7 @@ turn(const KsWanted *wanted, int wanted_count)
 	see_present();
 	ks_kinds_build(claimed, claimed_count);
 	ks_spi_finish();
-	if (!has_settled)
+	if (!settles)
 		synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 	ks_worker_transaction_end();
 	synchronous_commit = saved_commit;
