@@ -26,6 +26,7 @@
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/uuid.h"
 
@@ -57,6 +58,7 @@ ks_job_call(PG_FUNCTION_ARGS)
 	Oid argtypes[] = {INT4OID};
 	Datum values[] = {PG_GETARG_DATUM(2)};
 	char *statement = psprintf("select (%s($1))::bigint", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	int settings = NewGUCNestLevel();
 	KsRoleSwitch save;
 	bool is_null;
 	Datum taken;
@@ -70,6 +72,8 @@ ks_job_call(PG_FUNCTION_ARGS)
 	ks_role_leave(&save);
 	taken = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
 	ks_spi_finish();
+	/* Whatever it has set, the search path for one, ends with it: what goes on is not its own. */
+	AtEOXact_GUC(false, settings);
 	if (is_null)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(taken);
