@@ -26,7 +26,9 @@ select 'keelson.user_emails'::regclass as oid
 union all
 select 'keelson.external_identities'::regclass
 union all
-select 'keelson.referral_codes'::regclass;
+select 'keelson.referral_codes'::regclass
+union all
+select 'keelson.stripe_links'::regclass;
 
 -- Everything is explained.
 select 'schema' as what, n.nspname::text as name
@@ -368,6 +370,7 @@ insert into keelson.courier_lanes (user_id, lane) select id, id from people;
 insert into keelson.webhook_endpoints (user_id, id, url, events, secret) select id, id, 'https://example.com/', '{*}', '' from people;
 insert into keelson.webhook_events (user_id, id, event_type, endpoint_ids, body) select id, keelson.uuid7(), 'webhook.test', '{}', '{}' from people;
 insert into keelson.http_requests (user_id, id, purpose, url, timeout_ms, is_trusted, handler) select id, id, 'matrix', 'https://example.com/', 1000, false, 'none' from people;
+insert into keelson.stripe_links (object_id, user_id) select 'sub_matrix_' || name, id from people;
 
 create temporary table matrix (actor text, relation regclass, verb text, outcome text);
 grant select on people, user_tables to public;

@@ -89,6 +89,24 @@ $$;
 comment on function keelson._alert_mails_failed(numeric, timestamptz) is
     'So many mails, or more, were refused or could not be sent in time.';
 
+create or replace function keelson._alert_incoming_exhausted(threshold numeric, since timestamptz)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    exhausted integer := (select d.exhausted from keelson.webhook_exhaustions as d where d.day = (now() at time zone 'UTC')::date);
+begin
+    if exhausted >= threshold then
+        return format('%s incoming webhook events were given up today', exhausted);
+    end if;
+    return null;
+end
+$$;
+comment on function keelson._alert_incoming_exhausted(numeric, timestamptz) is
+    'So many incoming webhook events, or more, were given up on the day of now (UTC).';
+
 create or replace function keelson._alert_large_cleanups(threshold numeric, since timestamptz)
 returns text
 language plpgsql

@@ -6,6 +6,7 @@ values
     ('unseal-failures', 'So many sealed values could not be opened.', 'keelson._alert_unseal_failures', 1),
     ('webhooks-exhausted', 'So many deliveries of webhooks were given up.', 'keelson._alert_webhooks_exhausted', 10),
     ('mails-failed', 'So many mails were refused, or could not be sent in time.', 'keelson._alert_mails_failed', 10),
+    ('incoming-exhausted', 'So many incoming webhook events were given up today.', 'keelson._alert_incoming_exhausted', 6),
     ('large-cleanups', 'A run of a job has taken so many rows.', 'keelson._alert_large_cleanups', 100000),
     ('jobs-failed', 'The last runs of so many jobs have failed.', 'keelson._alert_jobs_failed', 1),
     ('jobs-missed', 'So many jobs were due and have not run.', 'keelson._alert_jobs_missed', 1),

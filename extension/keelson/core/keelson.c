@@ -19,6 +19,7 @@
 #include "core/shmem.h"
 #include "courier/courier.h"
 #include "dispatch/dispatch.h"
+#include "incoming/incoming.h"
 #include "issuers/fetch.h"
 #include "keys/verify.h"
 #include "limits/limits.h"
@@ -47,6 +48,7 @@ static void (*const capabilities[])(void) = {
 	ks_courier_init,
 	ks_webhooks_init,
 	ks_refusals_init,
+	ks_incoming_init,
 	ks_sessions_init,
 	ks_keys_init,
 	ks_issuers_init,

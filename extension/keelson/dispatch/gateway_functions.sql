@@ -201,7 +201,7 @@ select
         from pg_catalog.pg_stat_activity as a where a.backend_type = 'keelson ' || w.name
     ),
     'gauge', 'Background workers that are connected.'
-from (values ('keeper'), ('courier')) as w (name)
+from (values ('keeper'), ('courier'), ('incoming')) as w (name)
 $$;
 comment on function keelson._database_metrics() is
     'Samples of the database itself: connections, size, background workers.';
@@ -226,6 +226,8 @@ union all
 select * from keelson._upstream_metrics()
 union all
 select * from keelson._issuer_metrics()
+union all
+select * from keelson._incoming_metrics()
 union all
 select * from keelson._jobs_metrics()
 union all

@@ -7,7 +7,9 @@ select keelson.job('cleanup-database', '0 2 * * *',
     batch => 5000,
     counts => '{passwordResetTokens, rateLimits, processedWebhooks, auditLogs, resolvedFailedWebhooks}');
 
-select keelson.job('retry-failed-webhooks', '*/15 * * * *', 'Process incoming webhook events again that have failed and are due.', counts => '{retried}');
+-- One at a time: each is a transaction.
+select keelson.job('retry-failed-webhooks', '*/15 * * * *', 'Process incoming webhook events again that have failed and are due.', batch => 1,
+    counts => '{retried}');
 
 select keelson.job('partitions', '20 1 * * *', 'Make partitions ahead; the keeper does so too.');
 

@@ -27,7 +27,16 @@ values
         '{"userId": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "from": "free", "to": "pro", "status": "active"}', true),
     ('usage.quota_reached', 'A quota of the user''s is used up, or has refused what did not fit; told once in a period.',
         '{"type": "object", "properties": {"userId": {"type": "string", "format": "uuid"}, "unit": {"type": ["string", "null"]}, "feature": {"type": ["string", "null"]}, "limit": {"type": "number"}, "used": {"type": "number"}, "hard": {"type": "boolean"}, "resetAt": {"type": ["string", "null"], "format": "date-time"}}}',
-        '{"userId": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "unit": "minutes", "feature": null, "limit": 1000, "used": 1002.5, "hard": false, "resetAt": "2025-02-15T09:00:00Z"}', true)
+        '{"userId": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "unit": "minutes", "feature": null, "limit": 1000, "used": 1002.5, "hard": false, "resetAt": "2025-02-15T09:00:00Z"}', true),
+    ('subscription.updated', 'Status or period of the subscription has changed, or when it ends.',
+        '{"type": "object", "properties": {"userId": {"type": "string", "format": "uuid"}, "tier": {"type": "string"}, "status": {"type": "string"}, "periodEnd": {"type": "string", "format": "date-time"}, "endsAt": {"type": ["string", "null"], "format": "date-time"}}}',
+        '{"userId": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "tier": "pro", "status": "active", "periodEnd": "2025-02-15T00:00:00Z", "endsAt": null}', true),
+    ('subscription.past_due', 'A payment for the subscription is late.',
+        '{"type": "object", "properties": {"userId": {"type": "string", "format": "uuid"}, "tier": {"type": "string"}, "status": {"type": "string"}, "periodEnd": {"type": "string", "format": "date-time"}, "endsAt": {"type": ["string", "null"], "format": "date-time"}}}',
+        '{"userId": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "tier": "pro", "status": "past_due", "periodEnd": "2025-02-15T00:00:00Z", "endsAt": null}', true),
+    ('subscription.canceled', 'The subscription was cancelled: it has ended, or will at endsAt.',
+        '{"type": "object", "properties": {"userId": {"type": "string", "format": "uuid"}, "tier": {"type": "string"}, "status": {"type": "string"}, "periodEnd": {"type": "string", "format": "date-time"}, "endsAt": {"type": ["string", "null"], "format": "date-time"}}}',
+        '{"userId": "019300a0-5b1e-7c3a-9d5e-2f6b8a1c4d7e", "tier": "free", "status": "canceled", "periodEnd": "2025-02-15T00:00:00Z", "endsAt": null}', true)
 on conflict (name) do update
 set description = excluded.description, schema = excluded.schema, sample = excluded.sample, is_reserved = excluded.is_reserved
 where (webhook_event_types.description, webhook_event_types.schema, webhook_event_types.sample, webhook_event_types.is_reserved)

@@ -1,0 +1,196 @@
+/*
+ * incoming.c
+ *	  The worker that handles webhooks once they have been acknowledged.
+ *
+ * A request stores the event and answers; its commit wakes the worker. The
+ * worker takes one event at a time in two transactions: the first writes down
+ * that it is about to be handled, the second has the handlers called and says
+ * that it is done, both or neither. So an effect happens exactly once, and an
+ * event that takes the server down is noticed when that has happened thrice.
+ *
+ * Handlers are a product's functions: they may be slow, which is why this is
+ * a process of its own and not a duty of the keeper.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/uuid.h"
+
+#include "audit/sanitise.h"
+#include "core/compat.h"
+#include "core/roles.h"
+#include "core/shmem.h"
+#include "core/spi.h"
+#include "core/worker.h"
+#include "dispatch/timeout.h"
+#include "incoming/incoming.h"
+#include "incoming/rejections.h"
+
+#define POLL_MS 5000
+#define HANDLER_TIMEOUT_MS 30000
+
+/* Whether this transaction has an event for the worker; set by _incoming_wake(), cleared at its end. */
+static bool is_wanted;
+
+static void at_end(XactEvent event, void *unused);
+static bool handle_next(void);
+static bool claim(pg_uuid_t *id);
+static void run(const pg_uuid_t *id);
+
+void
+ks_incoming_init(void)
+{
+	ks_rejections_init();
+	ks_worker_register("incoming", "ks_incoming_main", KS_INCOMING_SLOT);
+	RegisterXactCallback(at_end, NULL);
+}
+
+PG_FUNCTION_INFO_V1(ks__incoming_wake);
+
+/* keelson._incoming_wake() */
+Datum
+ks__incoming_wake(PG_FUNCTION_ARGS)
+{
+	is_wanted = true;
+	PG_RETURN_VOID();
+}
+
+static void
+at_end(XactEvent event, void *unused)
+{
+	if (!is_wanted || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
+		return;
+	is_wanted = false;
+	if (event == XACT_EVENT_COMMIT)
+		ks_worker_wake(KS_INCOMING_SLOT);
+}
+
+void
+ks_incoming_main(Datum arg)
+{
+	MemoryContext turn;
+
+	ks_worker_begin("incoming", DatumGetInt32(arg));
+	turn = AllocSetContextCreate(TopMemoryContext, "keelson incoming turn", ALLOCSET_DEFAULT_SIZES);
+	for (;;)
+	{
+		do
+		{
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextSwitchTo(turn);
+			MemoryContextReset(turn);
+		} while (handle_next());
+		ks_rejections_flush();
+		(void) ks_worker_wait(POLL_MS);
+	}
+}
+
+/* Handle the event that is due first; false when none is. */
+static bool
+handle_next(void)
+{
+	pg_uuid_t id;
+	bool found;
+
+	if (!ks_worker_transaction_begin("incoming: claim"))
+		return false;
+	found = claim(&id);
+	ks_worker_transaction_end();
+	if (!found || !ks_worker_transaction_begin("incoming: event"))
+		return false;
+	run(&id);
+	ks_worker_transaction_end();
+	return true;
+}
+
+static bool
+claim(pg_uuid_t *id)
+{
+	static KsPlan plan = {"select keelson._incoming_claim()", 0, {0}};
+	bool is_null;
+	Datum found;
+
+	ks_spi_connect();
+	(void) ks_spi_execute(&plan, NULL, NULL, false, 1);
+	found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
+	if (!is_null)
+		*id = *DatumGetUUIDP(found);
+	ks_spi_finish();
+	return !is_null;
+}
+
+static void
+run(const pg_uuid_t *id)
+{
+	static KsPlan plan = {"select keelson._incoming_run($1)", 1, {UUIDOID}};
+	Datum values[] = {UUIDPGetDatum(id)};
+
+	ks_spi_connect();
+	(void) ks_spi_execute(&plan, values, NULL, false, 1);
+	ks_spi_finish();
+}
+
+PG_FUNCTION_INFO_V1(ks__webhook_handler_call);
+
+/* keelson._webhook_handler_call(function text, role name, event keelson.incoming_event) */
+Datum
+ks__webhook_handler_call(PG_FUNCTION_ARGS)
+{
+	Oid argtypes[] = {get_fn_expr_argtype(fcinfo->flinfo, 2)};
+	Datum values[] = {PG_GETARG_DATUM(2)};
+	char *statement = psprintf("select %s($1)", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	int settings = NewGUCNestLevel();
+	KsRoleSwitch save;
+
+	GetUserIdAndSecContext(&save.user, &save.sec_context);
+	ks_spi_connect();
+	if (!PG_ARGISNULL(1))
+		ks_role_enter(&save, get_role_oid(NameStr(*PG_GETARG_NAME(1)), false), 0);
+	ks_timeout_begin(HANDLER_TIMEOUT_MS);
+	(void) SPI_execute_with_args(statement, lengthof(values), argtypes, values, NULL, false, 0);
+	/* What it put off to the commit belongs to it, and fails with it. */
+	AfterTriggerSetState(makeNode(ConstraintsSetStmt));
+	if (ks_timeout_end())
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("the handler took longer than %d seconds", HANDLER_TIMEOUT_MS / 1000)));
+	ks_role_leave(&save);
+	ks_spi_finish();
+	/* Whatever it has set ends with it: what goes on is not its own. */
+	AtEOXact_GUC(false, settings);
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(ks__webhook_handler_end);
+
+/* keelson._webhook_handler_end() */
+Datum
+ks__webhook_handler_end(PG_FUNCTION_ARGS)
+{
+	(void) ks_timeout_end();
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(ks__webhook_error_clean);
+
+/* keelson._webhook_error_clean(data jsonb) */
+Datum
+ks__webhook_error_clean(PG_FUNCTION_ARGS)
+{
+	Jsonb *open = NULL;
+	Jsonb *personal = NULL;
+
+	ks_audit_sanitise(PG_GETARG_JSONB_P(0), &open, &personal);
+	if (open == NULL && personal == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_JSONB_P(open != NULL ? open : personal);
+}
