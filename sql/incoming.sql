@@ -336,6 +336,7 @@ select keelson.webhook_is_newer('forge', 'branch main', moment::timestamptz, ran
 from (values (1, '2025-01-02 00:00Z', 0), (2, '2025-01-01 00:00Z', 5), (3, '2025-01-02 00:00Z', 0), (4, '2025-01-02 00:00Z', 1), (5, '2025-01-03 00:00Z', 0), (6, '2025-01-02 00:00Z', 9)) as given (place, moment, rank)
 order by place;
 select pg_temp.refusal('select keelson.webhook_is_newer(''forge'', null, now())');
+select keelson.webhook_is_newer('forge', 'branch new', now()), keelson._webhook_versions_purge(1), keelson._webhook_versions_purge(10), count(*) from keelson.webhook_versions;
 
 -- Clean-up: what was handled a week ago, what was resolved a month ago; that it came is known for ever.
 update keelson.incoming_events set processed_at = now() - interval '8 days' where source = 'forge' and external_id in ('one', 'two');

@@ -52,6 +52,7 @@ int ks_guc_session_max;
 int ks_guc_smtp_tls;
 bool ks_guc_totp_accept_next;
 int ks_guc_usage_retention;
+int ks_guc_webhook_handler_timeout;
 
 static bool check_mail_from(char **new_value, void **extra, GucSource source);
 static bool check_rate_limits(bool *new_value, void **extra, GucSource source);
@@ -260,6 +261,10 @@ ks_guc_init(void)
 							"How long usage events and their keys are kept.",
 							"Rollups of days and totals are kept for good.",
 							&ks_guc_usage_retention, 400 * 86400, 36 * 86400, 20 * 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.webhook_handler_timeout",
+							"How long a handler of an incoming webhook event may take.",
+							"Then it is cancelled, and has failed.",
+							&ks_guc_webhook_handler_timeout, 30, 1, 3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("keelson");
 }

@@ -27,6 +27,7 @@
 
 #include "audit/sanitise.h"
 #include "core/compat.h"
+#include "core/guc.h"
 #include "core/roles.h"
 #include "core/shmem.h"
 #include "core/spi.h"
@@ -36,7 +37,7 @@
 #include "incoming/rejections.h"
 
 #define POLL_MS 5000
-#define HANDLER_TIMEOUT_MS 30000
+#define TOO_LONG "the handler took longer than keelson.webhook_handler_timeout"
 
 /* Whether this transaction has an event for the worker; set by _incoming_wake(), cleared at its end. */
 static bool is_wanted;
@@ -155,14 +156,14 @@ ks__webhook_handler_call(PG_FUNCTION_ARGS)
 	ks_spi_connect();
 	if (!PG_ARGISNULL(1))
 		ks_role_enter(&save, get_role_oid(NameStr(*PG_GETARG_NAME(1)), false), 0);
-	ks_timeout_begin(HANDLER_TIMEOUT_MS);
+	ks_timeout_begin(ks_guc_webhook_handler_timeout * 1000);
 	(void) SPI_execute_with_args(statement, lengthof(values), argtypes, values, NULL, false, 0);
 	/* What it put off to the commit belongs to it, and fails with it. */
 	AfterTriggerSetState(makeNode(ConstraintsSetStmt));
 	if (ks_timeout_end())
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("the handler took longer than %d seconds", HANDLER_TIMEOUT_MS / 1000)));
+				 errmsg(TOO_LONG)));
 	ks_role_leave(&save);
 	ks_spi_finish();
 	/* Whatever it has set ends with it: what goes on is not its own. */
@@ -176,8 +177,9 @@ PG_FUNCTION_INFO_V1(ks__webhook_handler_end);
 Datum
 ks__webhook_handler_end(PG_FUNCTION_ARGS)
 {
-	(void) ks_timeout_end();
-	PG_RETURN_VOID();
+	if (!ks_timeout_end())
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(TOO_LONG));
 }
 
 PG_FUNCTION_INFO_V1(ks__webhook_error_clean);

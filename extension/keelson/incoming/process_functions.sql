@@ -6,15 +6,15 @@ language c
 volatile
 as 'MODULE_PATHNAME', 'ks__webhook_handler_call';
 comment on function keelson._webhook_handler_call(text, name, keelson.incoming_event) is
-    'Call a handler as the role (null: as whoever calls this), for 30 seconds at most.';
+    'Call a handler as the role (null: as whoever calls this), for keelson.webhook_handler_timeout at most.';
 
 create or replace function keelson._webhook_handler_end()
-returns void
+returns text
 language c
 volatile
 as 'MODULE_PATHNAME', 'ks__webhook_handler_end';
 comment on function keelson._webhook_handler_end() is
-    'End the time of a handler that has failed.';
+    'End the time of a handler that has failed; that it is over, in words, if it was.';
 
 create or replace function keelson._webhook_error_clean(data jsonb)
 returns jsonb
@@ -135,7 +135,7 @@ begin
             return null;
         end if;
         exit when event.tries < most;
-        perform keelson._incoming_fail(event, 'crash', 'the server went down each time that it was handled', null);
+        perform keelson._incoming_fail(event, 'crash', 'handling it was begun three times and came to no end', null);
     end loop;
     update keelson.incoming_events as e set tries = e.tries + 1 where e.id = event.id;
     return event.id;
@@ -174,7 +174,7 @@ begin
         end loop;
     exception when query_canceled or others then
         get stacked diagnostics state = returned_sqlstate, message = message_text;
-        perform keelson._webhook_handler_end();
+        message := coalesce(keelson._webhook_handler_end(), message);
     end;
     if state is null then
         perform keelson._incoming_done(event.id, handled);
@@ -437,6 +437,28 @@ end
 $$;
 comment on function keelson._processed_webhooks_purge(integer) is
     'Delete incoming events that were handled more than seven days ago, at most so many; returns how many. That they came is known for ever.';
+
+create or replace function keelson._webhook_versions_purge(batch integer)
+returns bigint
+language plpgsql
+volatile
+as $$
+declare
+    purged bigint;
+begin
+    delete from keelson.webhook_versions as v
+    where (v.source, v.object) in (
+        select old.source, old.object from keelson.webhook_versions as old
+        where old.occurred_at < pg_catalog.now() - interval '90 days'
+        order by old.occurred_at
+        limit batch
+    );
+    get diagnostics purged = row_count;
+    return purged;
+end
+$$;
+comment on function keelson._webhook_versions_purge(integer) is
+    'Forget of which objects nothing newer was heard for 90 days, at most so many; returns how many. Nobody sends events that old.';
 
 create or replace function keelson._resolved_webhooks_purge(batch integer)
 returns bigint

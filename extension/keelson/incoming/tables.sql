@@ -229,3 +229,8 @@ comment on table keelson.stripe_subscriptions is
 comment on column keelson.stripe_subscriptions.ends_at is 'When it ends, if that is known: cancelled, or to be.';
 comment on column keelson.stripe_subscriptions.state_rank is 'Which of two states of one second wins; 100 and above: the end, which is final.';
 comment on column keelson.stripe_subscriptions.has_begun is 'Whether it was ever active, or paid for.';
+
+-- migration 2: objects of which nothing is heard any more
+
+create index webhook_versions_occurred_at_idx on keelson.webhook_versions (occurred_at);
+comment on index keelson.webhook_versions_occurred_at_idx is 'What the clean-up takes.';
