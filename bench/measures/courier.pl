@@ -148,7 +148,7 @@ sub run_deliveries
 
 measure('deliveries', sub {
 	run_deliveries(0, 20_000);
-	run_deliveries(50, 2_500);
+	run_deliveries(50, 6_000);
 });
 
 # One event after the other, each once the one before has come: from before the commit to the first byte.
