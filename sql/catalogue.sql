@@ -304,6 +304,25 @@ join pg_roles as role on role.rolname = r.role
 where role.rolsuper or role.rolbypassrls or role.rolcanlogin
 order by 1, 2;
 
+-- Whatever is sealed for the server is moved to a new master key, or known to be lost with the old one. A user's is wrapped with the user's key.
+select p.name as forgotten
+from keelson.seal_purposes as p
+where p.scope = 'server' and p.name <> 'audit-nobody'
+    and not exists (select from keelson.keyring_uses as u where u.purpose = p.name)
+order by 1;
+select u.name as without_its_column
+from keelson.keyring_uses as u
+where u.relation is not null and (
+    to_regclass(u.relation) is null
+    or exists (
+        select from unnest(array[u.key_column, u.id_column]) as c (name)
+        where c.name is not null and not exists (
+            select from pg_attribute as a where a.attrelid = to_regclass(u.relation) and a.attname = c.name and not a.attisdropped
+        )
+    )
+)
+order by 1;
+
 -- What our roles are members of: a list.
 select role.rolname, granted.rolname as member_of
 from pg_auth_members as m
