@@ -15,7 +15,7 @@ use Time::HiRes qw(sleep time);
 use Bench;
 
 our @EXPORT = qw(keelson gateway people route sign_in add_call run_gateway run_bare run_pgbench microseconds
-	process_cpu server_cpu resident_kib write_lines start_command work_folder);
+	process_cpu server_cpu resident_kib write_lines start_command start_wrk finish_wrk work_folder);
 
 our $seconds = $ENV{BENCH_SECONDS} || 3;
 my $users = 128;    # four for each of pgbench's clients
@@ -123,6 +123,8 @@ sub start_command
 	my $pid = fork // die "fork: $!";
 	if (!$pid)
 	{
+		# A session of its own, so that the gateway and other clients do not share its part of the processors.
+		POSIX::setsid();
 		chdir work_folder();
 		open STDOUT, '>', '/dev/null';
 		open STDERR, '>&', $write;
@@ -136,13 +138,25 @@ sub start_command
 sub run_wrk
 {
 	my ($what, $connections, $port) = @_;
-	my ($pid, $said) = start_command('wrk', '-t1', "-c$connections", "-d${seconds}s", '--timeout', '10s', '-s',
+	my %got = finish_wrk(start_wrk($what, $connections, $port));
+	$got{faults} + $got{refused} == 0 or warn "$what at $connections: $got{faults} faults, $got{refused} refused\n";
+	return %got;
+}
+
+sub start_wrk
+{
+	my ($what, $connections, $port) = @_;
+	return start_command('wrk', '-t1', "-c$connections", "-d${seconds}s", '--timeout', '10s', '-s',
 		"$FindBin::Bin/requests.lua", "http://127.0.0.1:$port", '--', work_folder() . "/$what.requests");
+}
+
+sub finish_wrk
+{
+	my ($pid, $said) = @_;
 	my $line = join '', <$said>;
 	waitpid $pid, 0;
 	my %got = $line =~ /(\w+)=(\d+)/g;
 	$got{requests} or die "wrk: $line";
-	$got{faults} + $got{refused} == 0 or warn "$what at $connections: $got{faults} faults, $got{refused} refused\n";
 	return %got;
 }
 

@@ -56,6 +56,8 @@ sub start
 	defined $pid or croak "fork: $!";
 	if (!$pid)
 	{
+		# As `make up` starts it: where the kernel shares the processors out by session, it has a share of its own.
+		POSIX::setsid();
 		delete @ENV{ grep { /^KEELSON_|^ALLOWED_ORIGINS$|^CRON_SECRET$|^PG/ } keys %ENV };
 		%ENV = (%ENV, %{ $self->{env} });
 		open STDIN,  '<',  '/dev/null';
