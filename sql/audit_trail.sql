@@ -176,6 +176,10 @@ select count(*) from keelson.admin_audit(type => 'regress.trail', user_id => :'b
 select count(*) from keelson.admin_audit(user_id => :'ada', outcome => 'failure', "limit" => 3);
 select type, data ->> 'role' as role from keelson.admin_audit(type => 'admin.role_grant', user_id => :'ben', actor => 'admin', "limit" => 3);
 select count(*) from keelson.admin_audit(user_id => :'ada', "from" => '2001-01-01', "to" => '2002-01-01');
+-- Reading is not itself recorded, what is sealed of persons neither.
+select count(*) as before from keelson.admin_audit(user_id => :'ben', "limit" => 100) \gset
+select count(*) > 0 as has_opened from keelson.admin_audit(user_id => :'ada', "limit" => 100) as e where e.data ? 'email' or e.ip_address is not null;
+select count(*) = :before as is_unrecorded from keelson.admin_audit(user_id => :'ben', "limit" => 100);
 rollback;
 begin;
 select keelson.act_as(:'ben') = :'ben' as acts;

@@ -1,5 +1,6 @@
 # Audit events: what one adds to a call in the dispatcher and to a request through the gateway, with nothing stored and
-# with ten million; how fast events are sealed; how long a day of them takes to expire.
+# with ten million; how fast events are sealed, and found; how long a day of them takes to expire. Beside it the insert of
+# such a row into a table of the same columns and primary key, which tells what the machine is worth.
 
 use strict;
 use warnings;
@@ -14,10 +15,13 @@ my $days = 10;    # that they are spread over
 aim_cost(
 	'an audit event in the dispatcher, µs'                       => [ 5,    5 ],
 	'dispatcher with session, limits and an audit event, µs'     => [ 8,    8 ],
+	'an audit event over an insert of the same row'              => [ 1.25, 1.39 ],
 	'an audit event end to end, µs'                              => [ 25,   25 ],
 	'an audit event with 10 million stored over one with none'   => [ 1.05, 1.11 ],
 	'sealing an event, µs (20 are 50,000 a second)'              => [ 20,   20 ],
-	'expiry of a day of a million events, ms'                    => [ 100,  100 ]);
+	'expiry of a day of a million events, ms'                    => [ 100,  100 ],
+	'expiry of a day over dropping a table of as many rows'      => [ 1.5,  1.67 ],
+	'finding an address among 10 million events, ms'             => [ 50,   55 ]);
 
 add_call('audited',   'POST', '/api/bench/audited-events',   'POST bench/audited-events',   '{"feature":"speech","minutes":0.25}');
 add_call('unaudited', 'POST', '/api/bench/unaudited-events', 'POST bench/unaudited-events', '{"feature":"speech","minutes":0.25}');
@@ -64,17 +68,24 @@ sub call
 	return sprintf 'perform keelson.dispatch(%d, %s, null, null, %s)', route($endpoint), "'" . (people)[0]{token} . "'", $caller;
 }
 
-# What an event adds to a call.
+# A row as an event of a request has it, in a table that has nothing to it but its primary key.
+my $plain_row = q{insert into bench.plain_events values ('01940000-0000-7000-8000-000000000000', keelson.uuid7(), 1, '3', 'bench.use', 'success', 'user',
+	'01940000-0000-7000-8000-000000000000', '0194e0a0-0000-7000-8000-000000000000', '{"feature": "speech"}', sha256('x') || sha256('y'), decode(md5('z'), 'hex'))};
+
+# What an event adds to a call, and what the call is then; what inserting the plain row adds to nothing.
 sub event_us
 {
-	my ($bare, $without, $with) = transactions_us('perform bench.nothing()', call('GET bench/nothing'), call('GET bench/nothing-audited'));
-	return ($with - $without, $with - $bare);
+	keelson->sql('create table if not exists bench.plain_events (like keelson.audit_events, primary key (user_id, id))');
+	my ($bare, $without, $with, $plain) = transactions_us('perform bench.nothing()', call('GET bench/nothing'), call('GET bench/nothing-audited'), $plain_row);
+	return ($with - $without, $with - $bare, $plain - $bare);
 }
 
 measure('audit', sub {
 	return unless wanted('audit');
-	my ($event, $whole) = event_us();
+	my ($event, $whole, $plain) = event_us();
 	keep('audit.1.keelson', unit => 'us', value => $event);
+	keep('audit.1.insert', unit => 'us', value => $plain);
+	cost('an audit event over an insert of the same row', $event / $plain);
 	cost('an audit event in the dispatcher, µs', $event);
 	cost('dispatcher with session, limits and an audit event, µs', $whole);
 });
@@ -122,7 +133,52 @@ sub store_events
 				(select array_agg(id) as ids from keelson.users) as u,
 				generate_series(0, $each - 1) as n});
 	}
+	# What the load leaves to do is not part of what is measured.
+	keelson->sql("vacuum (analyze) keelson.$_") for split /\n/, keelson->sql(qq{
+		select name from keelson.audit_partitions where until_at < now() - interval '90 days' order by 1});
+	keelson->sql('select keelson._audit_partitions_index(), keelson._audit_partitions_index()');
+	keelson->sql('checkpoint');
 	return;
+}
+
+# Milliseconds of a look for an address from which there was nothing, in all days.
+sub find_ms
+{
+	return split /\n/, keelson->sql(q{
+		set search_path = pg_catalog, pg_temp;
+		create temporary table found (ms float8);
+		do $$
+		declare
+			started timestamptz;
+			page record;
+		begin
+			for turn in 1 .. 5 loop
+				started := clock_timestamp();
+				page := keelson._audit_search('{"ip": "192.0.2.99"}', 100, null);
+				insert into found values (extract(epoch from clock_timestamp() - started) * 1000);
+			end loop;
+		end
+		$$;
+		select ms from found});
+}
+
+# Milliseconds of dropping a table that holds what a day does.
+sub drop_ms
+{
+	my $day = keelson->sql(q{select name from keelson.audit_partitions where until_at < now() - interval '90 days' and dropped_at is null order by 1 limit 1});
+	keelson->sql("create table bench.day (like keelson.$day including indexes); insert into bench.day select * from keelson.$day; checkpoint");
+	return keelson->sql(q{
+		create temporary table dropped (ms float8);
+		do $$
+		declare
+			started timestamptz := clock_timestamp();
+		begin
+			drop table bench.day;
+			commit;
+			insert into dropped values (extract(epoch from clock_timestamp() - started) * 1000);
+		end
+		$$;
+		select ms from dropped});
 }
 
 # Milliseconds of each day that is due and dropped, one after the other in one session, as the keeper does it; the first
@@ -154,12 +210,15 @@ measure_once('audit with many stored', sub {
 	my @before = map { (event_us())[0] } 1 .. 3;
 	store_events();
 	my @after = map { (event_us())[0] } 1 .. 3;
+	cost('finding an address among 10 million events, ms', $_) for find_ms();
+	my $drop = drop_ms();
 	keep("audit.$stored.keelson", unit => 'us', value => $_) for @after;
 	cost('an audit event with 10 million stored over one with none', median(@after) / median(@before));
 	for my $ms (expire_days())
 	{
 		keep('audit.expire.keelson', unit => 'ms', value => $ms);
 		cost('expiry of a day of a million events, ms', $ms);
+		cost('expiry of a day over dropping a table of as many rows', $ms / $drop);
 	}
 });
 

@@ -81,7 +81,7 @@ $$;
 comment on function keelson._audit_sought(boolean, boolean, boolean, boolean) is
     'The part of a statement that finds events of a span by one of these: ids from $1 to $2, $3 at most, of user $4, by the addresses $5, of type $6.';
 
--- Looks at 50,000 events and 100 days at most, so that it costs the same
+-- Looks at 20,000 events and 100 days at most, so that it costs the same
 -- however many there are: a page may be short, and says where to go on.
 create or replace function keelson._audit_search(
     filter jsonb,
@@ -98,7 +98,7 @@ as $$
 #variable_conflict use_column
 declare
     most_days constant integer := 100;
-    budget integer := 50000;
+    budget integer := 20000;
     wanted_user constant uuid := (filter ->> 'userId')::uuid;
     wanted_type constant text := filter ->> 'type';
     hashes bytea[];
@@ -239,7 +239,7 @@ begin
 end
 $$;
 comment on function keelson.admin_audit(text, uuid, text, inet, text, timestamptz, timestamptz, integer, text) is
-    'Events of all users, newest first. A page looks at 50,000 events and 100 days at most, so it may hold fewer than asked for while there are more. By type and by address, days that are over are not looked through: they have an index.';
+    'Events of all users, newest first. A page looks at 20,000 events and 100 days at most, so it may hold fewer than asked for while there are more. By type and by address, days that are over are not looked through: they have an index.';
 grant execute on function keelson.admin_audit(text, uuid, text, inet, text, timestamptz, timestamptz, integer, text) to keelson_app;
 
 create or replace function keelson._audit_summary(from_at timestamptz, until_at timestamptz)
