@@ -77,7 +77,7 @@ sub rewrap_all
 my $one = slurp($ring);
 my $ada = $keelson->user($gateway);
 is($gateway->post('/api/user/api-keys', { service => 'openai', apiKey => 'sk-' . 'a' x 40 }, token => $ada->{token})->{status}, 200, 'an API key is stored');
-$keelson->sql("select keelson.secret_set('smtp_url', 'smtps://mail.example.com'), keelson.secret_set('cron_secret', 'hashed')");
+$keelson->sql("select keelson.secret_set('smtp_url', 'smtps://mail.example.com'), keelson.secret_set('cron_secret', 'hashed'), keelson.webhook_secret_add('stripe', 'whsec_that_moves')");
 $keelson->sql(<<"SQL");
 create table kept as
 select user_id, keelson.seal(convert_to(user_id::text, 'UTF8'), row('totp', user_id, null)) as sealed
@@ -93,7 +93,7 @@ is(refused('select keelson.keyring_retire(1)'), 'key 1 has not been superseded',
 is(refused('select keelson.keyring_retire(9)'), 'this database needs no key of that id', 'nor a key that there is not');
 is(refused('select keelson.keyring_rewrap(0)'), 'a batch has 1 to 100,000 values', 'no empty batches');
 is($keelson->sql('select string_agg(name, \', \' order by name) from keelson.keyring_needs()'),
-	q{audit events, cursors of lists, device tokens, mails, passwords, server's secrets, sessions, signing keys, users' keys}, 'what rests on the key');
+	q{audit events, cursors of lists, device tokens, mails, passwords, server's secrets, sessions, signing keys, users' keys, webhook secrets}, 'what rests on the key');
 
 # A new primary. While it is rotated, values are sealed and opened, by the API too.
 my $two = random_line(2);
@@ -104,10 +104,10 @@ my $rotation = $keelson->sql('select keelson.keyring_rotate()');
 is($keelson->sql('select keelson.keyring_rotate()'), $rotation, 'a second call finds the rotation that runs');
 is($keelson->sql('select to_key_id, outcome, moved, remaining > 2000 from keelson.keyring_progress()'), '2||0|t', 'the progress at its beginning');
 is(refused('select keelson.keyring_retire(1, array(select name from keelson.keyring_uses))') =~ s/\d+/N/gr,
-	q{key N is still needed: mails (N), server's secrets (N), signing keys (N), users' keys (N)}, 'what is essential cannot be given up');
+	q{key N is still needed: mails (N), server's secrets (N), signing keys (N), users' keys (N), webhook secrets (N)}, 'what is essential cannot be given up');
 
 # Killed in the middle of a batch: what committed stays, what did not is as before, and it goes on.
-is($keelson->sql('select keelson.keyring_rewrap(3)'), 3, 'the first batch seals the server\'s values');
+is($keelson->sql('select keelson.keyring_rewrap(4)'), 4, 'the first batch seals the server\'s values');
 is($keelson->sql('select count(*) from keelson.user_keys where wrap_key_id = 2'), 0, 'and nothing else');
 is($keelson->sql('select keelson.keyring_rewrap(100)'), 100, 'the second wraps users\' keys');
 my $victim = start("begin; select keelson.keyring_rewrap(500); select 'pid ' || pg_backend_pid(); select pg_sleep(600);\n");
@@ -142,6 +142,7 @@ is($keelson->sql($all_open), $people + 200, 'all values open');
 is($keelson->sql($key_open), 'sk-' . 'a' x 40, 'the API key too');
 isnt($keelson->sql("select string_agg(md5(wrapped::text), '' order by user_id) from keelson.user_keys where user_id in (select user_id from kept order by user_id limit $people)"), $before, 'the wrapping is another');
 is($keelson->sql(q{select keelson._secret_get('smtp_url'), keelson._secret_matches('cron_secret', 'hashed')}), 'smtps://mail.example.com|t', 'the server\'s secrets are what they were');
+is($keelson->sql(q{select convert_from(keelson.unseal(secret, row('webhook-secret', null, id)), 'UTF8') from keelson.webhook_source_secrets}), 'whsec_that_moves', 'those of webhooks too');
 is($keelson->sql(q{select length(keelson.jwt_sign('{"exp": 4102444800}')) > 100}), 't', 'the signing key signs');
 is($keelson->sql('select keelson.keyring_rewrap() is null'), 't', 'nothing is left to do');
 

@@ -270,6 +270,8 @@ begin
     end if;
     occurred_at := keelson._webhook_moment(keelson._webhook_place(settings ->> 'occurredAt', headers, payload, body));
     perform keelson._webhook_require_fresh(source, settings, scheme, occurred_at);
+    -- Limits are for those who cannot sign.
+    perform keelson._rate_limit_refund('general');
     insert into keelson.webhook_receipts (id_hash)
     values (sha256(convert_to(source, 'UTF8') || '\x00'::bytea || convert_to(external_id, 'UTF8')))
     on conflict do nothing;
@@ -283,8 +285,6 @@ begin
         occurred_at, keelson._webhook_headers(settings, headers), body, now()
     );
     perform keelson._incoming_wake();
-    -- Limits are for those who cannot sign.
-    perform keelson._rate_limit_refund('general');
     return row(event_id, false)::keelson.webhook_received;
 end
 $$;
