@@ -82,5 +82,15 @@ ok(wait_until(sub { ($keelson->try_sql('select 1'))[0] == 0 }, 30), 'the server 
 is(answer('crash'), '200||t|', 'what was in flight was sent again');
 is(scalar($sink->requests('/slow/1000')), 2, 'once');
 
+# One that was ended alone is followed by one that goes on with the file.
+my $fence = "$keelson->{keyring}.fence";
+my $ended = courier();
+$keelson->sql("select pg_terminate_backend($ended)");
+ok(wait_until(sub { my $now = courier(); $now && $now != $ended }, 30), 'another follows one that was ended');
+my $noted = slurp($fence);
+$keelson->sql('create table probe.more as select 1; checkpoint');
+ok(wait_until(sub { slurp($fence) ne $noted }, 30), 'and notes how far the database has come');
+is((slurp($fence) =~ /^counter (\d+)/m)[0], $keelson->sql('select counter from keelson.courier_fence'), 'with the same counter');
+
 $keelson->stop;
 done_testing();

@@ -648,7 +648,7 @@ stop(void)
 		ks_spi_finish();
 		ks_worker_transaction_end();
 	}
-	if (number == 0)
+	if (number == 0 && OidIsValid(fence_table))
 		ks_fence_note();
 	proc_exit(1);
 }

@@ -135,7 +135,10 @@ ks_fence_note(void)
 {
 	XLogRecPtr log = safe_log();
 
-	if (written.counter == 0 || written.log == log)
+	/* A process that came after the one which has raised the counter knows it from the file. */
+	if (written.counter == 0 && (file_name() == NULL || !read_file(&written)))
+		return;
+	if (written.log == log)
 		return;
 	written.log = log;
 	(void) write_file(&written);
@@ -190,7 +193,8 @@ write_file(const Fence *fence)
 	char text[MAX_LENGTH];
 	const char *name = file_name();
 	char *fresh = psprintf("%s.new", name);
-	int length = snprintf(text, sizeof(text), FORMAT, fence->counter, fence->system, fence->database, fence->table, LSN_FORMAT_ARGS(fence->log));
+	int length = snprintf(text, sizeof(text), FORMAT, fence->counter, fence->system, fence->database, fence->table,
+						  (uint32) (fence->log >> 32), (uint32) fence->log);
 	int fd = OpenTransientFilePerm(fresh, O_WRONLY | O_CREAT | O_TRUNC, S_IRUSR | S_IWUSR);
 	bool done = fd >= 0 && write(fd, text, length) == length;
 

@@ -15,7 +15,7 @@
  */
 extern bool ks_fence_raise(Oid table);
 
-/* Note in the file how far the database has come. */
+/* Note in the file how far the database has come; only once the counter was raised, by this process or one before it. */
 extern void ks_fence_note(void);
 
 #endif /* KS_COURIER_FENCE_H */
