@@ -129,6 +129,8 @@ subtest 'an issuer that fails' => sub {
 	is($row->{fetchFailures}, $failures, 'administrators see it');
 	like($row->{fetchError}, qr/./, 'and why');
 	like($row->{keysFetchedAt}, qr/Z$/, 'and how old the keys are');
+	like($keelson->sql('select keelson._alert_issuer_keys(5, now())'), qr/\Q$issuer\E \(.+\)$/, 'an alert says so');
+	is($keelson->sql("select keelson._alert_issuer_keys($failures + 1, now())"), '', 'if they are many');
 	like($gateway->get('/metrics')->{content}, qr/^keelson_issuer_fetch_failures\{issuer="\Q$issuer\E"\} $failures$/m, 'as do those who watch');
 	$sink->stop;
 	$keelson->sql('select keelson.courier_breaker_set(lane, \'closed\') from keelson.courier_lanes');

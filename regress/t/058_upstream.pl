@@ -96,6 +96,7 @@ subtest 'CAPTCHA' => sub {
 	is(code(register('solved')), 'UNAVAILABLE', 'who comes then is refused at once');
 	is(scalar($sink->requests('/as/captcha')), $before, 'without a call');
 	like($gateway->get('/metrics')->{content}, qr/^keelson_upstream_open\{upstream="captcha"\} 1$/m, 'which can be watched');
+	like($keelson->sql('select keelson._alert_upstreams_open(1, now())'), qr/: captcha$/, 'an alert says so');
 	is($keelson->sql('select count(*) from keelson.users'), $rows, 'nobody came in');
 	is(reset_breaker('captcha'), 't', 'an administrator closes it');
 	$sink->put(captcha => '/file/yes');

@@ -171,6 +171,43 @@ $$;
 comment on function keelson._alert_jobs_missed(numeric, timestamptz) is
     'So many jobs, or more, were due more than ten minutes ago and have not begun since.';
 
+create or replace function keelson._alert_issuer_keys(threshold numeric, since timestamptz)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select 'issuers whose keys cannot be fetched: ' || string_agg(format('%s (%s)', i.issuer, f.error), ', ' order by i.issuer)
+        from keelson.issuers as i
+        join keelson.issuer_fetches as f on f.id = i.id
+        where i.is_enabled and f.failures >= threshold
+    );
+end
+$$;
+comment on function keelson._alert_issuer_keys(numeric, timestamptz) is
+    'The keys of an issuer could not be fetched so many times in a row, or more; those known before stay.';
+
+create or replace function keelson._alert_upstreams_open(threshold numeric, since timestamptz)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    silent text[];
+begin
+    select array_agg(s.upstream order by s.upstream) into silent from keelson.upstream_status() as s where s.breaker <> 'closed';
+    if cardinality(silent) >= threshold then
+        return 'services that do not answer, so that calls are refused: ' || array_to_string(silent, ', ');
+    end if;
+    return null;
+end
+$$;
+comment on function keelson._alert_upstreams_open(numeric, timestamptz) is
+    'The circuit breakers of so many services that requests call, or more, are open.';
+
 -- Evaluating.
 
 create or replace function keelson._alerts_evaluate(batch integer)

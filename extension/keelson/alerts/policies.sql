@@ -10,7 +10,9 @@ values
     ('large-cleanups', 'A run of a job has taken so many rows.', 'keelson._alert_large_cleanups', 100000),
     ('jobs-failed', 'The last runs of so many jobs have failed.', 'keelson._alert_jobs_failed', 1),
     ('jobs-missed', 'So many jobs were due and have not run.', 'keelson._alert_jobs_missed', 1),
-    ('usage-behind', 'Usage events have waited for so many seconds to be folded.', 'keelson._alert_usage_behind', 600)
+    ('usage-behind', 'Usage events have waited for so many seconds to be folded.', 'keelson._alert_usage_behind', 600),
+    ('issuer-keys', 'The keys of an issuer could not be fetched so many times in a row.', 'keelson._alert_issuer_keys', 5),
+    ('upstreams-open', 'So many services that requests call do not answer.', 'keelson._alert_upstreams_open', 1)
 on conflict on constraint alert_rules_pkey do update
 set description = excluded.description, function = excluded.function
 where (alert_rules.description, alert_rules.function) is distinct from (excluded.description, excluded.function);
