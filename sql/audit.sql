@@ -163,3 +163,62 @@ begin read only;
 select keelson.audit('regress.thing', '{"readOnly": true}') is not null as went_on;
 commit;
 select pg_temp.arrived('{"readOnly": true}', 1) as arrived;
+
+-- The record of a request goes straight into the day's partition, as the action's own transaction and not one within it;
+-- where there is more to do than that knows of, it goes as all others.
+create function regress_audit_act() returns void language plpgsql as $$
+begin
+    perform keelson.audit('regress.thing', jsonb_build_object('how', current_setting('regress.how')));
+end $$;
+comment on function regress_audit_act() is 'Does something.';
+select keelson.route('POST regress/audit-acts', 'public.regress_audit_act', is_public => true) as route \gset
+select format('keelson.audit_events_%s', to_char(now() at time zone 'UTC', 'YYYYMMDD')) as today \gset
+create function pg_temp.acts(route integer, how text) returns table (events bigint, is_direct boolean, data jsonb) language plpgsql as $$
+begin
+    perform set_config('regress.how', how, true);
+    perform keelson.dispatch(route, null, null, null, '{"ip": "192.0.2.1", "requestId": "0194e0a0-0000-7000-8000-00000000000f"}');
+    return query select count(*), bool_and(e.xmin::text::numeric = e.xid::text::numeric % 4294967296), min(e.data::text)::jsonb
+    from keelson.audit_events as e where e.event_type = 'regress.thing' and e.data ->> 'how' = how;
+end $$;
+select * from pg_temp.acts(:route, 'as it is');
+begin;
+lock table keelson.audit_events in access exclusive mode;
+create function regress_audit_mark() returns trigger language plpgsql as $$ begin new.data := new.data || '{"isMarked": true}'; return new; end $$;
+create trigger regress_audit_mark before insert on keelson.audit_events for each row execute function regress_audit_mark();
+select * from pg_temp.acts(:route, 'with a trigger');
+rollback;
+begin;
+lock table keelson.audit_events in access exclusive mode;
+alter table keelson.audit_events add column extra text default 'there';
+select * from pg_temp.acts(:route, 'with another column');
+select extra from keelson.audit_events where data ->> 'how' = 'with another column';
+rollback;
+begin;
+lock table keelson.audit_events in access exclusive mode;
+alter table :today add constraint regress_audit_check check (event_type <> 'regress.thing') not valid;
+select * from pg_temp.acts(:route, 'with a check that fails');
+rollback;
+begin;
+lock table keelson.audit_events in access exclusive mode;
+create index on :today ((data ->> 'how')) where event_type = 'regress.thing';
+create index on :today using hash (event_type);
+select * from pg_temp.acts(:route, 'with other indexes');
+set local enable_seqscan = off;
+select count(*) from keelson.audit_events where event_type = 'regress.thing' and data ->> 'how' = 'with other indexes';
+rollback;
+begin;
+lock table keelson.audit_events in access exclusive mode;
+create index on :today (event_type) where outcome = 'success';
+create index on :today (event_type) where outcome = 'denied';
+select * from pg_temp.acts(:route, 'with more B-trees');
+create extension amcheck;
+select count(bt_index_check(i.indexrelid, true)) as indexes from pg_index as i where i.indrelid = :'today'::regclass;
+rollback;
+begin;
+lock table keelson.audit_events in access exclusive mode;
+drop table :today;
+select * from pg_temp.acts(:route, 'without a partition');
+rollback;
+select * from pg_temp.acts(:route, 'as it was');
+select keelson.route_remove('POST regress/audit-acts');
+drop function regress_audit_act();

@@ -342,6 +342,9 @@ subtest 'killed in the middle' => sub {
 	cmp_ok($keelson->sql(q{select count(*) from keelson.audit_events where event_type = 'regress.action' and address_hash is not null}), '>', 50, 'many of them of requests');
 	ok(settle(), 'what there was is sealed');
 	is($keelson->sql(q{select string_agg(finding, ' ') from keelson.audit_verify()}), '', 'and whole');
+	is($keelson->sql(q{
+		create extension amcheck;
+		select count(bt_index_check(i.indexrelid, true)) from pg_index as i where i.indrelid in (select inhrelid from pg_inherits where inhparent = 'keelson.audit_events'::regclass)}) > 20, 1, 'so are the indexes');
 };
 
 subtest 'more than the ring holds' => sub {
