@@ -20,6 +20,7 @@ aim_cost(
 	'an audit event with 10 million stored over one with none'   => [ 1.05, 1.11 ],
 	'sealing an event, µs (20 are 50,000 a second)'              => [ 20,   20 ],
 	'expiry of a day of a million events, ms'                    => [ 100,  100 ],
+	'expiry of a day, while others cannot write, ms'             => [ 10,   11 ],
 	'expiry of a day over dropping a table of as many rows'      => [ 1.5,  1.67 ],
 	'finding an address among 10 million events, ms'             => [ 50,   55 ]);
 
@@ -181,28 +182,31 @@ sub drop_ms
 		select ms from dropped});
 }
 
-# Milliseconds of each day that is due and dropped, one after the other in one session, as the keeper does it; the first
-# one plans the statements and does not count.
+# Milliseconds of each day that is due and dropped, one after the other in one session, as the keeper does it, and how many
+# of them others cannot write in: the files go when the locks have gone. The first one plans the statements and does not
+# count.
 sub expire_days
 {
-	my ($first, @ms) = split /\n/, keelson->sql(qq{
+	my ($first, @days) = split /\n/, keelson->sql(qq{
 		set search_path = pg_catalog, pg_temp;
-		create temporary table expired (day integer, ms float8);
+		create temporary table expired (day integer, ms float8, locked_ms float8);
 		do \$\$
 		declare
 			started timestamptz;
+			taken timestamptz;
 		begin
 			for day in reverse $days .. 1 loop
 				started := clock_timestamp();
 				perform keelson.audit_expire(moment => date_trunc('day', now(), 'UTC') - make_interval(days => 95 + day) + interval '91 days 1 hour');
+				taken := clock_timestamp();
 				commit;
-				insert into expired values (day, extract(epoch from clock_timestamp() - started) * 1000);
+				insert into expired values (day, extract(epoch from clock_timestamp() - started) * 1000, extract(epoch from taken - started) * 1000);
 				commit;
 			end loop;
 		end
 		\$\$;
-		select ms from expired order by day desc});
-	return @ms;
+		select ms, locked_ms from expired order by day desc});
+	return map { [ split /\|/ ] } @days;
 }
 
 measure_once('audit with many stored', sub {
@@ -214,8 +218,10 @@ measure_once('audit with many stored', sub {
 	my $drop = drop_ms();
 	keep("audit.$stored.keelson", unit => 'us', value => $_) for @after;
 	cost('an audit event with 10 million stored over one with none', median(@after) / median(@before));
-	for my $ms (expire_days())
+	for my $day (expire_days())
 	{
+		my ($ms, $locked_ms) = @$day;
+		cost('expiry of a day, while others cannot write, ms', $locked_ms);
 		keep('audit.expire.keelson', unit => 'ms', value => $ms);
 		cost('expiry of a day of a million events, ms', $ms);
 		cost('expiry of a day over dropping a table of as many rows', $ms / $drop);
