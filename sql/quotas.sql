@@ -163,15 +163,17 @@ begin
     return (select keelson._quotas_watch(array[id]) from me);
 end
 $$;
-select pg_temp.look(4) as both, pg_temp.look(3.5) as neither;
-select kind, name, minutes_due from keelson.quota_watches as w join me on me.id = w.user_id order by 1, 2;
+select pg_temp.look(4) as neither, pg_temp.look(3.5) as neither;
+select count(*) from keelson.quota_watches as w join me on me.id = w.user_id;
 select * from pg_temp.told();
 select pg_temp.look(2, 'summary') as neither, pg_temp.look(3, 'summary') as both, pg_temp.look(1, 'summary') as neither_again;
 select * from pg_temp.told();
 select keelson.tier_limit_set('regress_told', 'minutes', 20);
-select pg_temp.look(1) as both;
+select pg_temp.look(1) as feature;
 select kind, name, minutes_due from keelson.quota_watches as w join me on me.id = w.user_id order by 1, 2;
 select count(*) from pg_temp.told();
+-- What is missing to the new limit has to be used before anybody looks again.
+select pg_temp.look(6) as whole, pg_temp.look(0.5) as neither;
 update keelson.quota_watches as w set look_again_at = now(), told_period = told_period - interval '1 month' from me where w.user_id = me.id;
 select pg_temp.look(1) as both;
 delete from keelson.webhook_events as e using me where e.user_id = me.id and e.body::jsonb #>> '{data,used}' <> '6';

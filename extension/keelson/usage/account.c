@@ -10,11 +10,13 @@
 
 #include "access/transam.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
@@ -25,14 +27,16 @@
 #define USECS_PER_QUARTER (15 * USECS_PER_MINUTE)
 
 static KsPlan watermark_plan = {"select era, xid, event_id, tail_from from keelson.usage_watermark", 0, {0}, CURSOR_OPT_GENERIC_PLAN};
+/* By rows, so that the primary key alone will do, whatever statistics say: by its day one user's is everybody's. */
 static KsPlan days_plan = {
-	"select feature, day, minutes, requests from keelson.usage_days where user_id = $1 and day >= $2 and day < $3",
+	"select feature, day, minutes, requests from keelson.usage_days"
+	" where user_id = $1 and (user_id, day) >= ($1, $2) and (user_id, day) < ($1, $3)",
 	3,
 	{UUIDOID, DATEOID, DATEOID},
 	CURSOR_OPT_GENERIC_PLAN};
 static KsPlan quarters_plan = {
 	"select feature, quarter_at, minutes, requests from keelson.usage_quarters"
-	" where user_id = $1 and quarter_at >= $2 and quarter_at < $3",
+	" where user_id = $1 and (user_id, quarter_at) >= ($1, $2) and (user_id, quarter_at) < ($1, $3)",
 	3,
 	{UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
 	CURSOR_OPT_GENERIC_PLAN};
@@ -42,17 +46,37 @@ static KsPlan quarters_in_plan = {
 	" from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3)) as t (since, until)"
 	" cross join lateral ("
 	"select u.feature, u.quarter_at, u.minutes, u.requests from keelson.usage_quarters as u"
-	" where u.user_id = $1 and u.quarter_at >= t.since and u.quarter_at < t.until offset 0) as q",
+	" where u.user_id = $1 and (u.user_id, u.quarter_at) >= ($1, t.since) and (u.user_id, u.quarter_at) < ($1, t.until) offset 0) as q",
 	3,
 	{UUIDOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID},
 	CURSOR_OPT_GENERIC_PLAN};
 static KsPlan totals_plan = {
 	"select feature, null::timestamptz, minutes, requests from keelson.usage_totals where user_id = $1", 1, {UUIDOID}, CURSOR_OPT_GENERIC_PLAN};
 
+static void read_pages(KsLeaf *leaf, const Datum *values, KsUsageParts *tail);
 static void add_rows(KsUsageParts *parts, bool are_days);
 static void take_rows(KsTakePart take, void *taker);
 static KsUsagePart read_part(HeapTuple row, TupleDesc desc, bool is_day);
 static bool is_same_text(Datum a, Datum b);
+
+void
+ks_account_begin(KsAccount *account)
+{
+	ks_role_enter(&account->save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	/* An error takes the settings back with its transaction or subtransaction. */
+	account->settings = NewGUCNestLevel();
+	ks_search_path_pin();
+	/* Plans are kept: one made while a table is small has to be good when it has grown. */
+	(void) set_config_option("enable_seqscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("enable_bitmapscan", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+void
+ks_account_end(KsAccount *account)
+{
+	AtEOXact_GUC(true, account->settings);
+	ks_role_leave(&account->save);
+}
 
 TimestampTz
 ks_quarter_floor(TimestampTz moment)
@@ -101,9 +125,31 @@ ks_usage_tail(const pg_uuid_t *user_id, KsUsageParts *tail)
 		if (!OidIsValid(ks_leaf_oid(day)))
 			continue;
 		(void) ks_spi_execute(&ks_leaf(day)->read_tail, values, NULL, true, 0);
-		if (SPI_processed == KS_TAIL_SHORT)
-			(void) ks_spi_execute(&ks_leaf(day)->sum_tail, values, NULL, true, 0);
+		if (SPI_processed < KS_TAIL_SHORT)
+			add_rows(tail, false);
+		else
+			read_pages(ks_leaf(day), values, tail);
+	}
+}
+
+/* Read a long tail, from the place on that stands in values[1..3]. */
+static void
+read_pages(KsLeaf *leaf, const Datum *values, KsUsageParts *tail)
+{
+	Datum place[4];
+	bool is_null;
+
+	memcpy(place, values, sizeof(place));
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) ks_spi_execute(&leaf->sum_tail, place, NULL, true, 0);
 		add_rows(tail, false);
+		(void) ks_spi_execute(&leaf->page_tail, place, NULL, true, 1);
+		if (SPI_processed == 0)
+			return;
+		for (int i = 1; i <= 3; i++)
+			place[i] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i, &is_null);
 	}
 }
 

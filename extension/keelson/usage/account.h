@@ -11,6 +11,8 @@
 #include "datatype/timestamp.h"
 #include "utils/uuid.h"
 
+#include "core/roles.h"
+
 typedef struct KsUsageSum
 {
 	Datum minutes; /* numeric, when there is anything */
@@ -51,7 +53,19 @@ typedef struct KsUsageParts
 /* Takes one part; it is the reader's to keep. */
 typedef void (*KsTakePart)(void *taker, const KsUsagePart *part);
 
-/* All of these are called inside SPI, as keelson_system; what they read lives until SPI is finished. */
+/*
+ * Begin to read, as keelson_system, and end: between them are all of these
+ * called, inside SPI. What they read lives until SPI is finished.
+ */
+typedef struct KsAccount
+{
+	KsRoleSwitch save;
+	int settings;
+} KsAccount;
+
+extern void ks_account_begin(KsAccount *account);
+extern void ks_account_end(KsAccount *account);
+
 extern void ks_usage_tail(const pg_uuid_t *user_id, KsUsageParts *tail);
 extern void ks_usage_days(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsUsageParts *days);
 extern void ks_usage_quarters(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsTakePart take, void *taker);

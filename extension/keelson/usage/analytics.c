@@ -28,7 +28,6 @@
 
 #include "core/error.h"
 #include "core/identity.h"
-#include "core/roles.h"
 #include "core/shmem.h"
 #include "core/spi.h"
 #include "tiers/tiers.h"
@@ -141,7 +140,7 @@ ks_usage_minutes(PG_FUNCTION_ARGS)
 {
 	KsFeatureSums sums = {0};
 	KsUsageParts tail, days;
-	KsRoleSwitch save;
+	KsAccount account;
 	Datum minutes;
 	TimestampTz since;
 	MemoryContext cxt = CurrentMemoryContext;
@@ -154,11 +153,11 @@ ks_usage_minutes(PG_FUNCTION_ARGS)
 	ks_require_shmem();
 	ks_spi_connect();
 	spi_cxt = CurrentMemoryContext;
-	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	ks_account_begin(&account);
 	ks_usage_tail(PG_GETARG_UUID_P(0), &tail);
 	ks_usage_days(PG_GETARG_UUID_P(0), ks_day_floor(since), ks_usage_latest(), &days);
 	ks_usage_between(PG_GETARG_UUID_P(0), since, PG_GETARG_TIMESTAMPTZ(3), &tail, &days, take_feature, &sums);
-	ks_role_leave(&save);
+	ks_account_end(&account);
 	MemoryContextSwitchTo(cxt);
 	if (PG_ARGISNULL(1))
 		minutes = minutes_of(&sums.all);
@@ -182,7 +181,7 @@ ks_usage_timeline(PG_FUNCTION_ARGS)
 {
 	Timeline timeline = {0};
 	KsUsageParts tail, days;
-	KsRoleSwitch save;
+	KsAccount account;
 	Datum shown;
 	MemoryContext cxt = CurrentMemoryContext;
 	MemoryContext spi_cxt;
@@ -190,12 +189,12 @@ ks_usage_timeline(PG_FUNCTION_ARGS)
 	ks_require_shmem();
 	ks_spi_connect();
 	spi_cxt = CurrentMemoryContext;
-	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	ks_account_begin(&account);
 	ks_usage_tail(PG_GETARG_UUID_P(0), &tail);
 	begin_timeline(&timeline, text_to_cstring(PG_GETARG_TEXT_PP(1)), PG_GETARG_TIMESTAMPTZ(2));
 	ks_usage_days(PG_GETARG_UUID_P(0), ks_day_floor(timeline.since), ks_day_floor(timeline.since) + (TIMELINE_DAYS + 2) * USECS_PER_DAY, &days);
 	read_timeline(PG_GETARG_UUID_P(0), &tail, &days, &timeline);
-	ks_role_leave(&save);
+	ks_account_end(&account);
 	MemoryContextSwitchTo(cxt);
 	shown = make_timeline(get_func_rettype(fcinfo->flinfo->fn_oid), &timeline);
 	MemoryContextSwitchTo(spi_cxt);
@@ -215,13 +214,13 @@ require_user(void)
 static void
 read_usage(const pg_uuid_t *user_id, Usage *usage, bool with_timeline, MemoryContext cxt)
 {
-	KsRoleSwitch save;
+	KsAccount account;
 	KsUsageParts days;
 	TimestampTz since;
 	MemoryContext old;
 
 	memset(usage, 0, sizeof(*usage));
-	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	ks_account_begin(&account);
 	old = MemoryContextSwitchTo(cxt);
 	ks_subscription_read(user_id, &usage->period);
 	MemoryContextSwitchTo(old);
@@ -239,7 +238,7 @@ read_usage(const pg_uuid_t *user_id, Usage *usage, bool with_timeline, MemoryCon
 	ks_usage_take(&usage->tail, DT_NOBEGIN, DT_NOEND, take_feature, &usage->totals);
 	if (with_timeline)
 		read_timeline(user_id, &usage->tail, &days, &usage->timeline);
-	ks_role_leave(&save);
+	ks_account_end(&account);
 }
 
 /* Find the days that are shown. A zone that the server does not know counts as UTC. */

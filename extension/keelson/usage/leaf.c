@@ -35,6 +35,11 @@
 #define MS_PER_DAY INT64CONST(86400000)
 #define UNIX_EPOCH_DAY (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)
 
+/* Of an event in a user's tail. */
+#define TAIL_COLUMNS                                                                                    \
+	"e.feature, pg_catalog.date_bin('15 minutes', e.occurred_at, '2000-01-01 00:00+00') as quarter_at," \
+	" e.minutes, e.requests::bigint as requests"
+
 /* So many events since the last time wake the keeper before its turn. */
 #define EVENTS_TO_WAKE 8192
 
@@ -65,7 +70,7 @@ static void load_days(void);
 static void raise_to(pg_atomic_uint32 *value, uint32 wanted);
 static void leaf_name(int32 day, char name[NAMEDATALEN]);
 static void make_statements(KsLeaf *leaf, int32 day);
-static void set_statement(KsPlan *plan, char *sql, const Oid *types, int count, int options);
+static void set_statement(KsPlan *plan, char *sql);
 
 void
 ks_leaf_init(void)
@@ -258,37 +263,39 @@ ks_leaf(int32 day)
 static void
 make_statements(KsLeaf *leaf, int32 day)
 {
-	static const Oid tail_types[] = {UUIDOID, INT4OID, XID8OID, UUIDOID};
 	char name[NAMEDATALEN];
+	char *place;
 
 	leaf_name(day, name);
-	/* In the index's order and only so many: however large the partition, the kept plan reads the index. */
-	set_statement(&leaf->read_tail,
-				  psprintf("select e.feature, pg_catalog.date_bin('15 minutes', e.occurred_at, '2000-01-01 00:00+00'),"
-						   " e.minutes, e.requests::bigint"
-						   " from keelson.%s as e where e.user_id = $1 and (e.era, e.xid, e.id) > ($2, $3, $4)"
-						   " order by e.user_id, e.era, e.xid, e.id limit %d",
-						   name, KS_TAIL_SHORT),
-				  tail_types, lengthof(tail_types), CURSOR_OPT_GENERIC_PLAN);
+	/*
+	 * In the primary key's order, only so many, and without "user_id = $1",
+	 * which would make the order that of the index of all users' events: so
+	 * one plan is good for all partitions, whatever statistics say of them.
+	 */
+	place = psprintf("keelson.%s as e where (e.user_id, e.era, e.xid, e.id) > ($1, $2, $3, $4) and e.user_id <= $1"
+					 " order by e.user_id, e.era, e.xid, e.id",
+					 name);
+	set_statement(&leaf->read_tail, psprintf("select " TAIL_COLUMNS " from %s limit %d", place, KS_TAIL_SHORT));
 	set_statement(&leaf->sum_tail,
-				  psprintf("select e.feature, pg_catalog.date_bin('15 minutes', e.occurred_at, '2000-01-01 00:00+00'),"
-						   " pg_catalog.sum(e.minutes), pg_catalog.sum(e.requests)"
-						   " from keelson.%s as e where e.user_id = $1 and (e.era, e.xid, e.id) > ($2, $3, $4) group by 1, 2",
-						   name),
-				  tail_types, lengthof(tail_types), 0);
+				  psprintf("select t.feature, t.quarter_at, pg_catalog.sum(t.minutes), pg_catalog.sum(t.requests)::bigint"
+						   " from (select " TAIL_COLUMNS " from %s limit %d) as t group by 1, 2",
+						   place, KS_TAIL_PAGE));
+	set_statement(&leaf->page_tail, psprintf("select e.era, e.xid, e.id from %s offset %d limit 1", place, KS_TAIL_PAGE - 1));
 }
 
 /* Give the plan another statement, for the life of the backend. */
 static void
-set_statement(KsPlan *plan, char *sql, const Oid *types, int count, int options)
+set_statement(KsPlan *plan, char *sql)
 {
+	static const Oid types[] = {UUIDOID, INT4OID, XID8OID, UUIDOID};
+
 	if (plan->plan != NULL)
 		SPI_freeplan(plan->plan);
 	plan->plan = NULL;
 	if (plan->sql != NULL)
 		pfree(unconstify(char *, plan->sql));
 	plan->sql = MemoryContextStrdup(TopMemoryContext, sql);
-	plan->nargs = count;
-	plan->options = options;
-	memcpy(plan->argtypes, types, count * sizeof(Oid));
+	plan->nargs = lengthof(types);
+	plan->options = CURSOR_OPT_GENERIC_PLAN;
+	memcpy(plan->argtypes, types, sizeof(types));
 }

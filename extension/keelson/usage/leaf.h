@@ -23,12 +23,16 @@
 /* A user's tail has fewer events than this, nearly always. */
 #define KS_TAIL_SHORT 250
 
+/* A longer one is read so many events at a time. */
+#define KS_TAIL_PAGE 5000
+
 /* A day is the number of days since 1970, UTC. */
 typedef struct KsLeaf
 {
 	int32 day;
 	KsPlan read_tail; /* user, era, xid, id → feature, quarter_at, minutes, requests: what comes after that place, up to KS_TAIL_SHORT rows */
-	KsPlan sum_tail;  /* the same, all of it added up */
+	KsPlan sum_tail;  /* the same of up to KS_TAIL_PAGE rows, added up by feature and quarter */
+	KsPlan page_tail; /* the same → era, xid, id: the last of those rows, if there are so many */
 } KsLeaf;
 
 /* The day's statements; good until the next call. */
