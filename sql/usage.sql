@@ -157,6 +157,16 @@ select count(*) from keelson.usage_events;
 select keelson._usage_minutes(:a, null, now(), now());
 reset role;
 
+-- A long tail is read a page at a time, each event once.
+begin;
+select sum((r).accepted) as recorded, keelson._usage_minutes(:a, 'long', '2000-01-01', '9999-01-01') as before
+from (
+    select keelson.usage_record(events => array(select row(:a, 'long', n * 0.001, null, now() - n * interval '1 hour' / 2, null)::keelson.usage_event from generate_series(1, 1000) as n)) as r
+    from generate_series(1, 11)
+) as batches;
+select keelson._usage_minutes(:a, 'long', '2000-01-01', '9999-01-01');
+rollback;
+
 -- Folding, whoever does it; then rollups are what events are.
 create function pg_temp.settle()
 returns boolean

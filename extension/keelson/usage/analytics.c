@@ -19,6 +19,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
+#include "utils/datum.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
@@ -168,6 +169,8 @@ ks_usage_minutes(PG_FUNCTION_ARGS)
 			if (DatumGetBool(DirectFunctionCall2Coll(texteq, PG_GET_COLLATION(), sums.sums[i].feature, PG_GETARG_DATUM(1))))
 				minutes = minutes_of(&sums.sums[i].sum);
 	}
+	/* The sums go with SPI. */
+	minutes = datumCopy(minutes, false, -1);
 	MemoryContextSwitchTo(spi_cxt);
 	ks_spi_finish();
 	PG_RETURN_DATUM(minutes);
