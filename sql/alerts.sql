@@ -104,6 +104,17 @@ update keelson.alert_rules set is_enabled = true, function = 'keelson._none' whe
 select keelson.alert_rule_set('reset-failures', is_enabled => true, quiet_for => '0');
 select keelson._alerts_evaluate(1) as told;
 
+-- A template that was spoiled keeps nobody from being told by webhook.
+update keelson.alert_rules set is_enabled = false, alerted_at = null;
+delete from keelson.alerts;
+select keelson._alerts_evaluate(1) as told;
+update keelson.mail_templates set body_text = '{{nothing}}' where name = 'alert';
+select mails, webhooks from pg_temp.told() \gset before_
+update keelson.alert_rules set is_enabled = true where name = 'reset-failures';
+select keelson._alerts_evaluate(1) as told;
+select mails - :before_mails as mails, webhooks - :before_webhooks as webhooks from pg_temp.told();
+update keelson.alert_rules set is_enabled = true where name = 'jobs-failed';
+
 -- Figures of a day.
 insert into keelson.webhook_events (user_id, id, event_type, endpoint_ids, body)
 select u.id, keelson._uuid7_floor(date_trunc('day', now()) - interval '1 hour'), 'webhook.test', '{}', '{}'

@@ -22,6 +22,11 @@ from generate_series(-2, 2) as shift order by shift;
 select code, keelson._totp_step('key', code, to_timestamp(3005), true)
 from unnest(array['', '12345', '1234567', 'abcdef', '      ']) as code;
 
+select algorithm, keelson._totp_step('key', keelson._totp_code('key', to_timestamp(3005), algorithm), to_timestamp(3005), false, algorithm) as own,
+    keelson._totp_step('key', keelson._totp_code('key', to_timestamp(3005), algorithm), to_timestamp(3005), false, 'SHA1') as as_sha1
+from unnest(array['SHA1', 'SHA256', 'SHA512']) as algorithm;
+select keelson._totp_step('key', '123456', now(), false, 'MD5');
+
 select keelson._url_escape('A b/é&=') as escaped;
 select keelson._qr_svg('otpauth://totp/a') ~ '^<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 (\d+) \1"[^<]*<path[^<]*<path d="M4 4h7v1h-7z.*</svg>$' as is_svg;
 select keelson._qr_svg(repeat('x', 1025));

@@ -2,7 +2,7 @@
 use strict;
 use warnings;
 
-use Digest::SHA qw(hmac_sha1);
+use Digest::SHA qw(hmac_sha1 hmac_sha256);
 use KeelsonTest;
 use Test::More;
 
@@ -13,9 +13,10 @@ my $password = 'correct horse battery staple';
 # RFC 6238, by another implementation than ours.
 sub totp
 {
-	my ($base32) = @_;
+	my ($base32, $hmac) = @_;
+	$hmac ||= \&hmac_sha1;
 	(my $bits = $base32) =~ s/(.)/sprintf '%05b', index 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567', $1/ge;
-	my $mac = hmac_sha1(pack('Q>', int(time() / 30)), pack 'B*', $bits);
+	my $mac = $hmac->(pack('Q>', int(time() / 30)), pack 'B' . (length($bits) & ~7), $bits);
 	my $offset = ord(substr $mac, -1) & 15;
 	return sprintf '%06d', (unpack('N', substr $mac, $offset, 4) & 0x7fffffff) % 1_000_000;
 }
@@ -94,6 +95,48 @@ subtest 'doing without it' => sub {
 	is($off->(password => $password, code => totp($mia->{secret}))->{status}, 204, 'with both');
 	is(login(email => $mia->{email}, password => $password)->{status}, 200, 'and the password does again');
 	is($keelson->sql("select count(*) from keelson.mail_messages where template = 'factor.changed' and user_id = '$mia->{id}'"), '2', 'the user was told of both');
+};
+
+subtest 'guessing the code by the password' => sub {
+	my $lea = person('lea@example.com');
+	my $off = sub { return $gateway->post('/api/auth/totp/disable', { password => $password, code => $_[0] }, token => $lea->{token})->{status}; };
+	is($off->('000000'), 401, 'a wrong code') for 1 .. 5;
+	is($off->(totp($lea->{secret})), 423, 'locks, although the password was right each time');
+	ok($gateway->get('/api/auth/totp', token => $lea->{token})->{json}{data}{isEnabled}, 'and the factor stays');
+};
+
+subtest 'recovery codes are told of' => sub {
+	my $kim = person('kim@example.com');
+	$gateway->post('/api/auth/verify', { token => $keelson->sql("select keelson._verification_send('$kim->{id}')") });
+	my $told = sub { return $keelson->sql("select string_agg(substring(m.body_text from 'your account was ([a-z ]+) at [0-9]'), '; ' order by m.id) from keelson.mails as m
+		where m.recipient = '$kim->{email}' and m.template = 'factor.changed'"); };
+	$keelson->sql('alter system set keelson.environment = development');
+	$keelson->sql('select pg_reload_conf()');
+	login(email => $kim->{email}, password => $password, recoveryCode => $kim->{codes}[0]);
+	ok(wait_until(sub { $told->() eq 'enabled; stood in for by a recovery code' }), 'of one that was used') or diag $told->();
+	$gateway->post('/api/auth/totp/recovery-codes', { code => totp($kim->{secret}) }, token => $kim->{token});
+	is($told->(), 'enabled; stood in for by a recovery code; given new recovery codes', 'of new ones');
+};
+
+subtest 'another digest' => sub {
+	my $set = sub {
+		$keelson->sql("alter system set keelson.totp_algorithm = '$_[0]'");
+		$keelson->sql('select pg_reload_conf()');
+		return wait_until(sub { $keelson->sql("select current_setting('keelson.totp_algorithm')") eq $_[0] });
+	};
+	my $user = $keelson->user($gateway, password => $password);
+	my $enrolment = {};
+	$set->('SHA256');
+	ok(wait_until(sub {
+		$enrolment = $gateway->post('/api/auth/totp/enroll', {}, token => $user->{token})->{json}{data};
+		$enrolment->{otpauthUrl} =~ /&algorithm=SHA256&digits=6/; }), 'the URI says so');
+	like($enrolment->{secret}, qr/^[A-Z2-7]{52}$/, '256 bits');
+	my $confirm = sub { return $gateway->post('/api/auth/totp/confirm', { code => $_[0] }, token => $user->{token})->{status}; };
+	is($confirm->(totp($enrolment->{secret})), 401, 'no code of SHA-1');
+	is($confirm->(totp($enrolment->{secret}, \&hmac_sha256)), 200, 'one of SHA-256');
+	$set->('SHA1');
+	$keelson->sql("update keelson.totp_factors set last_step = 0 where user_id = '$user->{id}'");
+	is(login(email => $user->{email}, password => $password, totp => totp($enrolment->{secret}, \&hmac_sha256))->{status}, 200, 'who is enrolled keeps theirs');
 };
 
 subtest 'a role that demands it' => sub {

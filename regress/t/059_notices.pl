@@ -6,8 +6,10 @@ use Digest::SHA qw(hmac_sha1);
 use KeelsonTest;
 use Test::More;
 
-my $keelson = KeelsonTest->new('notices', conf => 'keelson.environment = development');
-my $gateway = $keelson->gateway;
+# Of all limits only that on changes of address is met here.
+my $keelson = KeelsonTest->new('notices', limits => 1, conf => 'keelson.environment = development');
+$keelson->sql(q{select keelson.rate_limit_set(name, 1000000) from keelson.rate_limits where name <> 'email_change'});
+my $gateway = $keelson->gateway(KEELSON_RATE_LIMITS => 'on');
 my $password = 'correct horse battery staple';
 
 # The words of the newest mail to an address, of a template; '' for none.
@@ -70,6 +72,48 @@ subtest 'a change of address' => sub {
 	is(code($gateway->post('/api/auth/verify', { token => token(mail('again@example.net', 'email.verify')) })), 'INVALID_TOKEN', 'what was mailed to the others is void');
 	is(code($gateway->post('/api/auth/reset-password', { token => $reset, password => 'a sentence of the thief' })), 'INVALID_TOKEN', 'a reset too');
 	is(code($gateway->post('/api/auth/undo-email-change', { token => $undo })), 'INVALID_TOKEN', 'it works once');
+};
+
+subtest 'what makes a link to a new password void' => sub {
+	my $user = verified_user();
+	my $ask = sub { return $gateway->post('/api/auth/request-reset', { email => $user->{email} })->{json}{data}{devToken}; };
+	my $is_void = sub { return code($gateway->post('/api/auth/reset-password', { token => $_[0], password => 'a sentence of the thief' })); };
+	my $reset = $ask->();
+	$gateway->put('/api/user/profile', { currentPassword => $password, newPassword => 'another good sentence' }, token => $user->{token});
+	is($is_void->($reset), 'INVALID_TOKEN', 'a change of the password');
+	$user->{password} = 'another good sentence';
+	$reset = $ask->();
+	is(change_address($user, $_)->{status}, 200, "to $_") for 'elsewhere@example.net', $user->{email};
+	is($is_void->($reset), 'INVALID_TOKEN', 'a change of the address, even when it comes back');
+	is($is_void->($ask->()), '', 'a new one is good');
+};
+
+subtest 'an address that nobody has verified' => sub {
+	my $email = 'victim@example.org';
+	my $reply = $gateway->post('/api/auth/register', { email => $email, password => $password, name => 'Win at https://evil.example.com/now' });
+	is($reply->{status}, 201, 'somebody registers with it');
+	like(mail($email, 'email.verify'), qr/^Hello victim,/, 'its mail names nobody');
+	unlike(mail($email, 'email.verify'), qr/evil/, 'and says nothing that they wrote');
+	$gateway->post('/api/auth/login', { email => $email, password => $password }, headers => { 'User-Agent' => "Go to www$_.evil.example.com/now" }) for 1 .. 8;
+	like(mail($email, 'session.new_device'), qr/: Go to www\d evil example com now\./, 'nor holds a link of theirs');
+	is($keelson->sql("select count(*) from keelson.mail_messages where recipient = '$email'"), 5, 'and there are no more than five an hour');
+	$gateway->post('/api/auth/verify', { token => token(mail($email, 'email.verify')) });
+	$gateway->post('/api/auth/login', { email => $email, password => $password }, headers => { 'User-Agent' => 'Lynx' });
+	like(mail($email, 'session.new_device'), qr/^Hello Win at/, 'who has verified it is told, by name');
+};
+
+subtest 'an endpoint that was disabled' => sub {
+	my $user = verified_user();
+	my $disable = sub {
+		my $id = $gateway->post('/api/webhooks', { url => 'https://example.com/' . $_[0], events => ['user.*'] }, token => $user->{token})->{json}{data}{id};
+		return $keelson->sql("select keelson._webhook_disable('$user->{id}', '$id', 'gone')");
+	};
+	$keelson->sql("select keelson.mail_notice_set('webhook.disabled', false)");
+	$disable->('one');
+	is(count_of($user->{email}, 'webhook.disabled'), 0, 'is told of as the operator says');
+	$keelson->sql("select keelson.mail_notice_set('webhook.disabled', true)");
+	$disable->('two');
+	like(mail($user->{email}, 'webhook.disabled'), qr{sent to https://example\.com/two: it answered that it is gone}, 'its owner knows which');
 };
 
 subtest 'when it cannot be undone' => sub {
@@ -200,6 +244,8 @@ END
 	like(mail($user->{email}, 'factor.changed'), qr/was enabled at/, 'its user is told of enrolment');
 	$keelson->sql("update keelson.totp_factors set last_step = 0 where user_id = '$user->{id}'");
 	$gateway->post('/api/auth/totp/verify', { code => totp($secret) }, token => $user->{token});
+	is($keelson->sql("select bool_and(expires_at <= factor_at + interval '24 hours') from keelson.sessions where user_id = '$user->{id}' and aal = 2"), 't',
+		'it lasts as long as a session of that level may');
 	is($ask->('fresh')->{status}, 200, 'shown') or diag $ask->('fresh')->{content};
 	is($ask->('any')->{json}{data}{notes}, 1, 'the policy shows what is there');
 	$keelson->sql("update keelson.sessions set factor_at = now() - interval '6 minutes' where user_id = '$user->{id}'");
@@ -223,6 +269,15 @@ subtest 'a tier that demands one' => sub {
 	is(code($ask->()), 'SECOND_FACTOR_REQUIRED', 'not afterwards');
 	$keelson->sql("select keelson.factor_require_tier('$tier', null)");
 	is($ask->()->{status}, 200, 'until it is not demanded any more');
+};
+
+subtest 'changes of address are limited' => sub {
+	my $user = verified_user();
+	my @replies = map { change_address($user, $_) } map({ "hop$_\@example.net" } 1 .. 5), 'HOP5@example.net', 'hop6@example.net';
+	is(join(' ', map { $_->{status} } @replies), '200 200 200 200 200 200 429', 'five an hour; the same mailbox written otherwise does not count');
+	ok($replies[-1]{headers}{'retry-after'}, 'and it says for how long');
+	is($keelson->sql("select count(*) from keelson.mail_messages where recipient = 'hop6\@example.net'"), 0, 'nobody is mailed');
+	is(email_of($user), 'HOP5@example.net unverified', 'and nothing has changed');
 };
 
 $keelson->stop;

@@ -298,7 +298,7 @@ begin
         order by u.id
     loop
         if administrator.email is not null then
-            perform keelson._mail_queue(administrator.id, 'alert', administrator.email, words, '1 day');
+            perform keelson._notice_to(administrator.id, administrator.email, 'alert', words, '1 day');
         end if;
         perform keelson.webhook_emit('alert.raised', jsonb_build_object(
             'alertId', alert_id, 'rule', rule, 'message', message

@@ -51,6 +51,7 @@ int ks_guc_session_lifetime_aal2;
 int ks_guc_session_max;
 int ks_guc_smtp_tls;
 bool ks_guc_totp_accept_next;
+int ks_guc_totp_algorithm;
 int ks_guc_usage_retention;
 int ks_guc_webhook_handler_timeout;
 
@@ -65,6 +66,12 @@ static const struct config_enum_entry environments[] = {
 static const struct config_enum_entry tls_uses[] = {
 	{"required", KS_TLS_REQUIRED, false},
 	{"optional", KS_TLS_OPTIONAL, false},
+	{NULL, 0, false}};
+
+static const struct config_enum_entry totp_algorithms[] = {
+	{"SHA1", 0, false},
+	{"SHA256", 1, false},
+	{"SHA512", 2, false},
 	{NULL, 0, false}};
 
 /* It becomes a header: one line, ASCII, one address at its end. */
@@ -257,6 +264,10 @@ ks_guc_init(void)
 							 "Whether a code of an authenticator is taken up to 30 seconds before its time.",
 							 "For clocks that are ahead. The present code and the one before are always taken.",
 							 &ks_guc_totp_accept_next, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("keelson.totp_algorithm",
+							 "The digest of the codes of authenticators that are enrolled from now on.",
+							 "Many apps know SHA1 alone.",
+							 &ks_guc_totp_algorithm, 0, totp_algorithms, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.usage_retention",
 							"How long usage events and their keys are kept.",
 							"Rollups of days and totals are kept for good.",

@@ -53,14 +53,14 @@ as 'MODULE_PATHNAME', 'ks__totp_code';
 comment on function keelson._totp_code(bytea, timestamptz, text, integer) is
     'The one-time password of RFC 6238 at that moment, in steps of 30 seconds.';
 
-create or replace function keelson._totp_step(secret bytea, code text, moment timestamptz, ahead boolean)
+create or replace function keelson._totp_step(secret bytea, code text, moment timestamptz, ahead boolean, algorithm text default 'SHA1')
 returns bigint
 language c
 immutable
 strict
 parallel safe
 as 'MODULE_PATHNAME', 'ks__totp_step';
-comment on function keelson._totp_step(bytea, text, timestamptz, boolean) is
+comment on function keelson._totp_step(bytea, text, timestamptz, boolean, text) is
     'The time step that the code of six digits belongs to: the present one or the one before, with ahead the next one too; null for a code of none.';
 
 create or replace function keelson._qr_svg(content text)
@@ -103,7 +103,7 @@ declare
     factor record;
     step bigint;
 begin
-    select f.id, f.secret into factor
+    select f.id, f.secret, f.algorithm into factor
     from keelson.totp_factors as f
     where f.user_id = _totp_take.user_id and (f.confirmed_at is null) = is_confirming;
     if factor.id is null or code is null then
@@ -113,7 +113,8 @@ begin
         keelson.unseal(factor.secret, row('totp', _totp_take.user_id, factor.id)::keelson.seal_context),
         regexp_replace(code, '[[:space:]]', '', 'g'),
         clock_timestamp(),
-        current_setting('keelson.totp_accept_next')::boolean
+        current_setting('keelson.totp_accept_next')::boolean,
+        factor.algorithm
     );
     -- Of any number with the same code at once, one finds an earlier step.
     update keelson.totp_factors as f
@@ -156,13 +157,14 @@ begin
     if totp is not null and keelson._totp_take(user_id, totp) then
         return 'totp';
     elsif recovery_code is not null and keelson._recovery_code_take(user_id, recovery_code) then
+        perform keelson._notice(user_id, 'factor.changed', '{"change": "stood in for by a recovery code"}');
         return 'recovery_code';
     end if;
     return null;
 end
 $$;
 comment on function keelson._factor_take(uuid, text, text) is
-    'Take a second factor: which of the two it was, null when neither is good.';
+    'Take a second factor: which of the two it was, null when neither is good. The user is told of a recovery code.';
 
 create or replace function keelson._recovery_codes_make(user_id uuid)
 returns text[]
@@ -198,12 +200,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 update keelson.sessions as s
-set aal = 2, factor_at = now()
+set aal = 2, factor_at = now(), expires_at = least(s.expires_at, now() + keelson._session_lifetime(2::smallint))
 where s.user_id = _session_step_up.user_id and s.id = _session_step_up.session_id and s.ended_at is null
 $$;
 alter function keelson._session_step_up(uuid, uuid) owner to keelson_system;
 comment on function keelson._session_step_up(uuid, uuid) is
-    'The session has just shown a second factor.';
+    'The session has just shown a second factor: from here on it lasts no longer than one of that assurance level.';
 
 create or replace function keelson._session_age(user_id uuid, session_id uuid)
 returns interval
@@ -275,7 +277,7 @@ alter function keelson._factor_state(uuid) owner to keelson_system;
 comment on function keelson._factor_state(uuid) is
     'The second factor of the user.';
 
-create or replace function keelson._totp_enrol(user_id uuid, secret bytea)
+create or replace function keelson._totp_enrol(user_id uuid, secret bytea, algorithm text default 'SHA1')
 returns text
 language plpgsql
 volatile
@@ -286,13 +288,13 @@ declare
     factor_id uuid := keelson.uuid7();
     address text;
 begin
-    insert into keelson.totp_factors as f (user_id, id, secret)
+    insert into keelson.totp_factors as f (user_id, id, algorithm, secret)
     values (
-        _totp_enrol.user_id, factor_id,
+        _totp_enrol.user_id, factor_id, _totp_enrol.algorithm,
         keelson.seal(_totp_enrol.secret, row('totp', _totp_enrol.user_id, factor_id)::keelson.seal_context)
     )
     on conflict on constraint totp_factors_pkey do update
-    set id = excluded.id, secret = excluded.secret, created_at = excluded.created_at, last_step = 0
+    set id = excluded.id, algorithm = excluded.algorithm, secret = excluded.secret, created_at = excluded.created_at, last_step = 0
     where f.confirmed_at is null;
     if not found then
         return null;
@@ -301,8 +303,8 @@ begin
     return coalesce(address, '');
 end
 $$;
-alter function keelson._totp_enrol(uuid, bytea) owner to keelson_system;
-comment on function keelson._totp_enrol(uuid, bytea) is
+alter function keelson._totp_enrol(uuid, bytea, text) owner to keelson_system;
+comment on function keelson._totp_enrol(uuid, bytea, text) is
     'Keep the secret of a new authenticator until its first code comes; the user''s address, null where one is in force already.';
 
 create or replace function keelson._url_escape(value text)
@@ -335,7 +337,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     acting uuid := keelson._factor_actor();
-    secret bytea := keelson._random_bytes(20);
+    algorithm text := current_setting('keelson.totp_algorithm');
+    -- As many bytes as the digest has (RFC 6238, appendix B).
+    secret bytea := keelson._random_bytes(case algorithm when 'SHA256' then 32 when 'SHA512' then 64 else 20 end);
     address text;
     enrolment keelson.totp_enrolment;
     refusal keelson.reply := keelson._factor_fresh_login(current_password);
@@ -343,14 +347,14 @@ begin
     if refusal.status is not null then
         return refusal;
     end if;
-    address := keelson._totp_enrol(acting, secret);
+    address := keelson._totp_enrol(acting, secret, algorithm);
     if address is null then
         perform keelson.raise(409, 'CONFLICT', 'a second factor is in force', 'Disable it first.');
     end if;
     enrolment.secret := keelson._base32(secret);
-    enrolment.otpauth_url := format('otpauth://totp/%s:%s?secret=%s&issuer=%s&algorithm=SHA1&digits=6&period=30',
+    enrolment.otpauth_url := format('otpauth://totp/%s:%s?secret=%s&issuer=%s&algorithm=%s&digits=6&period=30',
         keelson._url_escape(keelson._product_name()), keelson._url_escape(address), enrolment.secret,
-        keelson._url_escape(keelson._product_name()));
+        keelson._url_escape(keelson._product_name()), algorithm);
     enrolment.qr_svg := keelson._qr_svg(enrolment.otpauth_url);
     perform keelson.audit('factor.enroll');
     return keelson.reply_with(enrolment);
@@ -425,7 +429,8 @@ declare
     refusal keelson.reply;
 begin
     perform keelson._require(password, 'password');
-    refusal := keelson._password_confirm(keelson._credential_of(acting), password, 'factor.change');
+    -- Who knows the password has as many tries at the code as at log-in.
+    refusal := keelson._password_confirm(keelson._credential_of(acting), password, 'factor.change', is_all => false);
     if refusal.status is null then
         refusal := keelson._factor_confirm(acting, code, recovery_code);
     end if;
@@ -462,6 +467,7 @@ begin
         return refusal;
     end if;
     perform keelson.audit('factor.change', '{"change": "recovery codes renewed"}');
+    perform keelson._notice(acting, 'factor.changed', '{"change": "given new recovery codes"}');
     return keelson.reply_with(row(keelson._recovery_codes_make(acting))::keelson.totp_confirmation);
 end
 $$;

@@ -64,3 +64,13 @@ comment on column keelson.tiers.factor_since is
     'Since when the tier demands a second factor: endpoints that demand a tier then serve its users at assurance level 2 alone. Null: it does not.';
 comment on column keelson.tiers.factor_grace is
     'How long its users have to enrol one, from the later of factor_since and their coming.';
+
+-- migration 3: authenticators of other digests than SHA-1
+
+alter table keelson.totp_factors add column algorithm text not null default 'SHA1';
+alter table keelson.totp_factors add constraint totp_factors_algorithm_check check (algorithm in ('SHA1', 'SHA256', 'SHA512'));
+comment on table keelson.totp_factors is
+    'The authenticator app of each user who has one (RFC 6238: 6 digits, 30 seconds).';
+comment on column keelson.totp_factors.algorithm is 'The digest of its codes: keelson.totp_algorithm as it was at enrolment.';
+comment on column keelson.totp_factors.secret is
+    'As many random bytes as the digest has (160 bits for SHA-1), sealed with the user''s key (purpose totp).';

@@ -17,6 +17,7 @@
 
 static uint32 hotp(const bytea *secret, KsDigest digest, int64 counter, int digits);
 static int64 step_at(TimestampTz moment);
+static KsDigest digest_of(const text *algorithm);
 
 PG_FUNCTION_INFO_V1(ks__base32);
 
@@ -52,20 +53,9 @@ PG_FUNCTION_INFO_V1(ks__totp_code);
 Datum
 ks__totp_code(PG_FUNCTION_ARGS)
 {
-	const char *algorithm = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	KsDigest digest = digest_of(PG_GETARG_TEXT_PP(2));
 	int digits = PG_GETARG_INT32(3);
-	KsDigest digest;
 
-	if (strcmp(algorithm, "SHA1") == 0)
-		digest = KS_SHA1;
-	else if (strcmp(algorithm, "SHA256") == 0)
-		digest = KS_SHA256;
-	else if (strcmp(algorithm, "SHA512") == 0)
-		digest = KS_SHA512;
-	else
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a one-time password is made with SHA1, SHA256 or SHA512, not \"%s\"", algorithm)));
 	if (digits < DIGITS || digits > DIGITS_MAX)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -77,7 +67,7 @@ ks__totp_code(PG_FUNCTION_ARGS)
 PG_FUNCTION_INFO_V1(ks__totp_step);
 
 /*
- * keelson._totp_step(secret bytea, code text, moment timestamptz, ahead boolean)
+ * keelson._totp_step(secret bytea, code text, moment timestamptz, ahead boolean, algorithm text)
  *
  * Every step that may be is computed and compared, whichever fits.
  */
@@ -88,6 +78,7 @@ ks__totp_step(PG_FUNCTION_ARGS)
 	text *code = PG_GETARG_TEXT_PP(1);
 	int64 present = step_at(PG_GETARG_TIMESTAMPTZ(2));
 	int64 latest = present + (PG_GETARG_BOOL(3) ? 1 : 0);
+	KsDigest digest = digest_of(PG_GETARG_TEXT_PP(4));
 	int64 fitting = -1;
 
 	if (VARSIZE_ANY_EXHDR(code) != DIGITS)
@@ -96,7 +87,7 @@ ks__totp_step(PG_FUNCTION_ARGS)
 	{
 		char expected[DIGITS + 1];
 
-		snprintf(expected, sizeof(expected), "%0*u", DIGITS, hotp(secret, KS_SHA1, step, DIGITS));
+		snprintf(expected, sizeof(expected), "%0*u", DIGITS, hotp(secret, digest, step, DIGITS));
 		if (ks_equal(expected, VARDATA_ANY(code), DIGITS))
 			fitting = step;
 		ks_wipe(expected, sizeof(expected));
@@ -132,4 +123,20 @@ static int64
 step_at(TimestampTz moment)
 {
 	return timestamptz_to_time_t(moment) / PERIOD_SECONDS;
+}
+
+static KsDigest
+digest_of(const text *algorithm)
+{
+	const char *name = text_to_cstring(algorithm);
+
+	if (strcmp(name, "SHA1") == 0)
+		return KS_SHA1;
+	if (strcmp(name, "SHA256") == 0)
+		return KS_SHA256;
+	if (strcmp(name, "SHA512") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a one-time password is made with SHA1, SHA256 or SHA512, not \"%s\"", name)));
+	return KS_SHA512;
 }

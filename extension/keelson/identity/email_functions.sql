@@ -77,6 +77,27 @@ alter function keelson._email_require_free(text) owner to keelson_system;
 comment on function keelson._email_require_free(text) is
     '409 EMAIL_TAKEN when somebody else holds the address: asked before the costly work, decided by keelson._email_claim().';
 
+create or replace function keelson._email_change_charge(email text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    present text := (keelson._user_words(keelson.current_user_id())).email;
+begin
+    if lower(email collate "C") is distinct from lower(present collate "C")
+        and exists (select from keelson.rate_limits as l where l.name = 'email_change' and l.is_enabled)
+    then
+        perform keelson.rate_limit_take('email_change', keelson.current_user_id()::text);
+    end if;
+end
+$$;
+alter function keelson._email_change_charge(text) owner to keelson_system;
+comment on function keelson._email_change_charge(text) is
+    'Count a change of the acting user''s address, which mails to whomever they name; 429 when there were too many. The same mailbox written otherwise does not count.';
+
 create or replace function keelson._email_raise_taken()
 returns void
 language plpgsql
@@ -123,6 +144,7 @@ begin
         update keelson.users as u
         set email = change.new_email, email_verified_at = null, updated_at = now()
         where u.id = before.id;
+        perform keelson._recovery_tokens_void(before.id);
     end if;
     perform keelson.audit(
         'email.change', jsonb_build_object('oldEmail', change.old_email, 'newEmail', change.new_email, 'change', change.id),
@@ -136,7 +158,7 @@ end
 $$;
 alter function keelson._email_change(uuid, text) owner to keelson_system;
 comment on function keelson._email_change(uuid, text) is
-    'Give the user this address, not yet verified; 409 EMAIL_TAKEN when somebody holds it. Returns what was changed, and until when the old address can undo it: whom to mail to; null when nothing changed.';
+    'Give the user this address, not yet verified; 409 EMAIL_TAKEN when somebody holds it. What was mailed to the one before is void. Returns what was changed, and until when the old address can undo it: whom to mail to; null when nothing changed.';
 
 create or replace function keelson._email_leave(change keelson._email_change)
 returns timestamptz
@@ -201,6 +223,7 @@ begin
     update keelson.users as u
     set email = change.old_email, email_verified_at = change.old_verified_at, updated_at = now()
     where u.id = change.user_id;
+    perform keelson._recovery_tokens_void(change.user_id);
     perform keelson._sessions_end(change.user_id, null, null, 'ended');
     perform keelson.audit(
         'email.change', jsonb_build_object('undone', true, 'oldEmail', present, 'newEmail', change.old_email, 'change', change.id),
@@ -214,4 +237,4 @@ end
 $$;
 alter function keelson._email_change_undo(uuid, uuid) owner to keelson_system;
 comment on function keelson._email_change_undo(uuid, uuid) is
-    'Undo a change of address and those that came after it, and end all of the user''s sessions; false when it cannot be undone (any more). Whoever calls it has proven to hold the old address.';
+    'Undo a change of address and those that came after it, make void what was mailed to the address that goes, and end all of the user''s sessions; false when it cannot be undone (any more). Whoever calls it has proven to hold the old address.';

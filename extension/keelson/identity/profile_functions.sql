@@ -61,6 +61,7 @@ begin
         return refusal;
     end if;
     if email is not null then
+        perform keelson._email_change_charge(email);
         perform keelson._email_change_tell(keelson._email_change(keelson.current_user_id(), email));
     end if;
     if changes_name or changes_preferences then

@@ -395,7 +395,6 @@ begin
         return keelson._token_refusal('password.reset');
     end if;
     perform keelson._failures_forgive(found_use.user_id, stranger);
-    perform keelson._recovery_tokens_void(found_use.user_id, 'reset_password');
     perform keelson._password_set(found_use.user_id, digest.hash, digest.pepper_key_id);
     perform keelson._email_prove(found_use.user_id);
     ended := keelson._sessions_end(found_use.user_id, null, null, 'password_changed');

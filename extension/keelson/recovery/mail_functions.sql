@@ -100,12 +100,13 @@ declare
     is_sent boolean;
     unsubscribe_token text;
 begin
-    select u.name, u.email, u.preferences ->> 'language' as language into who
+    -- Who has registered with another's address shall not speak to its holder.
+    select case when u.email_verified_at is not null then u.name end as name, u.email, u.preferences ->> 'language' as language into who
     from keelson.users as u
     where u.id = user_id;
     words := keelson._mail_template(template, coalesce(who.language, 'en'));
     given := jsonb_build_object(
-        'name', coalesce(who.name, split_part(recipient, '@', 1)),
+        'name', coalesce(who.name, keelson._mail_plain(split_part(recipient, '@', 1))),
         'email', coalesce(who.email, recipient),
         'product', keelson._product_name(),
         'appUrl', keelson._app_url(),
@@ -148,7 +149,7 @@ end
 $$;
 alter function keelson._mail_queue(uuid, text, text, jsonb, interval) owner to keelson_system;
 comment on function keelson._mail_queue(uuid, text, text, jsonb, interval) is
-    'Send a mail of the template about the user, in the user''s language, when this transaction commits; returns its id. name, email, product, appUrl, time, ip and (of what is no security mail) unsubscribeUrl are known, the other values must be given.';
+    'Send a mail of the template about the user, in the user''s language, when this transaction commits; returns its id. name, email, product, appUrl, time, ip and (of what is no security mail) unsubscribeUrl are known, the other values must be given. name is what stands before the @ of the recipient until the user''s address is verified.';
 
 create or replace function keelson.mail_send(template text, recipient keelson.email_address, "values" jsonb default '{}')
 returns uuid

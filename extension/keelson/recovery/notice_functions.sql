@@ -21,15 +21,38 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    address text := (keelson._user_words(user_id)).email;
+    who record;
 begin
-    if address is not null and keelson._notice_is_on(template) then
-        perform keelson._notice_to(user_id, address, template, "values");
+    select * into who from keelson._user_words(user_id);
+    if who.email is null or not keelson._notice_is_on(template) then
+        return;
+    elsif who.email_verified then
+        perform keelson._notice_to(user_id, who.email, template, "values");
+    elsif keelson._mails_lately(user_id) < 5 then
+        -- A stranger may read it, whom somebody wants to say something to.
+        perform keelson._notice_to(user_id, who.email, template, (
+            select jsonb_object_agg(v.key, keelson._mail_plain(v.value)) from jsonb_each_text("values") as v
+        ));
     end if;
 end
 $$;
 comment on function keelson._notice(uuid, text, jsonb) is
-    'Tell the user by mail what happened to the account, when this transaction commits; nothing for who has no address, or where such notices are off.';
+    'Tell the user by mail what happened to the account, when this transaction commits; nothing for who has no address, or where such notices are off. An address that was not shown to be the user''s gets no links of theirs, and no more than five mails an hour.';
+
+create or replace function keelson._mails_lately(user_id uuid)
+returns bigint
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+select count(*)
+from keelson.mail_messages as m
+where m.user_id = _mails_lately.user_id and m.id >= keelson._uuid7_floor(now() - interval '1 hour')
+$$;
+alter function keelson._mails_lately(uuid) owner to keelson_system;
+comment on function keelson._mails_lately(uuid) is
+    'How many mails about the user were written in the last hour.';
 
 create or replace function keelson._notice_to(
     user_id uuid,
@@ -116,7 +139,7 @@ as $$
 begin
     if keelson._device_is_new(user_id) then
         perform keelson._notice(user_id, 'session.new_device', jsonb_build_object(
-            'device', coalesce(nullif(left(keelson.current_user_agent(), 200), ''), 'an unknown program')
+            'device', coalesce(nullif(keelson._mail_plain(left(keelson.current_user_agent(), 200)), ''), 'an unknown program')
         ));
     end if;
 end
@@ -201,8 +224,6 @@ begin
     if change.user_id is null or not keelson._email_change_undo(change.user_id, change.change_id) then
         return keelson._token_refusal('email.change');
     end if;
-    -- Whatever was mailed to the address that goes is worth nothing.
-    perform keelson._recovery_tokens_void(change.user_id, 'verify_email'), keelson._recovery_tokens_void(change.user_id, 'reset_password');
     select * into words from keelson._user_words(change.user_id);
     return keelson.reply_with(row(words.email, words.email_verified)::keelson.verification);
 end

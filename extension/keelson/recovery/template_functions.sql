@@ -116,6 +116,18 @@ $$;
 comment on function keelson._html_escape(text) is
     'The text as it stands in HTML, in attributes too.';
 
+create or replace function keelson._mail_plain(value text)
+returns text
+language sql
+immutable
+strict
+parallel safe
+as $$
+select pg_catalog.regexp_replace(value, '[/@:\\\u2024\u3002\uff0e\uff0f\uff1a\uff20\uff61]+|\.(?![\s0-9]|$)', ' ', 'g')
+$$;
+comment on function keelson._mail_plain(text) is
+    'The text without what a mail program makes a link of: no slashes, colons or @, no dot before a letter.';
+
 create or replace function keelson._mail_fill(template text, "values" jsonb, is_html boolean, is_line boolean)
 returns text
 language plpgsql

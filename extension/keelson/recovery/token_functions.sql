@@ -37,7 +37,7 @@ alter function keelson._recovery_token_make(uuid, text, text, interval) owner to
 comment on function keelson._recovery_token_make(uuid, text, text, interval) is
     'A new one-time token of the user, 256 bits random; older ones for the same purpose are void. ksv_ verifies an address, ksp_ resets a password; the user''s id in hexadecimal comes next.';
 
-create or replace function keelson._recovery_tokens_void(user_id uuid, purpose text)
+create or replace function keelson._recovery_tokens_void(user_id uuid, purpose text default null)
 returns void
 language sql
 volatile
@@ -47,12 +47,12 @@ as $$
 update keelson.recovery_tokens as t
 set used_at = now()
 where t.user_id = _recovery_tokens_void.user_id
-    and t.purpose = _recovery_tokens_void.purpose
+    and (_recovery_tokens_void.purpose is null or t.purpose = _recovery_tokens_void.purpose)
     and t.used_at is null
 $$;
 alter function keelson._recovery_tokens_void(uuid, text) owner to keelson_system;
 comment on function keelson._recovery_tokens_void(uuid, text) is
-    'Make the user''s tokens for the purpose void.';
+    'Make the user''s tokens for the purpose void, or all.';
 
 create or replace function keelson._recovery_token_find(token text, purpose text, is_used boolean)
 returns keelson._recovery_token_use

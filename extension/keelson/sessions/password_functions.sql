@@ -102,11 +102,12 @@ begin
         pepper_key_id = excluded.pepper_key_id,
         normalisation = excluded.normalisation,
         changed_at = clock_timestamp();
+    perform keelson._recovery_tokens_void(user_id, 'reset_password');
 end
 $$;
 alter function keelson._password_set(uuid, text, integer, text) owner to keelson_system;
 comment on function keelson._password_set(uuid, text, integer, text) is
-    'Give the user this password.';
+    'Give the user this password. Links to reset the one before are void.';
 
 create or replace function keelson._password_rehash(user_id uuid, old_hash text, hash text, pepper_key_id integer)
 returns void
@@ -128,7 +129,8 @@ comment on function keelson._password_rehash(uuid, text, text, integer) is
 create or replace function keelson._password_confirm(
     credential keelson._credential,
     current_password text,
-    event_type text
+    event_type text,
+    is_all boolean default true
 )
 returns keelson.reply
 language plpgsql
@@ -146,7 +148,9 @@ begin
         return keelson._locked_reply(locked_until);
     end if;
     if (keelson._password_check(current_password, credential.hash, credential.pepper_key_id)).is_match then
-        perform keelson._failures_forgive(acting, asking);
+        if is_all then
+            perform keelson._failures_forgive(acting, asking);
+        end if;
         return null;
     end if;
     perform keelson._failure_record(acting, asking);
@@ -154,8 +158,8 @@ begin
     return keelson.refuse(401, 'INVALID_CREDENTIALS', 'the current password is wrong', field => 'current_password');
 end
 $$;
-comment on function keelson._password_confirm(keelson._credential, text, text) is
-    'Ask the acting user for the password they have (credential, of keelson._credential_of()): null when it is right, else the refusal to return, recorded as a failure of the event type. Wrong ones lock, as at log-in.';
+comment on function keelson._password_confirm(keelson._credential, text, text, boolean) is
+    'Ask the acting user for the password they have (credential, of keelson._credential_of()): null when it is right, else the refusal to return, recorded as a failure of the event type. Wrong ones lock, as at log-in. is_all: nothing else is asked for, so earlier failures are forgiven.';
 
 create or replace function keelson._password_change(current_password text, new_password text, new_name text)
 returns keelson.reply

@@ -203,7 +203,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     target text;
-    address text;
 begin
     update keelson.webhook_endpoints as e
     set is_enabled = false, disabled_at = now(), disabled_reason = reason, version = e.version + 1, updated_at = now()
@@ -222,13 +221,10 @@ begin
     perform keelson.webhook_emit(
         'webhook.disabled', jsonb_build_object('endpointId', endpoint_id, 'url', target, 'reason', reason), _webhook_disable.user_id
     );
-    select u.email into address from keelson.users as u where u.id = _webhook_disable.user_id and u.status = 'active';
-    if address is not null then
-        perform keelson._mail_queue(_webhook_disable.user_id, 'webhook.disabled', address, jsonb_build_object(
-            'url', target,
-            'reason', case reason when 'gone' then 'it answered that it is gone (410)' else 'it has answered with nothing but failures for five days' end
-        ));
-    end if;
+    perform keelson._notice(_webhook_disable.user_id, 'webhook.disabled', jsonb_build_object(
+        'url', target,
+        'reason', case reason when 'gone' then 'it answered that it is gone (410)' else 'it has answered with nothing but failures for five days' end
+    ));
 end
 $$;
 alter function keelson._webhook_disable(uuid, uuid, text) owner to keelson_system;
