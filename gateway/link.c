@@ -120,11 +120,17 @@ gw_link_connect(struct GwLink *link)
 	watch_socket(link, EPOLLOUT);
 }
 
-/* Looks whether an idle link that nobody watched still lives; if not, the pool has been told. */
+/*
+ * Looks whether an idle link still lives; if not, the pool has been told.  A
+ * server that crashes says so before it closes: the first look reads that, the
+ * second finds the end.
+ */
 bool
 gw_link_check(struct GwLink *link)
 {
-	if (PQconsumeInput(link->connection) && PQstatus(link->connection) == CONNECTION_OK)
+	PGconn *connection = link->connection;
+
+	if (PQconsumeInput(connection) && PQconsumeInput(connection) && PQstatus(connection) == CONNECTION_OK)
 		return true;
 	lose(link, PQerrorMessage(link->connection));
 	return false;

@@ -31,6 +31,7 @@
 #define BACKOFF_MS 1000
 
 static struct GwLink *choose(struct GwPool *pool, const struct GwCall *call);
+static bool is_fit(struct GwLink *link, const struct GwCall *call);
 static void pump(struct GwPool *pool);
 static void enqueue(struct GwPool *pool, struct GwCall *call, bool at_front);
 static void dequeue(struct GwPool *pool, struct GwCall *call);
@@ -118,7 +119,9 @@ gw_pool_submit(struct GwPool *pool, struct GwCall *call)
 		borrow(pool, call);
 		return;
 	}
-	link = pool->first == NULL ? choose(pool, call) : NULL;
+	do
+		link = pool->first == NULL ? choose(pool, call) : NULL;
+	while (link != NULL && !is_fit(link, call));
 	if (link != NULL)
 		gw_link_send(link, call);
 	else if (pool->nqueued >= QUEUE_MAX)
@@ -321,16 +324,28 @@ choose(struct GwPool *pool, const struct GwCall *call)
 	return idle != NULL ? idle : busy;
 }
 
+/*
+ * A write is sent to a link that lives: of one that had died unnoticed nobody
+ * would know what became.  If not, the pool has been told, and may have served
+ * its queue meanwhile.
+ */
+static bool
+is_fit(struct GwLink *link, const struct GwCall *call)
+{
+	return call->is_read || link->used > 0 || gw_link_check(link);
+}
+
 /* Sends what waits, as far as there is room. */
 static void
 pump(struct GwPool *pool)
 {
+	struct GwCall *call;
 	struct GwLink *link;
 
-	while (pool->first != NULL && (link = choose(pool, pool->first)) != NULL)
+	while ((call = pool->first) != NULL && (link = choose(pool, call)) != NULL)
 	{
-		struct GwCall *call = pool->first;
-
+		if (!is_fit(link, call))
+			continue;
 		dequeue(pool, call);
 		gw_link_send(link, call);
 	}

@@ -192,14 +192,18 @@ sub try_sql
 {
 	my ($self, $sql, %options) = @_;
 	my ($output, $messages) = ('', '');
-	my $status = $self->{node}->psql(
-		$options{database} || $self->{database}, $sql,
-		stdout        => \$output,
-		stderr        => \$messages,
-		on_error_die  => 0,
-		on_error_stop => 1,
-		extra_params  => $options{role} ? [ '-U', $options{role} ] : []);
-	return ($status, $output, $messages);
+	# psql that finds no server ends before it has read the statement.
+	local $SIG{PIPE} = 'IGNORE';
+	my $status = eval {
+		$self->{node}->psql(
+			$options{database} || $self->{database}, $sql,
+			stdout        => \$output,
+			stderr        => \$messages,
+			on_error_die  => 0,
+			on_error_stop => 1,
+			extra_params  => $options{role} ? [ '-U', $options{role} ] : []);
+	};
+	return defined $status ? ($status, $output, $messages) : (2, '', $@);
 }
 
 # The connection string that the gateway is given.
