@@ -30,6 +30,22 @@ from (values
     ('"{{ $.data.none }}"'), ('"none: {{ $.data.none }}."'), ('5'), ('null'), ('{}'), ('[]'), ('"{{ $.data.list[*] ? (@ > 1) }}"'), ('"no places"'), ('"{{"')
 ) as given (template);
 
+-- What is filled in is not looked at for places.
+select keelson._webhook_render('"{{ $.a }} and {{ $.b }}"', '{"a": "{{ $.b }}", "b": "b"}');
+-- One that would not end is stopped, and so is one that makes much of little.
+create function pg_temp.endless(path text)
+returns text
+language sql
+as $$ select repeat('exists(' || path || ' ? (', 14) || '@ == "none"' || repeat('))', 14) $$;
+set statement_timeout = '1min';
+select keelson._webhook_body(to_jsonb('{{ $.data ? (' || pg_temp.endless('$.data.list[*]') || ') }}'), '{"data": {"list": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}}');
+select coalesce(b.body, b.fault) is not null as has_ended from keelson._webhook_body('"{{ $.data.text like_regex \"((a*)*)*b\\\\1\" }}"', jsonb_build_object('data', jsonb_build_object('text', repeat('a', 40)))) as b;
+select keelson._webhook_body((select jsonb_agg('{{ $ }}'::text) from generate_series(1, 100)), jsonb_build_object('a', repeat('a', 20000)));
+select keelson._webhook_body('"{{ $x }}"', '{}');
+select keelson._webhook_filter_query(pg_temp.endless('$.list[*]'), '{"list": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}');
+select keelson._webhook_filter_query(pg_temp.endless('$.list[*]'), '{}');
+reset statement_timeout;
+
 -- Somebody with endpoints.
 set client_min_messages = warning;
 create temporary table person (id uuid);
@@ -83,6 +99,20 @@ from keelson.webhook_create('https://Example.com/hooks', '{invoice.*}', filter =
 select w.matches, w.method, w.url, w.headers - '{webhook-id,webhook-timestamp,webhook-signature}'::text[] as headers, w.body
 from keelson.webhook_endpoints as e cross join lateral keelson.webhook_dry_run(e.id, 'invoice.paid') as w;
 select keelson.webhook_dry_run(e.id, 'no.such') from keelson.webhook_endpoints as e;
+rollback;
+
+-- Nobody's filter holds up who emits: what it does not decide in time is sent. A dry run says so.
+begin;
+set local statement_timeout = '1min';
+select keelson.act_as('hooks@example.com') is not null as is_acting;
+select w.enabled from keelson.webhook_create('https://example.com/endless', '{invoice.*}', filter => pg_temp.endless('$.list[*]')) as w;
+select w.enabled from keelson.webhook_create('https://example.com/never', '{invoice.*}', filter => '$.amount > 1000') as w;
+select keelson.webhook_emit('invoice.paid', '{"list": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}') is not null as is_wanted;
+select keelson.webhook_emit('invoice.paid', '{"list": []}') is not null as is_wanted;
+savepoint s;
+select keelson.webhook_dry_run(e.id, 'invoice.paid', '{"list": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}') from keelson.webhook_endpoints as e where e.url like '%endless';
+rollback to s;
+select keelson.webhook_dry_run(e.id, 'invoice.paid', jsonb_build_object('x', repeat('x', 300000))) from keelson.webhook_endpoints as e where e.url like '%endless';
 rollback;
 
 -- Events: who may emit what for whom, and what is recorded.

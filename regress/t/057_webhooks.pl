@@ -119,6 +119,20 @@ ok($sink->wait_for(1, '/filtered'), 'what passes the filter');
 is_deeply(json_decode($seen->{body}), { text => '50 EUR for order.paid' }, 'is sent as the template says');
 ok(verify($seen, $filtered->{secret}), 'and signed so');
 
+# A template that would not end for what it is sent fails the attempt, says so, and holds up nobody.
+my $endless = '@ == "none"';
+$endless = "exists(\$.data.list[*] ? ($endless))" for 1 .. 14;
+my $stuck = endpoint($ada, '/stuck', events => ['order.*'], retrySchedule => [1], transform => "{{ \$.data ? ($endless) }}");
+emit($ada, 'order.paid', '{"amount": 50, "currency": "EUR", "list": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}');
+ok($sink->wait_for(2, '/filtered'), 'others are served');
+ok(wait_until(sub { $keelson->sql("select count(*) from keelson.deliveries_log where lane = '$stuck->{id}' and state = 'exhausted'") == 1 }, 30),
+	'a template that takes too long fails');
+is($keelson->sql("select count(*) filter (where error like 'the transform fails for this event: % takes too long') || '|' || count(*) from"
+	. " (select error from keelson.delivery_attempts where delivery_id = (select id from keelson.deliveries_log where lane = '$stuck->{id}')"
+	. " union all select error from keelson.deliveries_log where lane = '$stuck->{id}') as a"), '2|2', 'and its delivery says so');
+is(scalar($sink->requests('/stuck')), 0, 'nothing is sent');
+call($ada, DELETE => "/$stuck->{id}");
+
 # Failures: the schedule, attempts, exhaustion, replay.
 my $failing = endpoint($bob, '/fail/a/2', retrySchedule => [ 1, 1 ]);
 my $event = emit($bob, 'order.paid', '{"n": 1}');
@@ -148,6 +162,34 @@ my $next = $keelson->sql("select extract(epoch from due_at - now())::int from ke
 ok($next > 100 && $next <= 120, 'is left alone for as long as it asks') or diag($next);
 call($bob, DELETE => "/$busy->{id}");
 ok(wait_until(sub { $keelson->sql("select count(*) from keelson.deliveries where lane = '$busy->{id}' and due_at <= now()") == 0 }), 'removed');
+
+my $patient = endpoint($bob, '/retry-after/503/864000', events => ['order.*']);
+$event = emit($bob, 'order.paid', '{"n": 3}');
+ok(wait_until(sub { (delivery($bob, $patient, $event) || {})->{attempts} == 1 }), 'one that wants to be left alone for ten days');
+$next = $keelson->sql("select extract(epoch from due_at - now())::int from keelson.deliveries where lane = '$patient->{id}'");
+ok($next > 82800 && $next <= 86400, 'is asked again after one') or diag($next);
+call($bob, DELETE => "/$patient->{id}");
+
+# The usual schedule: deliveries that have been tried 0 to 9 times are tried once more. (The first may be tried again meanwhile.)
+my @schedule = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400);
+my $usual = endpoint($bob, '/status/502', events => ['order.*']);
+$keelson->sql("select keelson.courier_breaker_set('$usual->{id}', 'forced_open')");
+emit($bob, 'order.paid', '{"n": 4}') for 0 .. @schedule;
+$keelson->sql("update keelson.deliveries as d set attempts = n.tried from (select id, row_number() over (order by id) - 1 as tried"
+	. " from keelson.deliveries where lane = '$usual->{id}') as n where d.id = n.id");
+$keelson->sql("select keelson.courier_breaker_set('$usual->{id}', 'forced_closed')");
+ok(wait_until(sub { $keelson->sql("select (select count(distinct delivery_id) from keelson.delivery_attempts as a"
+	. " where a.delivery_id in (select id from keelson.deliveries where lane = '$usual->{id}'))"
+	. " + (select count(*) from keelson.deliveries_log where lane = '$usual->{id}')") == @schedule + 1 }, 20), 'each is tried once more');
+is($keelson->sql("select state || attempts from keelson.deliveries_log where lane = '$usual->{id}'"), 'exhausted10', 'after the last wait it is exhausted');
+my @waits = split /\n/, $keelson->sql("select round(extract(epoch from coalesce(later.started_at, d.due_at) - a.started_at), 3) from keelson.deliveries as d"
+	. ' join lateral (select number, started_at from keelson.delivery_attempts where delivery_id = d.id order by number limit 1) as a on true'
+	. ' left join keelson.delivery_attempts as later on later.delivery_id = d.id and later.number = a.number + 1'
+	. " where d.lane = '$usual->{id}' order by d.id");
+is(scalar(grep { $waits[$_] < 0.8 * $schedule[$_] || $_ > 0 && $waits[$_] > 1.2 * $schedule[$_] + 10 } 0 .. $#schedule), 0,
+	'the others wait as long as the schedule says, give or take a fifth') or diag("@waits");
+cmp_ok(scalar(keys %{ { map { sprintf('%.3f', $waits[$_] / $schedule[$_]) => 1 } 1 .. $#schedule } }), '>', 1, 'not all alike');
+call($bob, DELETE => "/$usual->{id}");
 
 # Gone.
 my $gone = endpoint($bob, '/status/410', events => ['order.*']);

@@ -36,6 +36,7 @@
 #include "core/spi.h"
 #include "core/uuid.h"
 #include "courier/courier.h"
+#include "webhooks/budget.h"
 #include "webhooks/glob.h"
 #include "webhooks/webhooks.h"
 
@@ -48,6 +49,13 @@ typedef struct KnownType
 	char name[KS_WEBHOOK_TYPE_LENGTH];
 	bool is_reserved;
 } KnownType;
+
+typedef struct Filter
+{
+	text *path;
+	Jsonb *payload;
+	bool is_passed;
+} Filter;
 
 /* Types that were found; none is ever removed. Made on first use, bounded. */
 static HTAB *known_types;
@@ -68,8 +76,8 @@ static KsPlan delivery_plan = {
 static void check(const KsWebhookEvent *event);
 static bool find_type(const char *name, bool *is_reserved);
 static int match(const KsWebhookEvent *event, pg_uuid_t *out);
-static bool is_wanted(HeapTuple row, TupleDesc desc, const KsWebhookEvent *event);
-static bool passes_filter(text *filter, Jsonb *payload);
+static bool is_wanted(HeapTuple row, TupleDesc desc, const KsWebhookEvent *event, int64 *left_us);
+static void apply_filter(void *arg);
 static void lock_order(const KsWebhookEvent *event);
 static text *make_body(const KsWebhookEvent *event, TimestampTz now);
 static void record_event(const KsWebhookEvent *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now);
@@ -175,6 +183,7 @@ match(const KsWebhookEvent *event, pg_uuid_t *out)
 	Datum values[1] = {UUIDPGetDatum(&event->user_id)};
 	SPITupleTable *rows;
 	uint64 row_count;
+	int64 left_us = KS_WEBHOOK_FILTER_BUDGET;
 	int count = 0;
 
 	if (event->endpoint_id != NULL)
@@ -186,7 +195,7 @@ match(const KsWebhookEvent *event, pg_uuid_t *out)
 	rows = SPI_tuptable;
 	row_count = SPI_processed;
 	for (uint64 i = 0; i < row_count; i++)
-		if (is_wanted(rows->vals[i], rows->tupdesc, event))
+		if (is_wanted(rows->vals[i], rows->tupdesc, event, &left_us))
 		{
 			bool is_null;
 
@@ -196,40 +205,46 @@ match(const KsWebhookEvent *event, pg_uuid_t *out)
 	return count;
 }
 
+/* What a filter does not decide in time is wanted: nothing is lost. */
 static bool
-is_wanted(HeapTuple row, TupleDesc desc, const KsWebhookEvent *event)
+is_wanted(HeapTuple row, TupleDesc desc, const KsWebhookEvent *event, int64 *left_us)
 {
 	bool is_null;
 	Datum *globs;
 	int count;
 	bool matches = false;
-	Datum filter;
+	Datum value;
+	Filter filter = {.payload = event->payload};
 
 	deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(row, desc, 2, &is_null)), TEXTOID, -1, false, TYPALIGN_INT, &globs, NULL, &count);
 	for (int i = 0; i < count && !matches; i++)
 		matches = ks_glob_matches(VARDATA_ANY(DatumGetPointer(globs[i])), VARSIZE_ANY_EXHDR(DatumGetPointer(globs[i])), event->type, strlen(event->type));
 	if (!matches)
 		return false;
-	filter = SPI_getbinval(row, desc, 3, &is_null);
-	return is_null || passes_filter(DatumGetTextPP(filter), event->payload);
+	value = SPI_getbinval(row, desc, 3, &is_null);
+	if (is_null)
+		return true;
+	filter.path = DatumGetTextPP(value);
+	return !ks_budget_run(left_us, apply_filter, &filter) || filter.is_passed;
 }
 
 /* Is the predicate true? One that cannot be evaluated for this payload is not. */
-static bool
-passes_filter(text *filter, Jsonb *payload)
+static void
+apply_filter(void *arg)
 {
-	Datum path = DirectFunctionCall1(jsonpath_in, CStringGetDatum(text_to_cstring(filter)));
+	Filter *filter = arg;
+	Datum path = DirectFunctionCall1(jsonpath_in, CStringGetDatum(text_to_cstring(filter->path)));
 	Datum vars = DirectFunctionCall1(jsonb_in, CStringGetDatum("{}"));
 	LOCAL_FCINFO(fcinfo, 4);
 	Datum result;
 
 	InitFunctionCallInfoData(*fcinfo, NULL, 4, InvalidOid, NULL, NULL);
-	fcinfo->args[0] = (NullableDatum){JsonbPGetDatum(payload), false};
+	fcinfo->args[0] = (NullableDatum){JsonbPGetDatum(filter->payload), false};
 	fcinfo->args[1] = (NullableDatum){path, false};
 	fcinfo->args[2] = (NullableDatum){vars, false};
 	fcinfo->args[3] = (NullableDatum){BoolGetDatum(true), false};
 	result = jsonb_path_match_tz(fcinfo);
-	return !fcinfo->isnull && DatumGetBool(result);
+	filter->is_passed = !fcinfo->isnull && DatumGetBool(result);
 }
 
 /* One transaction after the other, for this user and key. */

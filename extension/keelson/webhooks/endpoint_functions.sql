@@ -120,7 +120,7 @@ begin
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a filter has no variables', field => 'filter');
     end if;
     begin
-        found := jsonb_path_query_array_tz('{}', path, '{}', true);
+        found := keelson._webhook_filter_query(filter, '{}');
     exception when others then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the filter cannot be evaluated', field => 'filter');
     end;
@@ -141,7 +141,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     type record;
-    made jsonb;
     reason text;
 begin
     if transform is null then
@@ -156,14 +155,10 @@ begin
         order by t.name
         limit 20
     loop
-        begin
-            made := keelson._webhook_render(transform, keelson._webhook_envelope(type.name, type.sample));
-        exception when others then
-            reason := sqlerrm;
-        end;
+        reason := (keelson._webhook_body(transform, keelson._webhook_envelope(type.name, type.sample))).fault;
         if reason is not null then
             perform keelson.raise(400, 'VALIDATION_FAILED',
-                format('the transform fails for the sample of %s: %s', type.name, left(reason, 200)),
+                format('with the sample of %s %s', type.name, reason),
                 'A path stands in a string between {{ and }}, such as {{ $.data.email }}.', 'transform');
         end if;
     end loop;
@@ -593,6 +588,7 @@ declare
     event_id uuid := keelson.uuid7();
     moment bigint := extract(epoch from clock_timestamp());
     made keelson.webhook_dry_run;
+    rendered record;
     secrets bytea[];
 begin
     select * into endpoint from keelson.webhook_endpoints as e where e.user_id = me and e.id = webhook_dry_run.id;
@@ -606,15 +602,21 @@ begin
         input := (select t.sample from keelson.webhook_event_types as t where t.name = webhook_dry_run.type);
     elsif jsonb_typeof(input) <> 'object' then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the payload of an event must be an object', field => 'payload');
+    elsif pg_column_size(input) > 262144 then
+        perform keelson.raise(413, 'PAYLOAD_TOO_LARGE', 'the payload of an event may have 256 KiB', field => 'payload');
     end if;
     made.matches := endpoint.is_enabled
         and exists (select from unnest(endpoint.events) as glob where keelson._webhook_glob_matches(glob, webhook_dry_run.type))
-        and coalesce(endpoint.filter is null or jsonb_path_match_tz(input, endpoint.filter::jsonpath, '{}', true), false);
+        and (endpoint.filter is null or keelson._webhook_filter_query(endpoint.filter, input) = '[true]');
     made.method := 'POST';
     made.url := endpoint.url;
     made.body := format('{"type":%s,"timestamp":%s,"data":%s}', to_json(type), to_json(keelson._time_text(now())), input);
     if endpoint.transform is not null then
-        made.body := keelson._webhook_render(endpoint.transform, made.body::jsonb || jsonb_build_object('id', event_id))::text;
+        rendered := keelson._webhook_body(endpoint.transform, made.body::jsonb || jsonb_build_object('id', event_id));
+        if rendered.fault is not null then
+            perform keelson.raise(400, 'VALIDATION_FAILED', rendered.fault, field => 'transform');
+        end if;
+        made.body := rendered.body;
     end if;
     secrets := array[endpoint.secret] || case when endpoint.previous_until > now() then array[endpoint.previous_secret] else '{}' end;
     made.headers := (select coalesce(jsonb_object_agg(h.name, '***'), '{}') from unnest(endpoint.header_names) as h (name)) || jsonb_build_object(

@@ -91,9 +91,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     whole constant text := '^\s*\{\{((?:(?!\}\}).)+)\}\}\s*$';
+    place constant text := '\{\{((?:(?!\}\}).)+)\}\}';
     words text;
-    place text[];
+    around text[];
     value jsonb;
+    made text;
+    path record;
 begin
     case jsonb_typeof(template)
         when 'object' then
@@ -112,11 +115,14 @@ begin
             if words ~ whole then
                 return coalesce(jsonb_path_query_first(input, substring(words from whole)::jsonpath, '{}', true), 'null');
             end if;
-            for place in select regexp_matches(words, '(\{\{((?:(?!\}\}).)+)\}\})', 'g') loop
-                value := jsonb_path_query_first(input, place[2]::jsonpath, '{}', true);
-                words := replace(words, place[1], coalesce(value #>> '{}', ''));
+            -- What is filled in is not looked at for places.
+            around := regexp_split_to_array(words, place);
+            made := around[1];
+            for path in select m.groups[1] as words, m.number from regexp_matches(words, place, 'g') with ordinality as m (groups, number) loop
+                value := jsonb_path_query_first(input, path.words::jsonpath, '{}', true);
+                made := made || coalesce(value #>> '{}', '') || around[path.number + 1];
             end loop;
-            return to_jsonb(words);
+            return to_jsonb(made);
         else
             return template;
     end case;
@@ -124,6 +130,42 @@ end
 $$;
 comment on function keelson._webhook_render(jsonb, jsonb) is
     'The template with its {{ jsonpath }} places filled from the input: a string that is one path becomes the value it finds (null without one), a list of one such string the list of all, a path within text its text.';
+
+create or replace function keelson._webhook_render_text(transform jsonb, input jsonb)
+returns text
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks_webhook_render_text';
+comment on function keelson._webhook_render_text(jsonb, jsonb) is
+    'What keelson._webhook_render() makes, as text; 400 VALIDATION_FAILED when that takes more than 100 ms of processor time.';
+
+create or replace function keelson._webhook_filter_query(filter text, payload jsonb)
+returns text
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks_webhook_filter_query';
+comment on function keelson._webhook_filter_query(text, jsonb) is
+    'All that the jsonpath finds, a JSON array as text; 400 VALIDATION_FAILED when that takes more than 250 ms of processor time.';
+
+create or replace function keelson._webhook_body(transform jsonb, input jsonb, out body text, out fault text)
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    body := keelson._webhook_render_text(transform, input);
+    if octet_length(body) > 1048576 then
+        body := null;
+        fault := 'the transform makes more than 1 MiB of this event';
+    end if;
+exception when others then
+    fault := 'the transform fails for this event: ' || left(sqlerrm, 200);
+end
+$$;
+comment on function keelson._webhook_body(jsonb, jsonb) is
+    'What a template makes of an event; or, where it fails, takes too long or makes more than 1 MiB, why there is nothing to send.';
 
 -- Partitions.
 

@@ -69,8 +69,9 @@ static KsPlan endpoint_plan = {
 static KsPlan headers_plan = {"select h.key, h.value from jsonb_each_text($1::jsonb) as h order by h.key", 1, {TEXTOID}};
 
 static KsPlan transform_plan = {
-	"select keelson._webhook_render(p.transform, $3::jsonb || jsonb_build_object('id', $4))::text"
-	" from keelson.webhook_endpoints as p where p.user_id = $1 and p.id = $2",
+	"select b.body, b.fault from keelson.webhook_endpoints as p"
+	" cross join lateral keelson._webhook_body(p.transform, $3::jsonb || jsonb_build_object('id', $4)) as b"
+	" where p.user_id = $1 and p.id = $2",
 	4,
 	{UUIDOID, UUIDOID, TEXTOID, UUIDOID}};
 
@@ -88,7 +89,7 @@ static KsMac *open_secret(const KsDelivery *delivery, Datum sealed);
 static void open_headers(Endpoint *endpoint, const KsDelivery *delivery, Datum sealed);
 static void forget(Endpoint *endpoint);
 static void forget_all(void);
-static char *transform(const KsDelivery *delivery, const char *body, const pg_uuid_t *event_id);
+static char *transform(KsDelivery *delivery, const char *body, const pg_uuid_t *event_id);
 static void sign(KsDelivery *delivery, const Endpoint *endpoint, const char *id);
 static void judge(KsDelivery *delivery);
 static void settled(KsDelivery **deliveries, int count);
@@ -164,10 +165,7 @@ build_one(KsDelivery *delivery, HeapTuple row, TupleDesc desc)
 	if (endpoint->has_transform)
 		body = transform(delivery, body, DatumGetUUIDP(event_id));
 	if (body == NULL)
-	{
-		request->refusal = "the transform makes nothing of this event";
 		return;
-	}
 	/* From here on no statement: each would leave us in the memory of SPI, which goes with the transaction. */
 	save = MemoryContextSwitchTo(delivery->cxt);
 	request->url = pstrdup(endpoint->url);
@@ -325,14 +323,23 @@ forget_all(void)
 	}
 }
 
-/* What the endpoint's template makes of the body, or NULL. */
+/* What the endpoint's template makes of the body; NULL, and the request refused, where it fails. */
 static char *
-transform(const KsDelivery *delivery, const char *body, const pg_uuid_t *event_id)
+transform(KsDelivery *delivery, const char *body, const pg_uuid_t *event_id)
 {
 	Datum values[4] = {UUIDPGetDatum(&delivery->user_id), UUIDPGetDatum(&delivery->lane), CStringGetTextDatum(body), UUIDPGetDatum(event_id)};
+	char *made = NULL;
+	char *fault = NULL;
 
 	(void) ks_spi_execute(&transform_plan, values, NULL, true, 1);
-	return SPI_processed == 1 ? SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1) : NULL;
+	if (SPI_processed == 1)
+	{
+		made = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		fault = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+	}
+	if (made == NULL)
+		delivery->request.refusal = fault == NULL ? "the endpoint is gone" : MemoryContextStrdup(delivery->cxt, fault);
+	return made;
 }
 
 /* The three fields of Standard Webhooks; while a secret is replaced both sign. */
