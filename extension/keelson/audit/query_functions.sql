@@ -94,6 +94,9 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+-- Of the day in progress there may be no statistics yet: from the newest on by an index, not by sorting all of it.
+set enable_seqscan = off
+set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
