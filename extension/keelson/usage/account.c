@@ -30,13 +30,13 @@ static KsPlan watermark_plan = {"select era, xid, event_id, tail_from from keels
 /* By rows, so that the primary key alone will do, whatever statistics say: by its day one user's is everybody's. */
 static KsPlan days_plan = {
 	"select feature, day, minutes, requests from keelson.usage_days"
-	" where user_id = $1 and (user_id, day) >= ($1, $2) and (user_id, day) < ($1, $3)",
+	" where (user_id, day) >= ($1, $2) and (user_id, day) < ($1, $3)",
 	3,
 	{UUIDOID, DATEOID, DATEOID},
 	CURSOR_OPT_GENERIC_PLAN};
 static KsPlan quarters_plan = {
 	"select feature, quarter_at, minutes, requests from keelson.usage_quarters"
-	" where user_id = $1 and (user_id, quarter_at) >= ($1, $2) and (user_id, quarter_at) < ($1, $3)",
+	" where (user_id, quarter_at) >= ($1, $2) and (user_id, quarter_at) < ($1, $3)",
 	3,
 	{UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID},
 	CURSOR_OPT_GENERIC_PLAN};
@@ -46,7 +46,7 @@ static KsPlan quarters_in_plan = {
 	" from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3)) as t (since, until)"
 	" cross join lateral ("
 	"select u.feature, u.quarter_at, u.minutes, u.requests from keelson.usage_quarters as u"
-	" where u.user_id = $1 and (u.user_id, u.quarter_at) >= ($1, t.since) and (u.user_id, u.quarter_at) < ($1, t.until) offset 0) as q",
+	" where (u.user_id, u.quarter_at) >= ($1, t.since) and (u.user_id, u.quarter_at) < ($1, t.until) offset 0) as q",
 	3,
 	{UUIDOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID},
 	CURSOR_OPT_GENERIC_PLAN};
