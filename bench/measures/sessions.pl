@@ -1,4 +1,4 @@
-# Log-ins: what a flood of them does to readers, and whether the time of a refusal tells that an account exists.
+# Log-ins: what a flood of them does to readers, and whether the time of an answer tells that an account exists.
 
 use strict;
 use warnings;
@@ -10,15 +10,7 @@ use Bench::System;
 
 aim_cost(
 	"readers' p99 beside a flood of log-ins, times"         => [ 1.2, 1.33 ],
-	'log-in: known and unknown address apart, standard errors' => [ 3,   3 ]);
-
-# One log-in that is refused, of an address that nothing is locked for.
-sub refused
-{
-	my ($email) = @_;
-	my $reply = gateway->post('/api/auth/login', { email => $email, password => 'not the password of anybody' });
-	return $reply->{status};
-}
+	map { ("$_: known and unknown address apart, standard errors" => [ 3, 3 ]) } qw(login request-reset resend-verification));
 
 # Readers alone, and then beside as many log-ins as eight clients can make.
 sub run_flood
@@ -53,34 +45,61 @@ sub welch { my ($a, $b) = @_; return (mean(@$a) - mean(@$b)) / sqrt(variance(@$a
 # The slowest twentieth says more of the machine than of us.
 sub trimmed { my (@sorted) = sort { $a <=> $b } @_; return [ @sorted[ 0 .. int($#sorted * .95) ] ]; }
 
-# Wrong passwords for addresses that somebody holds and that nobody does, in turns and in a changing order, four of each
-# at most: a fifth would lock.
-sub run_enumeration
+# Milliseconds that an endpoint takes for addresses that somebody holds and that nobody does, in turns and in a changing
+# order, four of each at most: a fifth wrong password would lock.
+sub enumeration_ms
 {
+	my ($endpoint, $expected) = @_;
 	my %ms = (known => [], unknown => []);
-	keelson->sql('delete from keelson.authentication_failures');
 	for my $turn (1 .. $ENV{BENCH_LOGINS} || 400)
 	{
 		my $person = (people)[ $turn % people ];
 		my %email = (known => $person->{email}, unknown => "nobody$person->{email}");
-		keelson->sql('delete from keelson.authentication_failures') if $turn % (4 * people) == 0;
+		keelson->sql('delete from keelson.authentication_failures') if $turn % (4 * people) == 1;
 		for my $kind ($turn % 2 ? qw(known unknown) : qw(unknown known))
 		{
+			my %body = (email => $email{$kind}, $endpoint eq 'login' ? (password => 'not the password of anybody') : ());
 			my $began = time;
-			my $status = refused($email{$kind});
-			$status == 401 or die "a log-in answered $status\n";
+			my $status = gateway->post("/api/auth/$endpoint", \%body)->{status};
+			$status == $expected or die "$endpoint answered $status\n";
 			push @{ $ms{$kind} }, (time - $began) * 1000;
 		}
 	}
 	keelson->sql('delete from keelson.authentication_failures');
+	return %ms;
+}
+
+sub run_enumeration
+{
+	my ($endpoint, $expected) = @_;
+	my %ms = enumeration_ms($endpoint, $expected);
 	my $apart = abs welch(map { trimmed(@{ $ms{$_} }) } qw(known unknown));
 	for my $kind (qw(known unknown))
 	{
 		my @sorted = sort { $a <=> $b } @{ $ms{$kind} };
-		keep("enumeration.1.$kind", unit => 'ms', value => median(@sorted), p50_ms => median(@sorted), p99_ms => percentile(99, @sorted));
+		keep("$endpoint.1.$kind", unit => 'ms', value => median(@sorted), p50_ms => median(@sorted), p99_ms => percentile(99, @sorted));
 	}
-	keep('enumeration.1.apart', unit => 'std. err.', value => $apart);
-	cost('log-in: known and unknown address apart, standard errors', $apart);
+	keep("$endpoint.1.apart", unit => 'std. err.', value => $apart);
+	cost("$endpoint: known and unknown address apart, standard errors", $apart);
+	return;
+}
+
+sub in_environment
+{
+	my ($name) = @_;
+	keelson->sql("alter system set keelson.environment = $name");
+	keelson->sql('select pg_reload_conf()');
+	KeelsonTest::wait_until(sub { keelson->sql("select current_setting('keelson.environment')") eq $name }) or die "not $name\n";
+	return;
+}
+
+# In development a mail is written at once, and its token is in the answer: there is nothing to hide there.
+sub run_enumerations
+{
+	run_enumeration('login', 401);
+	in_environment('production');
+	run_enumeration($_, 200) for qw(request-reset resend-verification);
+	in_environment('development');
 	return;
 }
 
@@ -96,6 +115,6 @@ measure('flood', sub {
 	write_flood();
 	run_flood();
 });
-measure_once('enumeration', sub { run_enumeration() if wanted('enumeration') });
+measure_once('enumeration', sub { run_enumerations() if wanted('enumeration') });
 
 1;

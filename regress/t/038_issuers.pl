@@ -109,6 +109,10 @@ subtest 'first sight, 32 at once' => sub {
 subtest 'who gets a user' => sub {
 	$gateway->post('/api/auth/register', { email => 'ada@example.com', password => $password });
 	my $ada = $keelson->sql("select user_id from keelson.user_emails where email = 'ada\@example.com'");
+	my $profile = $gateway->get('/api/user/profile', token => $token{parallel})->{json}{data};
+	is($profile->{subscription}{tier}, 'free', 'a person has a subscription') or diag explain $profile;
+	like($profile->{referral}{code}, qr/^[0-9A-Z]{10}$/, 'and a referral code');
+	is($keelson->sql("select count(*) from keelson.subscriptions where user_id = '$profile->{user}{id}'"), '1', 'as who registers');
 	my $service = me($token{service});
 	is($service->{status}, 200, 'without an address: a service') or diag $service->{content};
 	is($service->{json}{data}{email}, undef, 'which has none');
@@ -127,7 +131,10 @@ subtest 'who gets a user' => sub {
 	is(me($token{taken})->{json}{data}{id}, $ada, 'and stays so');
 	is(me($token{blocked})->{status}, 403, 'no users are made any more');
 	$keelson->sql("select keelson.issuer_change('$issuer', creates_users => true)");
-	is(me($token{blocked})->{status}, 200, 'they are again');
+	$keelson->sql("insert into keelson.user_emails (email, user_id, reserved_until) values ('blocked\@issuer.example', '$ada', now() + interval '1 day')");
+	is(code(me($token{blocked})), 'FORBIDDEN', 'an address that somebody has just left is nobody else\'s for a while');
+	$keelson->sql("update keelson.user_emails set reserved_until = now() where reserved_until is not null");
+	is(me($token{blocked})->{status}, 200, 'afterwards it is, and users are made again');
 };
 
 subtest 'the user' => sub {

@@ -307,6 +307,30 @@ subtest 'the list of users' => sub {
 	is($gateway->get(q{/api/admin/users?q='%20or%201=1--}, %as)->{status}, 200, 'nor are quotes anything');
 };
 
+subtest 'few among more than a page looks at' => sub {
+	my %as = (token => staff('admin')->{token});
+	$keelson->sql(q{select keelson.user_tier_set(keelson.user_create('rare' || n || '@rare.example.com')::text, 'enterprise') from generate_series(1, 7) as n});
+	$keelson->sql(q{insert into keelson.users (id, email) select keelson.uuid7(), 'crowd' || n || '@crowd.example.com' from generate_series(1, 10050) as n});
+	for my $case ([ 'tier=enterprise', 7 ], [ 'tier=enterprise&sort=name', 7 ], [ 'status=active&name=nobody&sort=-email', 0 ])
+	{
+		my ($query, $wanted) = @$case;
+		my (@found, @sizes, $cursor);
+		do
+		{
+			my $reply = $gateway->get("/api/admin/users?$query&limit=5" . ($cursor ? "&cursor=$cursor" : ''), %as);
+			is($reply->{status}, 200, "$query: a page") or do { diag $reply->{content}; return };
+			push @found, map { $_->{id} } @{ data($reply) };
+			push @sizes, scalar @{ data($reply) };
+			$cursor = $reply->{json}{meta}{pagination}{nextCursor};
+		} while ($cursor && @sizes < 20);
+		my %once = map { $_ => 1 } @found;
+		is(scalar(@found), $wanted, "$query: all are found");
+		is(scalar(keys %once), $wanted, "$query: nobody twice");
+		cmp_ok(scalar(@sizes), '>', 1 + int($wanted / 6), "$query: a page ends early and says that there is more") or diag "@sizes";
+	}
+	$keelson->sql(q{delete from keelson.users where email like '%@crowd.example.com'});
+};
+
 subtest 'bulk operations' => sub {
 	my ($admin, $other, $owner) = (staff('admin'), staff('admin'), staff('owner'));
 	my %as = (token => $admin->{token});

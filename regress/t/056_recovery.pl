@@ -45,6 +45,18 @@ subtest 'verification' => sub {
 	is($gateway->get('/dev/mails')->{status}, 200, 'developers see the mails');
 };
 
+subtest 'a link that is sent again' => sub {
+	my $user = $keelson->user($gateway);
+	my $resend = sub { return $gateway->post('/api/auth/resend-verification', { email => uc $user->{email} })->{json}{data}{devToken}; };
+	my $first = mailed($user->{email}, 'email.verify');
+	my $second = $resend->();
+	is(mailed($user->{email}, 'email.verify'), $second, 'is mailed');
+	is($gateway->post('/api/auth/verify', { token => $first })->{json}{code}, 'INVALID_TOKEN', 'and makes the one before void');
+	is($gateway->get("/api/auth/verify?token=$second", headers => { Accept => 'application/json' })->{status}, 200, 'a GET that asks for JSON verifies');
+	is($resend->(), undef, 'who is verified gets none');
+	is($keelson->sql("select count(*) from keelson.mails where recipient = '$user->{email}' and template = 'email.verify'"), '2', 'nor a mail');
+};
+
 subtest 'a reset' => sub {
 	my $reply = $gateway->post('/api/auth/forgot-password', { email => 'ada@example.com' });
 	my $token = $reply->{json}{data}{devToken};
@@ -74,6 +86,13 @@ subtest 'in production' => sub {
 	in_environment('production');
 	my @answers = map { $gateway->post('/api/auth/request-reset', { email => $_ }) } 'ada@example.com', 'nobody@example.com';
 	is_deeply($answers[0]{json}{data}, $answers[1]{json}{data}, 'the answer is the same for all');
+	my ($known, $unknown) = map {
+		my $reply = $gateway->post('/api/auth/resend-verification', { email => $_ });
+		my $text = join "\n", $reply->{status}, $reply->{content}, map { "$_: $reply->{headers}{$_}" } sort grep { !/^(?:x-request-id|date)$/ } keys %{ $reply->{headers} };
+		$text =~ s/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/ID/gr =~ s/\d{4}-\d\d-\d\dT[\d:.]+Z/TIME/gr;
+	} $keelson->user($gateway)->{email}, 'nobody@example.com';
+	is($known, $unknown, 'to whom a link is sent again, too, byte for byte');
+	like($known, qr/^200\n/, 'and there is no error');
 	is_deeply([ sort keys %{ $answers[0]{json}{data} } ], [qw(devToken message)], 'in shape too');
 	is($answers[0]{json}{data}{devToken}, undef, 'and holds no token');
 	ok(KeelsonTest::wait_until(sub { $keelson->sql('select count(*) from keelson.recovery_requests') eq '0' }), 'the keeper answers');

@@ -280,5 +280,14 @@ subtest 'changes of address are limited' => sub {
 	is(email_of($user), 'HOP5@example.net unverified', 'and nothing has changed');
 };
 
+subtest 'who asks by a change of address which ones are known' => sub {
+	my ($user, $other) = (verified_user(), verified_user());
+	my $guess = { %$user, password => 'not the password of anybody' };
+	is(code(change_address($guess, $_)), 'INVALID_CREDENTIALS', "is told nothing without the password: $_") for $other->{email}, 'nobody@example.net';
+	is(code(change_address($user, $other->{email})), 'EMAIL_TAKEN', "time $_") for 1 .. 5;
+	is(code(change_address($user, $_)), 'RATE_LIMITED', "has five tries an hour: $_") for $other->{email}, 'nobody@example.net';
+	is(email_of($user), "$user->{email} verified", 'and nothing has changed');
+};
+
 $keelson->stop;
 done_testing();

@@ -12,8 +12,8 @@ create type keelson._email_change as (
 comment on type keelson._email_change is
     'A change of a user''s address: what it was, what it is, and until when it can be undone (null: it cannot).';
 
-create or replace function keelson._email_claim(user_id uuid, email text)
-returns void
+create or replace function keelson._email_take(user_id uuid, email text)
+returns boolean
 language plpgsql
 volatile
 security definer
@@ -23,18 +23,33 @@ begin
     -- Waits for another claim of the address, and sees how it ended. One that
     -- is reserved falls to its own user at any time, to others when its time is over.
     insert into keelson.user_emails as e (email, user_id)
-    values (lower(_email_claim.email collate "C"), _email_claim.user_id)
+    values (lower(_email_take.email collate "C"), _email_take.user_id)
     on conflict on constraint user_emails_pkey do update
     set user_id = excluded.user_id, reserved_until = null
     where e.reserved_until <= clock_timestamp() or e.reserved_until is not null and e.user_id = excluded.user_id;
-    if not found then
+    return found;
+end
+$$;
+alter function keelson._email_take(uuid, text) owner to keelson_system;
+comment on function keelson._email_take(uuid, text) is
+    'Make the address the user''s; false when somebody else holds it, or has left it so lately that the change can be undone.';
+
+create or replace function keelson._email_claim(user_id uuid, email text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not keelson._email_take(user_id, email) then
         perform keelson._email_raise_taken();
     end if;
 end
 $$;
 alter function keelson._email_claim(uuid, text) owner to keelson_system;
 comment on function keelson._email_claim(uuid, text) is
-    'Make the address the user''s; 409 EMAIL_TAKEN when somebody else holds it, or has left it so lately that the change can be undone.';
+    'As keelson._email_take(), but 409 EMAIL_TAKEN where that is false.';
 
 create or replace function keelson._user_add(id uuid, email text, name text)
 returns void
@@ -67,7 +82,6 @@ begin
         select from keelson.user_emails as e
         where e.email = lower(_email_require_free.email collate "C")
             and (e.reserved_until is null or e.reserved_until > now())
-            and e.user_id is distinct from keelson.current_user_id()
     ) then
         perform keelson._email_raise_taken();
     end if;
@@ -75,7 +89,7 @@ end
 $$;
 alter function keelson._email_require_free(text) owner to keelson_system;
 comment on function keelson._email_require_free(text) is
-    '409 EMAIL_TAKEN when somebody else holds the address: asked before the costly work, decided by keelson._email_claim().';
+    '409 EMAIL_TAKEN when somebody holds the address: asked before the costly work, decided by keelson._email_claim().';
 
 create or replace function keelson._email_change_charge(email text)
 returns void
@@ -96,7 +110,7 @@ end
 $$;
 alter function keelson._email_change_charge(text) owner to keelson_system;
 comment on function keelson._email_change_charge(text) is
-    'Count a change of the acting user''s address, which mails to whomever they name; 429 when there were too many. The same mailbox written otherwise does not count.';
+    'Count a change of the acting user''s address, which mails to whomever they name, or tells them that somebody holds it; 429 when there were too many. The same mailbox written otherwise does not count.';
 
 create or replace function keelson._email_raise_taken()
 returns void

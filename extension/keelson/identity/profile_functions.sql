@@ -48,10 +48,8 @@ begin
         perform keelson.raise(400, 'VALIDATION_FAILED',
             'the current password is needed to change the e-mail address', field => 'current_password');
     end if;
-    if email is not null then
-        perform keelson._email_require_free(email);
-    end if;
-    -- Either proves that it is the user who sits there.
+    -- Either proves that it is the user who sits there. Whose an address is
+    -- nobody is told before that, nor more often than the limit allows.
     if new_password is not null then
         refusal := keelson._password_change(current_password, new_password, name);
     elsif email is not null then

@@ -435,16 +435,11 @@ language plpgsql
 volatile
 as $$
 begin
-    if email is not null then
-        insert into keelson.user_emails (email, user_id)
-        values (pg_catalog.lower(_external_user_add.email collate "C"), _external_user_add.id)
-        on conflict do nothing;
-        -- Somebody has registered with it meanwhile.
-        if not found then
-            delete from keelson.external_identities as e
-            where e.issuer = _external_user_add.issuer and e.subject = _external_user_add.subject;
-            return 'unlinked';
-        end if;
+    -- Somebody has registered with it meanwhile, or has left it lately.
+    if email is not null and not keelson._email_take(id, email) then
+        delete from keelson.external_identities as e
+        where e.issuer = _external_user_add.issuer and e.subject = _external_user_add.subject;
+        return 'unlinked';
     end if;
     -- A person can be reached; who cannot be is a service.
     insert into keelson.users (id, kind, email, email_verified_at, name)
@@ -452,13 +447,16 @@ begin
         _external_user_add.id, case when email is null then 'service' else 'person' end, _external_user_add.email,
         case when email is not null then pg_catalog.now() end, keelson._name_or_null(_external_user_add.name)
     );
+    if email is not null then
+        perform keelson._subscription_open(id), keelson._referral_open(id);
+    end if;
     perform keelson.audit('user.create', pg_catalog.jsonb_build_object('issuer', issuer), user_id => id);
     perform keelson.webhook_emit('user.created', pg_catalog.jsonb_build_object('userId', id), id);
     return 'made';
 end
 $$;
 comment on function keelson._external_user_add(uuid, text, text, text, text) is
-    'Make the user of a subject that was met for the first time: made, or unlinked when somebody holds the address.';
+    'Make the user of a subject that was met for the first time, a person with a subscription of the default tier and a referral code: made, or unlinked when somebody holds the address.';
 
 create or replace function keelson._email_or_null(value text)
 returns text

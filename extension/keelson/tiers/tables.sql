@@ -206,3 +206,7 @@ comment on column keelson.quota_watches.look_again_at is
     'When tier or period are others.';
 comment on column keelson.quota_watches.told_period is
     'The beginning of the period in which the user was told last.';
+
+-- migration 3: persons who came by an external issuer have a subscription and a referral code too
+
+select keelson._subscriptions_fill();
