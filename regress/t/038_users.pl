@@ -309,9 +309,10 @@ subtest 'the list of users' => sub {
 
 subtest 'few among more than a page looks at' => sub {
 	my %as = (token => staff('admin')->{token});
-	$keelson->sql(q{select keelson.user_tier_set(keelson.user_create('rare' || n || '@rare.example.com')::text, 'enterprise') from generate_series(1, 7) as n});
+	$keelson->sql(q{select keelson.user_tier_set(keelson.user_create('rare' || n || '@rare.example.com')::text, 'pro') from generate_series(1, 7) as n});
+	my $pro = $keelson->sql(q{select count(*) from keelson.users as u where keelson._tier_of(u.id) = 'pro'});
 	$keelson->sql(q{insert into keelson.users (id, email) select keelson.uuid7(), 'crowd' || n || '@crowd.example.com' from generate_series(1, 10050) as n});
-	for my $case ([ 'tier=enterprise', 7 ], [ 'tier=enterprise&sort=name', 7 ], [ 'status=active&name=nobody&sort=-email', 0 ])
+	for my $case ([ 'tier=pro', $pro ], [ 'tier=pro&sort=name', $pro ], [ 'status=active&name=nobody&sort=-email', 0 ])
 	{
 		my ($query, $wanted) = @$case;
 		my (@found, @sizes, $cursor);
@@ -326,7 +327,8 @@ subtest 'few among more than a page looks at' => sub {
 		my %once = map { $_ => 1 } @found;
 		is(scalar(@found), $wanted, "$query: all are found");
 		is(scalar(keys %once), $wanted, "$query: nobody twice");
-		cmp_ok(scalar(@sizes), '>', 1 + int($wanted / 6), "$query: a page ends early and says that there is more") or diag "@sizes";
+		pop @sizes;
+		ok(scalar(grep { $_ < 5 } @sizes), "$query: a page ends early and says that there is more") or diag "@sizes";
 	}
 	$keelson->sql(q{delete from keelson.users where email like '%@crowd.example.com'});
 };

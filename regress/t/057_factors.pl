@@ -147,10 +147,19 @@ subtest 'a role that demands it' => sub {
 	is($gateway->get('/api/admin/users', token => $_)->{status}, 200, 'not yet') for $password_only->{token}, $aal2;
 	$keelson->sql("select keelson.factor_require('admin', '1 hour')");
 	is($gateway->get('/api/admin/users', token => $password_only->{token})->{status}, 200, 'there is time to enrol one');
+	my $make = sub { my ($token, @scopes) = @_; return $gateway->post('/api/user/access-keys', { name => 'machine', scopes => \@scopes }, token => $token); };
+	my $before = $make->($password_only->{token}, 'users.read')->{json}{data};
 	$keelson->sql("select keelson.factor_require('admin', '0')");
 	is($gateway->get('/api/admin/users', token => $password_only->{token})->{status}, 403, 'then the role gives nothing without it');
 	is($gateway->get('/api/admin/users', token => $aal2)->{status}, 200, 'and all with it');
 	is($gateway->get('/api/user/profile', token => $password_only->{token})->{status}, 200, 'the account itself is still there');
+	for my $scope ('users.read', 'usage.write')
+	{
+		is($make->($password_only->{token}, $scope)->{status}, 403, "an access key is no way around it: $scope");
+		is($make->($aal2, $scope)->{status}, 201, "who has shown it makes one: $scope");
+	}
+	is($gateway->post("/api/user/access-keys/$before->{id}/rotate", {}, token => $password_only->{token})->{status}, 403, 'nor is the next text of one from before');
+	is($gateway->get('/api/admin/users', token => $before->{key})->{status}, 200, 'which goes on as it is');
 	$keelson->sql("select keelson.factor_require('admin', null)");
 	is($gateway->get('/api/admin/users', token => $password_only->{token})->{status}, 200, 'until it is demanded no more');
 };

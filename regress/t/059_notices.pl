@@ -267,8 +267,12 @@ subtest 'a tier that demands one' => sub {
 	ok($gateway->get('/api/auth/totp', token => $user->{token})->{json}{data}{requiredBy}, 'and the user sees until when');
 	$keelson->sql("select keelson.factor_require_tier('$tier', '0')");
 	is(code($ask->()), 'SECOND_FACTOR_REQUIRED', 'not afterwards');
+	my $key = sub { return $gateway->post('/api/user/access-keys', { name => 'machine', scopes => ['usage.write'] }, token => $user->{token}); };
+	is(code($key->()), 'SECOND_FACTOR_REQUIRED', 'nor by an access key');
+	is($gateway->get('/api/user/access-keys', token => $user->{token})->{status}, 200, 'which are still shown');
 	$keelson->sql("select keelson.factor_require_tier('$tier', null)");
 	is($ask->()->{status}, 200, 'until it is not demanded any more');
+	is($key->()->{status}, 201, 'and keys are made again');
 };
 
 subtest 'changes of address are limited' => sub {

@@ -82,6 +82,7 @@ stable
 as $$
 declare
     wanted text[];
+    held text[] := keelson._user_permissions(user_id);
     missing text;
 begin
     if coalesce(pg_catalog.cardinality(scopes), 0) not between 1 and 64 or pg_catalog.array_position(scopes, null) is not null then
@@ -99,17 +100,11 @@ begin
     if found then
         perform keelson.raise(400, 'VALIDATION_FAILED', pg_catalog.format('there is no scope "%s"', pg_catalog.left(missing, 64)), field => 'scopes');
     end if;
+    -- Nor more than the session that makes it: a role may demand a second factor which that has not shown.
     select s into missing
     from pg_catalog.unnest(wanted) as s
-    where not exists (select from keelson.scopes as known where known.name = s)
-        and not exists (
-            select from keelson.role_permissions as held
-            where held.permission = s
-                and (held.role = 'user' or held.role in (
-                    select granted.role from keelson.user_roles as granted
-                    where granted.user_id = _access_key_scopes.user_id
-                ))
-        )
+    where s <> all (held) and not exists (select from keelson.scopes as known where known.name = s)
+        or s = any (held) and user_id = keelson.current_user_id() and not keelson.has_permission(s)
     limit 1;
     if found then
         perform keelson.raise(403, 'FORBIDDEN', pg_catalog.format('a key may do no more than its user, who may not "%s"', missing), field => 'scopes');
@@ -118,7 +113,7 @@ begin
 end
 $$;
 comment on function keelson._access_key_scopes(uuid, text[]) is
-    'The scopes in order, each once; 400 for what is no scope, 403 for one that the user may not give.';
+    'The scopes in order, each once; 400 for what is no scope, 403 for one that the user may not give, or not in this session.';
 
 create or replace function keelson._access_key_networks(networks text[])
 returns cidr[]

@@ -18,6 +18,27 @@ $$;
 comment on function keelson._access_key_owner() is
     'The acting user; 401 when there is none, 403 for an access key, whatever endpoint a product has put it behind.';
 
+create or replace function keelson._access_key_maker()
+returns uuid
+language plpgsql
+stable
+as $$
+declare
+    maker uuid := keelson._access_key_owner();
+begin
+    -- A key is served without a second factor: it is not to be the way around one.
+    if keelson.current_actor() = 'user' and keelson.current_aal() < 2
+        and keelson._proof_missing(maker, keelson.current_session_id(), false, 0, true) is not null
+    then
+        perform keelson.raise(401, 'SECOND_FACTOR_REQUIRED', 'your tier demands a second factor of who makes an access key',
+            'Enrol one, and log in with it.');
+    end if;
+    return maker;
+end
+$$;
+comment on function keelson._access_key_maker() is
+    'As keelson._access_key_owner(); 401 besides for a session without the second factor that the user''s tier demands.';
+
 create or replace function keelson.user_access_keys("limit" integer default 20, cursor text default null)
 returns setof keelson.access_key
 language plpgsql
@@ -69,7 +90,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    return keelson._access_key_create(keelson._access_key_owner(), name, scopes, expires_at, allowed_networks);
+    return keelson._access_key_create(keelson._access_key_maker(), name, scopes, expires_at, allowed_networks);
 end
 $$;
 comment on function keelson.user_access_key_create(keelson.display_name, text[], timestamptz, text[]) is
@@ -87,7 +108,7 @@ begin
     if overlap_seconds is null or overlap_seconds not between 0 and 2592000 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'an overlap is 0 to 2592000 seconds (30 days)', field => 'overlap_seconds');
     end if;
-    return keelson._access_key_rotate(keelson._access_key_owner(), id, make_interval(secs => overlap_seconds));
+    return keelson._access_key_rotate(keelson._access_key_maker(), id, make_interval(secs => overlap_seconds));
 end
 $$;
 comment on function keelson.user_access_key_rotate(uuid, integer) is

@@ -11,7 +11,7 @@ select keelson.route(
     'keelson.user_access_key_create',
     rate_class => 'api',
     status => 201,
-    errors => '{FORBIDDEN, CONFLICT}',
+    errors => '{FORBIDDEN, CONFLICT, SECOND_FACTOR_REQUIRED}',
     examples => '{"request": {"name": "Nightly import", "scopes": ["usage.write"], "expiresAt": "2027-01-15T00:00:00Z", "allowedNetworks": ["192.0.2.0/24"]}}'
 );
 
@@ -20,7 +20,7 @@ select keelson.route(
     'keelson.user_access_key_rotate',
     rate_class => 'api',
     status => 201,
-    errors => '{FORBIDDEN, NOT_FOUND, CONFLICT}',
+    errors => '{FORBIDDEN, NOT_FOUND, CONFLICT, SECOND_FACTOR_REQUIRED}',
     examples => '{"request": {"overlapSeconds": 3600}}'
 );
 
