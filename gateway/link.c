@@ -17,8 +17,10 @@
 #include "gateway.h"
 #include "pool.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 /* A younger request may be followed by others in the same pipeline. */
 #define YOUNG_US GW_MS(5)
@@ -122,14 +124,17 @@ gw_link_connect(struct GwLink *link)
 
 /*
  * Looks whether an idle link still lives; if not, the pool has been told.  A
- * server that crashes says so before it closes: the first look reads that, the
- * second finds the end.
+ * server that crashes says so before it closes: the first reading takes that,
+ * the second finds the end.
  */
 bool
 gw_link_check(struct GwLink *link)
 {
 	PGconn *connection = link->connection;
+	char byte;
 
+	if (recvfrom(PQsocket(connection), &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT, NULL, NULL) < 0 && errno == EAGAIN)
+		return true;
 	if (PQconsumeInput(connection) && PQconsumeInput(connection) && PQstatus(connection) == CONNECTION_OK)
 		return true;
 	lose(link, PQerrorMessage(link->connection));
