@@ -95,6 +95,20 @@ is(scalar(grep { $_->{data}{userId} ne $carol->{id} } @told), 0, 'whose it is');
 my ($changed) = grep { $_->{type} eq 'user.email_changed' } @told;
 is_deeply([ @{ $changed->{data} }{qw(oldEmail newEmail)} ], [ $carol->{email}, 'carol@elsewhere.example' ], 'from what to what');
 
+# Of passwords, roles and access keys.
+my $dave = $keelson->user($gateway);
+endpoint($dave, '/rights', events => [ 'user.password_changed', 'user.role_*', 'access_key.*' ]);
+my $key = $gateway->post('/api/user/access-keys', { name => 'CI', scopes => ['usage.write'] }, token => $dave->{token})->{json}{data};
+my $next_key = $gateway->post("/api/user/access-keys/$key->{id}/rotate", {}, token => $dave->{token})->{json}{data};
+$gateway->request(DELETE => "/api/user/access-keys/$next_key->{id}", token => $dave->{token});
+$keelson->sql("select keelson.role_grant('$dave->{email}', 'support'); select keelson.role_revoke('$dave->{email}', 'support')");
+$gateway->put('/api/user/profile', { currentPassword => $dave->{password}, newPassword => 'another horse and battery' }, token => $dave->{token});
+my $reset = $gateway->post('/api/auth/request-reset', { email => $dave->{email} })->{json}{data}{devToken};
+$gateway->post('/api/auth/reset-password', { token => $reset, password => 'a third horse and battery' });
+@expected = sort qw(access_key.created access_key.rotated access_key.revoked user.role_granted user.role_revoked user.password_changed user.password_changed);
+$sink->wait_for(scalar @expected, '/rights');
+is(join(' ', sort map { json_decode($_->{body})->{type} } $sink->requests('/rights')), "@expected", 'so are passwords, however they were changed, roles and access keys');
+
 # Rotation.
 my $rotated = call($ada, POST => "/$first->{id}/rotate-secret")->{json}{data};
 call($ada, POST => "/$first->{id}/test");
@@ -153,6 +167,22 @@ ok(wait_until(sub { delivery($bob, $broken, $event)->{state} eq 'delivered' }), 
 is_balanced('a replay is the same delivery');
 is(call($bob, POST => "/$broken->{id}/replay", { since => '2020-01-01T00:00:00Z', state => 'delivered' })->{json}{data}{replayed}, 1, 'all of a time');
 ok($sink->wait_for(2, '/mended'), 'are sent again');
+
+is(call($bob, POST => "/$broken->{id}/replay", { since => '2020-01-01T00:00:00Z', state => 'delivered', %$_ })->{json}{data}{replayed}, 0, 'and no others')
+	for { type => 'webhook.test' }, { until => '2020-02-01T00:00:00Z' }, { state => 'exhausted' };
+is(scalar(@{ call($bob, GET => "/$broken->{id}/deliveries?$_->[0]")->{json}{data} }), $_->[1], "looked for by $_->[0]")
+	for [ 'type=order.paid', 1 ], [ 'type=webhook.test', 0 ], [ 'state=exhausted', 0 ];
+is(call($bob, GET => "/$broken->{id}/deliveries?state=lost")->{status}, 400, 'a state that is none');
+is(call($ada, $_->[0] => "/$_->[1]/deliveries/$exhausted->{id}$_->[2]")->{status}, 404, "another's delivery is not there: $_->[0]")
+	for map { [ GET => $_, '' ], [ POST => $_, '/replay' ] } $broken->{id}, $first->{id};
+
+# What a receiver says is read for a while, and kept in part.
+my $talking = endpoint($bob, '/huge', events => ['order.*']);
+$event = emit($bob, 'order.paid', '{"n": 3}');
+ok(wait_until(sub { (delivery($bob, $talking, $event) || {})->{state} eq 'delivered' }, 20), 'a long response counts');
+is($keelson->sql("select length(response) || ' ' || (response_size between 65536 and 131072) from keelson.deliveries_log where lane = '$talking->{id}'"),
+	'16384 true', '64 KiB of it are read, 16 KiB kept');
+call($bob, DELETE => "/$talking->{id}");
 
 # Retry-After, in seconds.
 my $busy = endpoint($bob, '/retry-after/429/120', events => ['order.*'], retrySchedule => [1]);
@@ -246,7 +276,7 @@ ok($at[14] - $at[0] > 1500, 'not faster than the limit') or diag($at[14] - $at[0
 # Somebody else's is not there; evil input changes nothing.
 is(call($bob, GET => "/$first->{id}")->{status}, 404, q{another's endpoint is not there});
 is(call($bob, $_->[0] => "/$first->{id}$_->[1]", $_->[2])->{status}, 404, "$_->[0] $_->[1]")
-	for [ PUT => '', { enabled => JSON::PP::false } ], [ DELETE => '' ], [ POST => '/test' ], [ POST => '/rotate-secret' ],
+	for [ PUT => '', { enabled => JSON::PP::false } ], [ DELETE => '' ], [ POST => '/test' ], [ POST => '/rotate-secret' ], [ POST => '/dry-run', { type => 'user.updated' } ],
 	[ GET => '/deliveries' ], [ POST => '/replay', { since => '2020-01-01T00:00:00Z' } ];
 my $count = $keelson->sql('select count(*) from keelson.webhook_endpoints');
 for my $bad ({ url => 'http://169.254.169.254/' }, { url => 'ftp://x/' }, { events => [] }, { events => ['nothing.such'] },

@@ -142,6 +142,17 @@ is(scalar($sink->requests('/unfenced')), 0, 'nothing is sent');
 $unfenced->node->append_conf('postgresql.conf', "keelson.courier_fence_file = '" . $unfenced->node->basedir . "/fence'");
 $unfenced->node->reload;
 ok($sink->wait_for(1, '/unfenced', 20), 'until it can');
+
+# Where the keyring comes from a command nothing says where the file might lie.
+$unfenced->node->append_conf('postgresql.conf',
+	"keelson.keyring_file = ''\nkeelson.keyring_command = 'cat $unfenced->{keyring}'\nkeelson.courier_fence_file = ''");
+$unfenced->node->restart;
+$hooks->emit($ada);
+ok(wait_until(sub { $unfenced->server_log =~ /deliveries wait: the setting keelson.courier_fence_file is needed/ }, 20), 'a keyring from a command needs the setting');
+is(scalar($sink->requests('/unfenced')), 1, 'nothing is sent');
+$unfenced->node->append_conf('postgresql.conf', "keelson.courier_fence_file = '" . $unfenced->node->basedir . "/fence'");
+$unfenced->node->reload;
+ok($sink->wait_for(2, '/unfenced', 20), 'until it is there');
 $unfenced->stop;
 
 done_testing();

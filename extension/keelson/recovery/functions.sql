@@ -401,6 +401,7 @@ begin
     perform keelson._recovery_count('reset_done');
     perform keelson.audit('password.reset', jsonb_build_object('endedSessions', ended), user_id => found_use.user_id);
     perform keelson._notice(found_use.user_id, 'password.changed');
+    perform keelson.webhook_emit('user.password_changed', jsonb_build_object('userId', found_use.user_id), found_use.user_id);
     return keelson.reply_with(row(ended)::keelson.password_reset);
 end
 $$;

@@ -81,13 +81,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     me uuid := keelson._webhook_require_user();
-    endpoint keelson.webhook_endpoint := keelson._webhook_endpoint(id);
     event uuid;
     made keelson.webhook_delivery;
 begin
-    if not endpoint.enabled then
-        perform keelson.raise(409, 'CONFLICT', 'the webhook endpoint is disabled', 'Enable it first.');
-    end if;
+    perform keelson._webhook_require_enabled(id);
     event := keelson._webhook_emit_to(webhook_test.id, 'webhook.test', jsonb_build_object('message', 'Hello from Keelson'));
     select d.id, event, 'webhook.test', 'pending', 0, d.due_at, keelson._uuid7_time(d.id)
     into made
