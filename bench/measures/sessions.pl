@@ -72,14 +72,15 @@ sub enumeration_ms
 sub run_enumeration
 {
 	my ($endpoint, $expected) = @_;
+	my ($id) = $endpoint =~ /^(\w+)/;
 	my %ms = enumeration_ms($endpoint, $expected);
 	my $apart = abs welch(map { trimmed(@{ $ms{$_} }) } qw(known unknown));
 	for my $kind (qw(known unknown))
 	{
 		my @sorted = sort { $a <=> $b } @{ $ms{$kind} };
-		keep("$endpoint.1.$kind", unit => 'ms', value => median(@sorted), p50_ms => median(@sorted), p99_ms => percentile(99, @sorted));
+		keep("$id.1.$kind", unit => 'ms', value => median(@sorted), p50_ms => median(@sorted), p99_ms => percentile(99, @sorted));
 	}
-	keep("$endpoint.1.apart", unit => 'std. err.', value => $apart);
+	keep("$id.1.apart", unit => 'std. err.', value => $apart);
 	cost("$endpoint: known and unknown address apart, standard errors", $apart);
 	return;
 }

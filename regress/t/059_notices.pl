@@ -151,6 +151,25 @@ subtest 'a password, roles, a tier' => sub {
 	like(mail($user->{email}, 'tier.changed'), qr/your plan is now \Q$name\E, as of/, 'a tier');
 };
 
+subtest 'another way in' => sub {
+	my $user = verified_user();
+	my $made = $gateway->post('/api/user/access-keys', { name => 'Nightly <import>', scopes => ['usage.write'] }, token => $user->{token})->{json}{data};
+	my $told = mail($user->{email}, 'access_key.created');
+	like($told, qr/made at .* from 127\.0\.0\.1: Nightly <import>, which begins with \Q$made->{prefix}\E\./, 'an access key');
+	unlike($told, qr/\Q$made->{key}\E/, 'but not its text');
+	$gateway->post("/api/user/access-keys/$made->{id}/rotate", {}, token => $user->{token});
+	is(count_of($user->{email}, 'access_key.created'), 2, 'the next text of one');
+	$gateway->post('/api/user/access-keys', { name => 'x', scopes => ['no.such'] }, token => $user->{token});
+	is(count_of($user->{email}, 'access_key.created'), 2, 'none that was refused');
+	$keelson->sql(q{select keelson.issuer_add('https://login.example', '{api}', jwks => convert_from((keelson.jwks_document()).body, 'UTF8'), links_by_email => true)});
+	$keelson->sql("select keelson.external_identity_link('$user->{id}', 'https://login.example', 'by hand')");
+	like(mail($user->{email}, 'identity.linked'), qr{your account can be entered with your account at https://login\.example\.}, 'an account elsewhere');
+	$keelson->sql("select keelson._external_user('https://login.example', 'by address', '$user->{email}', true, null)");
+	is(count_of($user->{email}, 'identity.linked'), 2, 'one that was linked by its address');
+	$keelson->sql("select keelson._external_user('https://login.example', 'by address', '$user->{email}', true, null)");
+	is(count_of($user->{email}, 'identity.linked'), 2, 'once');
+};
+
 subtest 'a new device' => sub {
 	my $user = verified_user();
 	my $login = sub { my (%given) = @_; return $gateway->post('/api/auth/login', { email => $user->{email}, password => $password, deviceToken => $given{device} },

@@ -423,6 +423,9 @@ begin
         user_id := new_id;
         perform keelson.audit('identity.link', jsonb_build_object('issuer', issuer, 'personal', subject), user_id => user_id);
     end if;
+    if outcome = 'linked' then
+        perform keelson._notice(user_id, 'identity.linked', jsonb_build_object('issuer', issuer));
+    end if;
 end
 $$;
 alter function keelson._external_user(text, text, text, boolean, text) owner to keelson_system;
@@ -507,6 +510,7 @@ begin
         perform keelson.raise(409, 'CONFLICT', 'this subject belongs to a user already', field => 'subject');
     end if;
     perform keelson.audit('identity.link', jsonb_build_object('issuer', issuer, 'personal', subject) || detail, user_id => user_id);
+    perform keelson._notice(user_id, 'identity.linked', jsonb_build_object('issuer', issuer));
     return id;
 end
 $$;

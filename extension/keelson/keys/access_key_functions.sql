@@ -203,6 +203,7 @@ begin
         _access_key_add.user_id, id, _access_key_add.name, made.prefix, made.secret_hash, made.environment,
         _access_key_add.scopes, _access_key_add.allowed_networks, _access_key_add.expires_at
     );
+    perform keelson._notice(user_id, 'access_key.created', jsonb_build_object('key', name, 'prefix', made.prefix));
     result.id := id;
     result.name := name;
     result.key := made.key;
@@ -216,7 +217,7 @@ end
 $$;
 alter function keelson._access_key_add(uuid, text, text[], cidr[], timestamptz) owner to keelson_system;
 comment on function keelson._access_key_add(uuid, text, text[], cidr[], timestamptz) is
-    'Make a key of the user and write down all of it but the key itself. Whoever calls it has checked everything.';
+    'Make a key of the user, write down all of it but the key itself, and tell the user by mail. Whoever calls it has checked everything.';
 
 create or replace function keelson._access_key_create(
     user_id uuid,

@@ -79,6 +79,16 @@ from (
             null, 'Sign in again. If you see anything odd, change your password at {{appUrl}}.'
         ),
         (
+            'access_key.created', 'An access key was made', 'Hello {{name}},',
+            'an access key of your account was made at {{time}}, from {{ip}}: {{key}}, which begins with {{prefix}}. With it a service can act in your name until it is revoked.',
+            null, 'If it was not you, revoke it and change your password at once at {{appUrl}}.'
+        ),
+        (
+            'identity.linked', 'Another way to sign in', 'Hello {{name}},',
+            'from {{time}} on your account can be entered with your account at {{issuer}}.',
+            null, 'If you did not expect this, take it away again among your external identities at {{appUrl}}.'
+        ),
+        (
             'tier.changed', 'Your plan was changed', 'Hello {{name}},',
             'your plan is now {{tier}}, as of {{time}}.',
             null, 'If you did not expect this, write to us.'
