@@ -167,7 +167,7 @@ select count(*) as of_a_clock_that_jumped from keelson._issuers_fetch_due('{}');
 select count(*) from keelson.deliveries where lane = :'fetched';
 create function pg_temp.fetched(issuer_id uuid, keys text, cache text, problem text) returns text language plpgsql as $$
 declare
-    outcome text := keelson._issuer_fetched(issuer_id, keys, cache, problem);
+    outcome text := keelson._issuer_fetched(issuer_id, 'https://fetched.example/jwks', keys, cache, problem);
 begin
     return (
         select concat_ws(', ', outcome, extract(epoch from date_trunc('second', f.due_at - clock_timestamp() + interval '0.5 seconds'))::int || ' s', f.failures || ' failures', f.error)
@@ -184,7 +184,9 @@ order by n;
 select jwks = :'jwks' as has_keys, keys_set_at is not null as is_set from keelson.issuers where id = :'fetched';
 select pg_temp.fetched(:'fetched', '{"keys": []}', null, null) as what;
 select jwks = :'jwks' as has_keys from keelson.issuers where id = :'fetched';
-select keelson._issuer_fetched(keelson.uuid7(), '{"keys": []}', null, null) as of_nobody;
+select keelson._issuer_fetched(keelson.uuid7(), 'https://fetched.example/jwks', '{"keys": []}', null, null) as of_nobody;
+-- What comes from where the issuer publishes no more is not taken, nor put down as a failure.
+select keelson._issuer_fetched(:'fetched', 'https://before.example/jwks', null, null, 'no answer') as of_elsewhere;
 select keelson.issuer_change('https://fetched.example', jwks_url => '');
 select count(*) as fetches from keelson.issuer_fetches where id = :'fetched';
 select keelson.issuer_fetch('https://fetched.example') as none;

@@ -9,7 +9,7 @@ use KeelsonTest::Sink;
 use Test::More;
 
 my $keelson = KeelsonTest->new('upstream', limits => 1,
-	conf => "keelson.environment = development\nkeelson.allow_private_targets = on\nlog_min_messages = log\nlog_statement = all\nmax_connections = 80");
+	conf => "keelson.environment = development\nkeelson.allow_private_targets = on\nkeelson.upstream_calls_per_user = 3\nlog_min_messages = log\nlog_statement = all\nmax_connections = 80");
 $keelson->sql(q{select keelson.rate_limit_set(name, 1000000) from keelson.rate_limits where rate_class <> 'custom'});
 my $gateway = $keelson->gateway(
 	KEELSON_TRUSTED_PROXIES => '127.0.0.0/8', KEELSON_POOL_SLOW => 8, KEELSON_POOL_UPSTREAM => 8, KEELSON_RATE_LIMITS => 'on', KEELSON_ENV => 'development');
@@ -279,12 +279,21 @@ subtest 'what a call may not be' => sub {
 subtest 'a service that is down' => sub {
 	$sink->put(ask => '/hang');
 	reset_breaker('api-key acme');
-	my @sockets = map { $gateway->connect } 1 .. 5;
-	for (@sockets)
-	{
-		syswrite $_, "POST /api/twice HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer $ada->{token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-	}
-	ok(wait_until(sub { $keelson->sql("select waiting from keelson.upstream_status() where upstream = 'api-key acme'") == 5 }, 10), 'five wait');
+	my $bobs = $gateway->post('/api/user/api-keys', { service => 'acme', apiKey => 'ac_' . 'k3y0fbob' x 4 }, token => $bob->{token});
+	is($bobs->{status}, 200, 'two have a key') or diag $bobs->{content};
+	my @sockets;
+	my $begin = sub {
+		my ($who) = @_;
+		my $socket = $gateway->connect;
+		syswrite $socket, "POST /api/twice HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer $who->{token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+		return push @sockets, $socket;
+	};
+	my $wait = sub { my ($calls) = @_; return wait_until(sub { $keelson->sql("select waiting from keelson.upstream_status() where upstream = 'api-key acme'") == $calls }, 10) };
+	$begin->($ada) for 1 .. 3;
+	ok($wait->(3), 'three of one user wait');
+	is(code($gateway->post('/api/twice', {}, %as)), 'RATE_LIMITED', 'a fourth is refused at once');
+	$begin->($bob) for 1 .. 2;
+	ok($wait->(5), 'and leaves room for others: five wait');
 	is($gateway->get('/api/auth/me', %as)->{status}, 200, 'others do not');
 	my @replies = map { KeelsonTest::Gateway::read_reply($_, 30) } @sockets;
 	is(join(' ', map { $_->{status} } @replies), '502 502 502 502 502', 'and hear that it has not answered');

@@ -52,6 +52,7 @@ int ks_guc_session_max;
 int ks_guc_smtp_tls;
 bool ks_guc_totp_accept_next;
 int ks_guc_totp_algorithm;
+int ks_guc_upstream_calls_per_user;
 int ks_guc_usage_retention;
 int ks_guc_webhook_handler_timeout;
 
@@ -268,6 +269,10 @@ ks_guc_init(void)
 							 "The digest of the codes of authenticators that are enrolled from now on.",
 							 "Many apps know SHA1 alone.",
 							 &ks_guc_totp_algorithm, 0, totp_algorithms, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("keelson.upstream_calls_per_user",
+							"How many calls of other services one user may have under way at once.",
+							"One more is refused.",
+							&ks_guc_upstream_calls_per_user, 2, 1, 64, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.usage_retention",
 							"How long usage events and their keys are kept.",
 							"Rollups of days and totals are kept for good.",

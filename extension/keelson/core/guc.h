@@ -61,6 +61,7 @@ extern int ks_guc_session_max;
 extern int ks_guc_smtp_tls;
 extern bool ks_guc_totp_accept_next;
 extern int ks_guc_totp_algorithm;
+extern int ks_guc_upstream_calls_per_user;
 extern int ks_guc_usage_retention;
 extern int ks_guc_webhook_handler_timeout;
 

@@ -6,7 +6,8 @@
  * in shared memory, so that what one session has learned spares all others the
  * wait. A gate is found by its name, and given to another when there are more
  * names than places: the one that was used longest ago and lets nobody through
- * just now. A restart of the server closes all breakers.
+ * just now. A restart of the server closes all breakers. Of one user only a few
+ * calls are under way at once, so that nobody takes all places of the pool.
  *
  * Nothing may have been written before: while it waits the session would keep
  * others from rows, and what is sent cannot be rolled back. An administrator
@@ -25,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #include "core/error.h"
 #include "core/guc.h"
@@ -36,6 +38,7 @@
 #include "dispatch/call.h"
 
 #define GATES 64
+#define CALLS 256
 #define LARGEST_ANSWER (1024 * 1024)
 #define MAX_HEADERS 32
 
@@ -54,15 +57,21 @@ typedef struct Shared
 {
 	LWLock lock;
 	Gate gates[GATES];
+	pg_uuid_t callers[CALLS]; /* who waits, a place for each call under way; nil: free, or nobody's call */
 } Shared;
 
 /* Set when shared memory is made. */
 static Shared *shared;
 
+/* The caller's place of this session's call, or NULL. */
+static pg_uuid_t *my_place;
+
 static void init_shared(void *area, bool found);
 static void require_occasion(void);
 static void perform_through(Gate *gate, const KsRequest *request, KsAnswer *answer);
 static Gate *enter(const char *name);
+static bool take_place(void);
+static void give_back_place(void);
 static Gate *find_gate(const char *name);
 static void leave(Gate *gate, const KsAnswer *answer);
 static void leave_unjudged(int code, Datum gate);
@@ -134,10 +143,12 @@ enter(const char *name)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	bool is_open = false;
+	bool has_place;
 	Gate *gate;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	gate = find_gate(name);
+	has_place = take_place();
+	gate = has_place ? find_gate(name) : NULL;
 	if (gate != NULL)
 	{
 		gate->used_at = now;
@@ -150,10 +161,50 @@ enter(const char *name)
 		else
 			gate->waiting++;
 	}
+	if (gate == NULL || is_open)
+		give_back_place();
 	LWLockRelease(&shared->lock);
+	if (!has_place)
+		ks_raise(429, "RATE_LIMITED", "Wait until one of them is answered.", "you have as many calls of other services under way as a user may have at once");
 	if (gate == NULL || is_open)
 		ks_raise(503, "UNAVAILABLE", "Try again in a minute.", "the service that this needs does not answer at present");
 	return gate;
+}
+
+/* Note whose call this is; false when the user has as many under way as they may. Under the lock. */
+static bool
+take_place(void)
+{
+	static const pg_uuid_t nil = {{0}};
+	const KsIdentity *identity = ks_identity();
+	int under_way = 0;
+
+	my_place = NULL;
+	if (!identity->has_user)
+		return true;
+	for (int i = 0; i < CALLS; i++)
+	{
+		if (memcmp(&shared->callers[i], &identity->user_id, UUID_LEN) == 0)
+			under_way++;
+		else if (my_place == NULL && memcmp(&shared->callers[i], &nil, UUID_LEN) == 0)
+			my_place = &shared->callers[i];
+	}
+	if (under_way >= ks_guc_upstream_calls_per_user || my_place == NULL)
+	{
+		my_place = NULL;
+		return false;
+	}
+	*my_place = identity->user_id;
+	return true;
+}
+
+/* Under the lock. */
+static void
+give_back_place(void)
+{
+	if (my_place != NULL)
+		memset(my_place, 0, sizeof(*my_place));
+	my_place = NULL;
 }
 
 /* The name's gate, made if need be; NULL when all are others' and in use. Under the lock. */
@@ -186,6 +237,7 @@ leave(Gate *gate, const KsAnswer *answer)
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	gate->waiting--;
+	give_back_place();
 	/* Nobody answers: five in a row are enough, wherever it stuck. */
 	ks_breaker_judge(&gate->breaker, is_success, answer->status == 0, GetCurrentTimestamp());
 	if (is_success)
@@ -201,6 +253,7 @@ leave_unjudged(int code, Datum gate)
 {
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	((Gate *) DatumGetPointer(gate))->waiting--;
+	give_back_place();
 	LWLockRelease(&shared->lock);
 }
 

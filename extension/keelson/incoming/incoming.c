@@ -14,15 +14,20 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "port/atomics.h"
+#include "postmaster/bgworker.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "audit/sanitise.h"
@@ -37,13 +42,33 @@
 #include "incoming/rejections.h"
 
 #define POLL_MS 5000
+#define LOOK_MS 30000
 #define TOO_LONG "the handler took longer than keelson.webhook_handler_timeout"
+
+typedef struct Shared
+{
+	pg_atomic_uint64 earliest; /* since when events may be due that the worker has not looked for; DT_NOEND: none */
+} Shared;
+
+/* Set when shared memory is made. */
+static Shared *shared;
 
 /* Whether this transaction has an event for the worker; set by _incoming_wake(), cleared at its end. */
 static bool is_wanted;
 
+/*
+ * The worker looks for events from here on: from when the last was due, or one
+ * that was told of since. What lies before may still have entries in the index,
+ * as many as were handled while somebody held a snapshot. Now and then it looks
+ * at all, for what nobody has told of.
+ */
+static TimestampTz mark = DT_NOBEGIN;
+
+static void init_shared(void *area, bool found);
 static void at_end(XactEvent event, void *unused);
+static void tell(TimestampTz due_at);
 static bool handle_next(void);
+static void move_mark(void);
 static bool claim(pg_uuid_t *id);
 static void run(const pg_uuid_t *id);
 
@@ -51,8 +76,16 @@ void
 ks_incoming_init(void)
 {
 	ks_rejections_init();
+	ks_shmem_register("keelson incoming", sizeof(Shared), init_shared, (void **) &shared);
 	ks_worker_register("incoming", "ks_incoming_main", KS_INCOMING_SLOT);
 	RegisterXactCallback(at_end, NULL);
+}
+
+static void
+init_shared(void *area, bool found)
+{
+	if (!found)
+		pg_atomic_init_u64(&((Shared *) area)->earliest, (uint64) DT_NOEND);
 }
 
 PG_FUNCTION_INFO_V1(ks__incoming_wake);
@@ -71,8 +104,20 @@ at_end(XactEvent event, void *unused)
 	if (!is_wanted || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE))
 		return;
 	is_wanted = false;
-	if (event == XACT_EVENT_COMMIT)
-		ks_worker_wake(KS_INCOMING_SLOT);
+	if (event != XACT_EVENT_COMMIT || shared == NULL)
+		return;
+	/* Due since now(), which is when the transaction began. */
+	tell(GetCurrentTransactionStartTimestamp());
+	ks_worker_wake(KS_INCOMING_SLOT);
+}
+
+static void
+tell(TimestampTz due_at)
+{
+	uint64 earliest = pg_atomic_read_u64(&shared->earliest);
+
+	while (due_at < (TimestampTz) earliest && !pg_atomic_compare_exchange_u64(&shared->earliest, &earliest, (uint64) due_at))
+		;
 }
 
 void
@@ -104,27 +149,49 @@ handle_next(void)
 
 	if (!ks_worker_transaction_begin("incoming: claim"))
 		return false;
+	move_mark();
 	found = claim(&id);
 	ks_worker_transaction_end();
 	if (!found || !ks_worker_transaction_begin("incoming: event"))
 		return false;
 	run(&id);
+	/* The session's advisory locks: it can have none but what a handler left. */
+	LockReleaseSession(USER_LOCKMETHOD);
 	ks_worker_transaction_end();
 	return true;
+}
+
+static void
+move_mark(void)
+{
+	static TimestampTz looked_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz earliest = (TimestampTz) pg_atomic_exchange_u64(&shared->earliest, (uint64) DT_NOEND);
+
+	mark = Min(mark, earliest);
+	if (now < looked_at || now - looked_at >= LOOK_MS * INT64CONST(1000))
+	{
+		mark = DT_NOBEGIN;
+		looked_at = now;
+	}
 }
 
 static bool
 claim(pg_uuid_t *id)
 {
-	static KsPlan plan = {"select keelson._incoming_claim()", 0, {0}};
+	static KsPlan plan = {"select c.id, c.due_at from keelson._incoming_claim($1) as c", 1, {TIMESTAMPTZOID}};
+	Datum values[] = {TimestampTzGetDatum(mark)};
 	bool is_null;
 	Datum found;
 
 	ks_spi_connect();
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 1);
+	(void) ks_spi_execute(&plan, values, NULL, false, 1);
 	found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
 	if (!is_null)
+	{
 		*id = *DatumGetUUIDP(found);
+		mark = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &is_null));
+	}
 	ks_spi_finish();
 	return !is_null;
 }
@@ -160,6 +227,9 @@ ks__webhook_handler_call(PG_FUNCTION_ARGS)
 	(void) SPI_execute_with_args(statement, lengthof(values), argtypes, values, NULL, false, 0);
 	/* What it put off to the commit belongs to it, and fails with it. */
 	AfterTriggerSetState(makeNode(ConstraintsSetStmt));
+	/* The worker's session is shared; a person's own temporary tables stay. */
+	if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) && MyBgworkerEntry != NULL)
+		ResetTempTableNamespace();
 	if (ks_timeout_end())
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),

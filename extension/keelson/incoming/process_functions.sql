@@ -115,8 +115,7 @@ grant execute on function keelson.webhook_handler_remove(text, text, text) to ke
 
 -- The worker's two steps.
 
-create or replace function keelson._incoming_claim()
-returns uuid
+create or replace function keelson._incoming_claim(since timestamptz, out id uuid, out due_at timestamptz)
 language plpgsql
 volatile
 as $$
@@ -127,22 +126,23 @@ begin
     loop
         select * into event
         from keelson.incoming_events as e
-        where e.due_at <= pg_catalog.clock_timestamp()
+        where e.due_at >= since and e.due_at <= pg_catalog.clock_timestamp()
         order by e.due_at, e.id
         limit 1
         for update skip locked;
         if event.id is null then
-            return null;
+            return;
         end if;
         exit when event.tries < most;
         perform keelson._incoming_fail(event, 'crash', 'handling it was begun three times and came to no end', null);
     end loop;
     update keelson.incoming_events as e set tries = e.tries + 1 where e.id = event.id;
-    return event.id;
+    id := event.id;
+    due_at := event.due_at;
 end
 $$;
-comment on function keelson._incoming_claim() is
-    'The event that is due first, noted as begun; null for none. To be committed before keelson._incoming_run(): who never comes to an end is given up.';
+comment on function keelson._incoming_claim(timestamptz) is
+    'The event that is due first, not before the given time, noted as begun; null for none. Entries of the index that lie before are not read again: while an old snapshot is held they cannot be removed. To be committed before keelson._incoming_run(): who never comes to an end is given up.';
 
 create or replace function keelson._incoming_run(id uuid)
 returns text
@@ -172,7 +172,7 @@ begin
             )::keelson.incoming_event);
             handled := handled + 1;
         end loop;
-    exception when query_canceled or others then
+    exception when query_canceled or assert_failure or others then
         get stacked diagnostics state = returned_sqlstate, message = message_text;
         message := coalesce(keelson._webhook_handler_end(), message);
     end;
@@ -401,13 +401,15 @@ language plpgsql
 volatile
 as $$
 declare
-    event_id uuid;
+    claimed record;
+    since timestamptz := '-infinity';
     done bigint := 0;
 begin
     while done < batch loop
-        event_id := keelson._incoming_claim();
-        exit when event_id is null;
-        perform keelson._incoming_run(event_id);
+        select * into claimed from keelson._incoming_claim(since);
+        exit when claimed.id is null;
+        since := claimed.due_at;
+        perform keelson._incoming_run(claimed.id);
         done := done + 1;
     end loop;
     return done;

@@ -15,6 +15,7 @@
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "storage/spin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -86,6 +87,9 @@ ks__webhook_rejected(PG_FUNCTION_ARGS)
 	char *source = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	char *fault = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	const KsCaller *caller = ks_caller();
+	const char *agent = caller->user_agent != NULL ? caller->user_agent : "";
+	/* What is cut off is whole characters: it becomes text. */
+	size_t agent_length = pg_mbcliplen(agent, strlen(agent), AGENT_LENGTH - 1);
 	TimestampTz now = GetCurrentTimestamp();
 	Entry *entry;
 
@@ -97,7 +101,7 @@ ks__webhook_rejected(PG_FUNCTION_ARGS)
 		entry->count++;
 		entry->last_at = now;
 		strlcpy(entry->address, caller->ip != NULL ? caller->ip : "", ADDRESS_LENGTH);
-		strlcpy(entry->agent, caller->user_agent != NULL ? caller->user_agent : "", AGENT_LENGTH);
+		strlcpy(entry->agent, agent, agent_length + 1);
 	}
 	SpinLockRelease(&shared->lock);
 	PG_RETURN_VOID();

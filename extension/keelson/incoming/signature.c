@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
@@ -25,6 +27,7 @@
 
 #define WHSEC_PREFIX "whsec_"
 #define WHPK_PREFIX "whpk_"
+#define PEM_MARK "-----BEGIN "
 #define PEM_BEGIN "-----BEGIN PUBLIC KEY-----"
 #define PEM_END "-----END PUBLIC KEY-----"
 
@@ -52,6 +55,7 @@ static bool match_mac(const KsSignatures *signatures, KsDigest digest, KsKeyForm
 static bool match_token(const KsSignatures *signatures, const char *secret, size_t secret_length);
 static bool match_key(const KsSignatures *signatures, KsWebhookAlgorithm algorithm, const char *text, size_t text_length,
 					  const void *content, size_t length, bool *is_key);
+static bool is_public(const char *text, size_t length);
 static EVP_PKEY *read_key(const char *text, size_t length);
 static bool is_key_for(EVP_PKEY *key, KsWebhookAlgorithm algorithm);
 static void free_key(void *owner);
@@ -127,7 +131,11 @@ bool
 ks_signatures_match(const KsSignatures *signatures, KsWebhookAlgorithm algorithm, KsKeyForm form,
 					const char *secret, size_t secret_length, const void *content, size_t length, bool *is_key)
 {
-	*is_key = secret_length > 0;
+	bool is_asymmetric = algorithm == KS_WEBHOOK_ED25519 || algorithm == KS_WEBHOOK_RSA_SHA256;
+
+	*is_key = secret_length > 0 && (is_asymmetric || !is_public(secret, secret_length));
+	if (!*is_key)
+		return false;
 	switch (algorithm)
 	{
 		case KS_WEBHOOK_HMAC_SHA1:
@@ -157,7 +165,7 @@ match_mac(const KsSignatures *signatures, KsDigest digest, KsKeyForm form, const
 	bool matches;
 
 	*is_key = false;
-	if (secret_length == 0 || secret_length > KEY_MAX || (form == KS_KEY_WHSEC && has_prefix(secret, secret_length, WHPK_PREFIX)))
+	if (secret_length > KEY_MAX)
 		return false;
 	if (form == KS_KEY_TEXT)
 	{
@@ -204,8 +212,6 @@ match_token(const KsSignatures *signatures, const char *secret, size_t secret_le
 	uint8 expected[KS_SHA256_LENGTH];
 	bool matches = false;
 
-	if (secret_length == 0)
-		return false;
 	ks_sha256(secret, secret_length, expected);
 	for (int i = 0; i < signatures->count; i++)
 	{
@@ -230,6 +236,21 @@ match_key(const KsSignatures *signatures, KsWebhookAlgorithm algorithm, const ch
 									  signatures->bytes[i], signatures->lengths[i]);
 	free_key(owner);
 	return matches;
+}
+
+/* Is it a key that anybody may know? Then nothing is proven by what was made with it as a secret. */
+static bool
+is_public(const char *text, size_t length)
+{
+	EVP_PKEY *key;
+
+	for (; length > 0 && isspace((unsigned char) *text); length--)
+		text++;
+	if (has_prefix(text, length, PEM_MARK) || has_prefix(text, length, WHPK_PREFIX))
+		return true;
+	key = read_key(text, length);
+	EVP_PKEY_free(key);
+	return key != NULL;
 }
 
 /* A public key: SubjectPublicKeyInfo, in PEM or its base64 alone, or whpk_ and 32 bytes of Ed25519; NULL for none. */

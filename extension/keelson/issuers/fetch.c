@@ -73,7 +73,7 @@ static int duty;
 
 static KsPlan due_plan = {"select keelson._issuers_fetch_due($1)", 1, {UUIDARRAYOID}};
 static KsPlan url_plan = {"select i.jwks_url from keelson.issuers as i where i.id = $1 and i.is_enabled and i.jwks_url is not null", 1, {UUIDOID}};
-static KsPlan fetched_plan = {"select keelson._issuer_fetched($1, $2, $3, $4)", 4, {UUIDOID, TEXTOID, TEXTOID, TEXTOID}};
+static KsPlan fetched_plan = {"select keelson._issuer_fetched($1, $2, $3, $4, $5)", 5, {UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}};
 
 static void init_shared(void *area, bool found);
 static Note *find_note(const pg_uuid_t *id);
@@ -298,21 +298,24 @@ take_over(const KsDelivery *delivery)
 {
 	const KsAnswer *answer = &delivery->outcome;
 	const char *problem = what_is_wrong(delivery);
-	Datum values[4] = {UUIDPGetDatum(&delivery->ref)};
-	char nulls[5] = " nnn";
+	Datum values[5] = {UUIDPGetDatum(&delivery->ref)};
+	char nulls[6] = " nnnn";
 	char *outcome;
 
 	if (problem == NULL && !pg_verify_mbstr(GetDatabaseEncoding(), answer->response, answer->response_length, true))
 		problem = "the answer is no text";
 	if (problem == NULL)
-		values[1] = PointerGetDatum(cstring_to_text_with_len(answer->response, answer->response_length));
+		values[2] = PointerGetDatum(cstring_to_text_with_len(answer->response, answer->response_length));
 	if (answer->cache_control != NULL)
-		values[2] = CStringGetTextDatum(answer->cache_control);
+		values[3] = CStringGetTextDatum(answer->cache_control);
 	if (problem != NULL)
-		values[3] = CStringGetTextDatum(problem);
-	nulls[1] = problem == NULL ? ' ' : 'n';
-	nulls[2] = answer->cache_control != NULL ? ' ' : 'n';
-	nulls[3] = problem != NULL ? ' ' : 'n';
+		values[4] = CStringGetTextDatum(problem);
+	if (delivery->request.url != NULL)
+		values[1] = CStringGetTextDatum(delivery->request.url);
+	nulls[1] = delivery->request.url != NULL ? ' ' : 'n';
+	nulls[2] = problem == NULL ? ' ' : 'n';
+	nulls[3] = answer->cache_control != NULL ? ' ' : 'n';
+	nulls[4] = problem != NULL ? ' ' : 'n';
 	(void) ks_spi_execute(&fetched_plan, values, nulls, false, 1);
 	outcome = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	if (outcome == NULL)

@@ -64,7 +64,7 @@ $$;
 comment on function keelson._issuers_fetch_due(uuid[]) is
     'Ask for the keys that are due or wanted; returns those of the wanted for which nothing more is to be done.';
 
-create or replace function keelson._issuer_fetched(id uuid, keys text, cache_control text, problem text)
+create or replace function keelson._issuer_fetched(id uuid, url text, keys text, cache_control text, problem text)
 returns text
 language plpgsql
 volatile
@@ -76,8 +76,9 @@ declare
     key_count integer;
     max_age integer := substring(lower(cache_control) from '(?:^|[,\s])max-age="?([0-9]{1,8})')::integer;
 begin
-    select * into i from keelson.issuers as known where known.id = _issuer_fetched.id and known.jwks_url is not null for no key update;
-    if not found then
+    select * into i from keelson.issuers as known where known.id = _issuer_fetched.id for no key update;
+    -- Where they were fetched from may be the issuer's no more.
+    if i.jwks_url is null or i.jwks_url is distinct from url then
         return null;
     end if;
     if problem is null then
@@ -106,8 +107,8 @@ begin
     return 'changed';
 end
 $$;
-comment on function keelson._issuer_fetched(uuid, text, text, text) is
-    'Take over the keys that were fetched, or why there are none: changed, unchanged or failed; null when the issuer is gone. Fetched again after max-age, an hour without one, five minutes at least and a day at most; after a failure in 30 seconds, doubled up to an hour.';
+comment on function keelson._issuer_fetched(uuid, text, text, text, text) is
+    'Take over the keys that were fetched from this URL, or why there are none: changed, unchanged or failed; null when the issuer is gone or publishes them elsewhere by now. Fetched again after max-age, an hour without one, five minutes at least and a day at most; after a failure in 30 seconds, doubled up to an hour.';
 
 create or replace function keelson.issuer_fetch(issuer text)
 returns boolean
