@@ -56,7 +56,7 @@ subtest 'a change of address' => sub {
 	like($undo, qr/^ksu_[0-9a-f]{64}[\w-]{43}$/, 'with a link to undo it');
 	is(change_address($ada, 'again@example.net')->{status}, 200, 'and again');
 	is(token(mail('thief@example.net', 'email.changed')), undef, 'an address that was never verified gets no such link');
-	like(mail('thief@example.net', 'email.changed_for_good'), qr/changed from this one/, 'it is told all the same');
+	like(mail('thief@example.net', 'email.changed_for_good'), qr/changed from this one to again example net at/, 'it is told all the same, and nothing that could be followed');
 	my $page = $gateway->get("/api/auth/undo-email-change?token=$undo", headers => { Accept => 'text/html' });
 	is($page->{status}, 200, 'the link shows a page');
 	like($page->{content}, qr/<button>Undo the change/, 'with a button');
@@ -310,6 +310,17 @@ subtest 'who asks by a change of address which ones are known' => sub {
 	is(code(change_address($user, $other->{email})), 'EMAIL_TAKEN', "time $_") for 1 .. 5;
 	is(code(change_address($user, $_)), 'RATE_LIMITED', "has five tries an hour: $_") for $other->{email}, 'nobody@example.net';
 	is(email_of($user), "$user->{email} verified", 'and nothing has changed');
+};
+
+subtest 'mails that anybody can ask for are limited' => sub {
+	my $ask = sub { my ($what, $email) = @_; return $gateway->post("/api/auth/$what", { email => $email })->{status}; };
+	$keelson->sql("select keelson.rate_limit_set('reset_email', 3)");
+	is($ask->($_, 'nobody@example.org'), 200, $_) for 'request-reset', 'forgot-password', 'resend-verification';
+	is($ask->($_, 'NOBODY@example.org'), 429, "$_ for the same address again") for 'request-reset', 'forgot-password', 'resend-verification';
+	is($ask->('request-reset', 'another@example.org'), 200, 'for another one');
+	$keelson->sql("select keelson.rate_limit_set('reset', 3)");
+	my @said = map { $ask->('request-reset', "client$_\@example.org") } 1 .. 4;
+	is($said[-1], 429, 'but no more than so many from one client') or diag "@said";
 };
 
 $keelson->stop;

@@ -158,6 +158,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     token text;
+    -- To a stranger, perhaps: no link in what the user wrote.
+    words constant jsonb := case when change.old_verified_at is null then jsonb_build_object('email', keelson._mail_plain(change.new_email)) else '{}' end;
 begin
     -- The same mailbox, written otherwise.
     if change.user_id is null or lower(change.old_email collate "C") = lower(change.new_email collate "C") then
@@ -170,7 +172,7 @@ begin
         return;
     elsif change.undo_until is null then
         if keelson._notice_is_on('email.changed_for_good') then
-            perform keelson._notice_to(change.user_id, change.old_email, 'email.changed_for_good');
+            perform keelson._notice_to(change.user_id, change.old_email, 'email.changed_for_good', words);
         end if;
     elsif keelson._notice_is_on('email.changed') then
         token := 'ksu_' || replace(change.user_id::text || change.id::text, '-', '') || keelson.token_new();
@@ -178,7 +180,7 @@ begin
         set undo_hash = keelson.token_hash(token)
         where c.user_id = change.user_id and c.id = change.id;
         perform keelson._notice_to(change.user_id, change.old_email, 'email.changed',
-            jsonb_build_object('link', keelson._link('undo-email-change', 'auth/undo-email-change', token)),
+            words || jsonb_build_object('link', keelson._link('undo-email-change', 'auth/undo-email-change', token)),
             change.undo_until - now());
     end if;
 end
