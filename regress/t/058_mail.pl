@@ -171,6 +171,22 @@ subtest 'TLS from the start, and none' => sub {
 	use_server('starttls', at => { host => '127.0.0.1' });
 	send_mail('cert@example.com');
 	becomes('cert@example.com', qr/^pending 1 the TLS certificate could not be verified$/, 'a certificate of another name');
+	use_server('implicit');
+	my $trust = sub {
+		$keelson->sql("alter system set keelson.courier_ca_file = '$_[0]'");
+		$keelson->sql('select pg_reload_conf()');
+		return wait_until(sub { $keelson->sql("select current_setting('keelson.courier_ca_file')") eq $_[0] });
+	};
+	$trust->('');
+	# The courier reads its settings a moment later.
+	my $to = 'authority-0@example.com';
+	ok(wait_until(sub {
+		$to =~ s/(\d+)/$1 + 1/e;
+		send_mail($to);
+		wait_until(sub { mail_is($to) !~ /^pending 0 / });
+		return mail_is($to) eq 'pending 1 the TLS certificate could not be verified'; }), 'an authority that is not known any more') or diag mail_is($to);
+	$trust->($server->authority);
+	ok(wait_until(sub { retry_now(); scalar $server->mails($to) }), 'and is again: it is enough to reload the setting');
 	use_server('starttls', password => 'wrong');
 	send_mail('login@example.com');
 	becomes('login@example.com', qr/^pending 1 the server refused our name and password$/, 'a wrong password');

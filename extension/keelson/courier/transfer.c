@@ -33,6 +33,8 @@
 #define CONNECT_TIMEOUT_MS 10000
 #define SLOWEST_BYTES 1
 #define CONNECTION_SECONDS 300
+/* How long certificates of authorities are good that were read from their file. */
+#define CA_SECONDS 300
 #define MAX_HEADER_LINE 8192
 #define MAIL_IDLE_SECONDS 30
 #define MAX_REPLY_LINE 512
@@ -114,7 +116,7 @@ ks_transfer_prepare(KsTransfer *transfer, const KsRequest *request)
 	int kind = request->mail_from != NULL ? FOR_MAIL : FOR_HTTP;
 	int timeout_ms = request->timeout_ms > 0 ? request->timeout_ms : ks_guc_courier_timeout * 1000;
 
-	if (transfer->kind != kind && !set_up(transfer, kind))
+	if ((transfer->kind != kind || strcmp(transfer->ca_file, ks_guc_courier_ca_file) != 0) && !set_up(transfer, kind))
 		return false;
 	transfer->kept = 0;
 	transfer->read = 0;
@@ -160,8 +162,10 @@ set_up(KsTransfer *transfer, int kind)
 	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
 	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	if (ks_guc_courier_ca_file[0] != '\0')
-		curl_easy_setopt(easy, CURLOPT_CAINFO, ks_guc_courier_ca_file);
+	strlcpy(transfer->ca_file, ks_guc_courier_ca_file, sizeof(transfer->ca_file));
+	if (transfer->ca_file[0] != '\0')
+		curl_easy_setopt(easy, CURLOPT_CAINFO, transfer->ca_file);
+	curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, (long) CA_SECONDS);
 	curl_easy_setopt(easy, CURLOPT_HTTPAUTH, (long) CURLAUTH_NONE);
 	curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, (long) CONNECTION_SECONDS);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);

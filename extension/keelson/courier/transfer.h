@@ -86,12 +86,13 @@ typedef struct KsTransfer
 	size_t read_most;
 	bool is_trusted;
 	bool wants_cache_control;
-	bool is_started;   /* handed to libcurl since it was prepared */
-	bool is_blocked;   /* the guard has refused the address */
-	bool is_too_large; /* the response was cut off */
-	bool is_connected; /* the request went out, over a new connection or an old one */
-	bool is_named;     /* the name was resolved, or needed no resolving */
-	int kind;          /* of what the handle is set up for */
+	bool is_started;         /* handed to libcurl since it was prepared */
+	bool is_blocked;         /* the guard has refused the address */
+	bool is_too_large;       /* the response was cut off */
+	bool is_connected;       /* the request went out, over a new connection or an old one */
+	bool is_named;           /* the name was resolved, or needed no resolving */
+	int kind;                /* of what the handle is set up for */
+	char ca_file[MAXPGPATH]; /* keelson.courier_ca_file, as it is set up for */
 	const char *upload;
 	size_t upload_left;
 	KsMailStage stage;
