@@ -108,6 +108,12 @@ select keelson._failure_record(:'ada', '00000000-0000-0000-0000-000000000000') f
 select keelson._failure_record(:'ada', '00000000-0000-0000-0000-000000000000') - now() > interval '19 minutes' as locked;
 select count(*) as failures from keelson.authentication_failures where user_id = :'ada';
 delete from keelson.authentication_failures where user_id = :'ada';
+-- Those of a clock that was a day ahead lock for as long as others, from when it is seen.
+insert into keelson.authentication_failures (user_id, failed_at)
+select :'ada', now() + interval '1 day' + n * interval '1 second' from generate_series(1, 5) as n;
+select pg_temp.login('ada@lockout.example.com', 'correct horse battery staple') as ada;
+select count(*) as failures, bool_and(failed_at <= clock_timestamp()) as are_past from keelson.authentication_failures where user_id = :'ada';
+delete from keelson.authentication_failures where user_id = :'ada';
 
 -- The present password, asked for by a session: a budget of its own.
 create temporary table ada as

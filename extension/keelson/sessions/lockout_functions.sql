@@ -62,6 +62,30 @@ alter function keelson._failures_locked_until(uuid, uuid) owner to keelson_syste
 comment on function keelson._failures_locked_until(uuid, uuid) is
     'Until when the account is locked for the device (all zeros: for strangers); null while it is not.';
 
+create or replace function keelson._failures_settle(user_id uuid)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    present timestamptz := clock_timestamp();
+begin
+    update keelson.authentication_failures as f
+    set failed_at = present - ahead.place * interval '1 microsecond'
+    from (
+        select l.failed_at, row_number() over (order by l.failed_at desc) as place
+        from keelson.authentication_failures as l
+        where l.user_id = _failures_settle.user_id and l.failed_at > present + interval '1 minute'
+    ) as ahead
+    where f.user_id = _failures_settle.user_id and f.failed_at = ahead.failed_at;
+end
+$$;
+alter function keelson._failures_settle(uuid) owner to keelson_system;
+comment on function keelson._failures_settle(uuid) is
+    'Let failures that a clock, since put back, has left in the future be of now, so that they lock no longer than others.';
+
 create or replace function keelson._failures_lock(user_id uuid, device_id uuid)
 returns timestamptz
 language plpgsql
@@ -70,6 +94,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform pg_advisory_xact_lock(hashtextextended('keelson.authentication_failures ' || user_id, 0));
+    perform keelson._failures_settle(user_id);
     return keelson._failures_locked_until(user_id, device_id);
 end
 $$;
