@@ -195,6 +195,17 @@ select extra from keelson.audit_events where data ->> 'how' = 'with another colu
 rollback;
 begin;
 lock table keelson.audit_events in access exclusive mode;
+alter table keelson.audit_events alter column event_type type varchar(64), alter column data type json;
+select * from pg_temp.acts(:route, 'with other types');
+rollback;
+begin;
+lock table keelson.audit_events in access exclusive mode;
+delete from keelson.audit_events;
+alter table :today alter column personal set not null, alter column address_hash set not null;
+select * from pg_temp.acts(:route, 'with an address always');
+rollback;
+begin;
+lock table keelson.audit_events in access exclusive mode;
 alter table :today add constraint regress_audit_check check (event_type <> 'regress.thing') not valid;
 select * from pg_temp.acts(:route, 'with a check that fails');
 rollback;

@@ -227,6 +227,11 @@ update keelson.keyring_keys set check_value = sha256('another key');
 select state, problem from keelson.keyring_status();
 rollback;
 
+-- What was written while it waited is looked at, or nothing is retired.
+begin isolation level repeatable read;
+select keelson.keyring_retire(1);
+rollback;
+
 -- Who may: nobody but the owner roles seals, opens, or reads these tables.
 create role regress_nobody;
 create function pg_temp.may(role name, statement text) returns text language plpgsql as $$

@@ -181,9 +181,16 @@ reload();
 
 # Something that does not open, or is locked, holds nothing up; it is said at the end.
 my $three = random_line(3);
+my $whole = $keelson->sql('select secret from keelson.webhook_source_secrets');
+$keelson->sql('update keelson.webhook_source_secrets set secret = set_bit(secret, 200, 1 - get_bit(secret, 200))');
+$keelson->sql(q{select keelson.webhook_secret_add('stripe', 'whsec_that_comes_after')});
 write_ring("$two${three}primary 3\n");
 reload();
 $keelson->sql('select keelson.keyring_rotate()');
+1 while $keelson->sql('select keelson._server_values_reseal(1)') > 0;
+is($keelson->sql('select key_id, name, values_count from keelson.keyring_needs() where is_essential and key_id = 2 and name <> \'users\'\' keys\''),
+	'2|webhook secrets|1', 'one that comes first and does not open keeps no other, however small the batch');
+$keelson->sql("update keelson.webhook_source_secrets set secret = '$whole' where keelson._sealed_key_id(secret) = 2");
 $keelson->sql("update keelson.user_keys set wrapped = set_bit(wrapped, 300, 1 - get_bit(wrapped, 300)) where user_id = (select user_id from kept order by user_id limit 1)");
 my $locker = start("begin; select count(*) from (select from keelson.user_keys where user_id = (select user_id from kept order by user_id desc limit 1) for update) as locked; select 'locked ' || pg_backend_pid(); select pg_sleep(600);\n");
 ok(wait_until(sub { $locker->{handle}->pump_nb; ${ $locker->{out} } =~ /locked (\d+)/ }, 30), 'a row is locked');

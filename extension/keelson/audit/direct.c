@@ -139,17 +139,23 @@ learn(Relation relation, const char *name)
 		target.relation = RelationGetRelid(relation);
 }
 
-/* Are the columns those that a record is written to, in their order, with nothing to check or to compute? */
+/* Are the columns those that a record is written to, in their order, of its values' types, with nothing to check or to compute? */
 static bool
 has_our_columns(TupleDesc desc)
 {
 	static const char *const columns[] = {KS_AUDIT_COLUMN_NAMES};
+	static const Oid types[] = {KS_AUDIT_COLUMN_TYPES};
 
 	if (desc->natts != lengthof(columns) || (desc->constr != NULL && (desc->constr->num_check > 0 || desc->constr->has_generated_stored)))
 		return false;
 	for (int i = 0; i < lengthof(columns); i++)
-		if (TupleDescAttr(desc, i)->attisdropped || strcmp(NameStr(TupleDescAttr(desc, i)->attname), columns[i]) != 0)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+
+		if (column->attisdropped || strcmp(NameStr(column->attname), columns[i]) != 0 || column->atttypid != types[i] ||
+			(column->attnotnull && i >= KS_AUDIT_COLUMNS_FILLED))
 			return false;
+	}
 	return true;
 }
 

@@ -6,7 +6,6 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/json.h"
@@ -36,10 +35,6 @@ static const char *const actors[] = {
 	"insert into keelson.%s"                                                                                   \
 	" (user_id, id, era, xid, event_type, outcome, actor, actor_id, request_id, data, personal, address_hash)" \
 	" values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)%s"
-#define TYPES                                                                                                         \
-	{                                                                                                                 \
-		UUIDOID, UUIDOID, INT4OID, XID8OID, TEXTOID, TEXTOID, TEXTOID, UUIDOID, UUIDOID, JSONBOID, BYTEAOID, BYTEAOID \
-	}
 
 /* A plan for the day that it was last needed for; written by plan_for(). */
 typedef struct DayPlan
@@ -51,8 +46,8 @@ typedef struct DayPlan
 } DayPlan;
 
 /* The second looks before it inserts, which costs. */
-static DayPlan insert_plan = {.ending = "", .plan = {.nargs = KS_AUDIT_COLUMN_COUNT, .argtypes = TYPES}};
-static DayPlan insert_new_plan = {.ending = " on conflict do nothing", .plan = {.nargs = KS_AUDIT_COLUMN_COUNT, .argtypes = TYPES}};
+static DayPlan insert_plan = {.ending = "", .plan = {.nargs = KS_AUDIT_COLUMN_COUNT, .argtypes = {KS_AUDIT_COLUMN_TYPES}}};
+static DayPlan insert_new_plan = {.ending = " on conflict do nothing", .plan = {.nargs = KS_AUDIT_COLUMN_COUNT, .argtypes = {KS_AUDIT_COLUMN_TYPES}}};
 
 static void write_values(const KsAuditRecord *record, Datum *values, bool *nulls);
 static int64 day_of(const pg_uuid_t *id);

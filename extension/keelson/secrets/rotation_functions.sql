@@ -221,14 +221,18 @@ begin
     loop
         execute pg_catalog.format(
             'with old as materialized ('
-            '    select t.ctid as place, keelson._reseal(t.%1$I, row(%2$L, null, %3$s)::keelson.seal_context) as sealed'
-            '    from %4$s as t'
-            '    where t.%1$I is not null and (%5$s) and keelson._sealed_key_id(t.%1$I) <> ('
-            '        select l.key_id from keelson._keyring_loaded() as l where l.is_primary'
-            '    )'
+            '    select f.place, f.sealed'
+            '    from ('
+            '        select t.ctid as place, keelson._reseal(t.%1$I, row(%2$L, null, %3$s)::keelson.seal_context) as sealed'
+            '        from %4$s as t'
+            '        where t.%1$I is not null and (%5$s) and keelson._sealed_key_id(t.%1$I) <> ('
+            '            select l.key_id from keelson._keyring_loaded() as l where l.is_primary'
+            '        )'
+            '        for no key update skip locked'
+            '    ) as f'
+            '    where f.sealed is not null'
             '    limit %6$s'
-            '    for no key update skip locked'
-            ') update %4$s as t set %1$I = old.sealed from old where t.ctid = old.place and old.sealed is not null',
+            ') update %4$s as t set %1$I = old.sealed from old where t.ctid = old.place',
             use.key_column, use.purpose, coalesce('t.' || pg_catalog.quote_ident(use.id_column), 'null'),
             pg_catalog.to_regclass(use.relation), coalesce(use.condition, 'true'), batch - moved
         );
@@ -240,7 +244,7 @@ begin
 end
 $$;
 comment on function keelson._server_values_reseal(integer) is
-    'Seal up to batch values of the server that are under older keys anew under the primary; returns how many.';
+    'Seal up to batch values of the server that are under older keys anew under the primary, passing over what does not open; returns how many.';
 
 create or replace function keelson.keyring_needs(of_key_id integer default null)
 returns table (
@@ -343,6 +347,11 @@ declare
     known keelson.keyring_keys;
     needed text;
 begin
+    -- A snapshot from before the wait does not see what was written meanwhile.
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        perform keelson.raise(409, 'CONFLICT', 'a key is retired in a transaction that is read committed, and in no other',
+            'begin transaction isolation level read committed;');
+    end if;
     select * into known from keelson.keyring_keys as k where k.key_id = keyring_retire.key_id and k.retired_at is null;
     if not found then
         perform keelson.raise(404, 'NOT_FOUND', 'this database needs no key of that id', 'select * from keelson.keyring_status() lists them.', 'key_id');
@@ -371,7 +380,7 @@ end
 $$;
 alter function keelson.keyring_retire(integer, text[]) owner to keelson_system;
 comment on function keelson.keyring_retire(integer, text[]) is
-    'Let a master key go that nothing rests on: from then on the keyring may do without it. Refuses, and says why, while something does; accept names what may be lost. Waits for the transactions that are under way.';
+    'Let a master key go that nothing rests on: from then on the keyring may do without it. Refuses, and says why, while something does; accept names what may be lost. Waits for the transactions that are under way, so that it is for transactions that are read committed.';
 grant execute on function keelson.keyring_retire(integer, text[]) to keelson_admin;
 
 create or replace function keelson._unseal_failures()
