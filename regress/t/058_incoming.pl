@@ -306,6 +306,33 @@ subtest 'limits are for those who cannot sign' => sub {
 	sql("select keelson.network_exempt('127.0.0.0/8', 'tests')");
 };
 
+# The worker looks from where it found the last: what a snapshot keeps in the index is not read again for each event.
+subtest 'a snapshot held for long, and a commit that comes late' => sub {
+	sql(q{create or replace function app.take(event keelson.incoming_event) returns void language plpgsql as $$ begin insert into app.effects (id) values (event.external_id); end $$});
+	my $holder = $keelson->node->background_psql('keelson');
+	$holder->query_safe('begin isolation level repeatable read; select count(*) from keelson.incoming_events');
+	# Taken in, not yet committed: what comes after it is handled before.
+	my $late = $keelson->node->background_psql('keelson');
+	my $body = event('app.late', {}, id => 'evt_late');
+	my $time = int(time);
+	my $signature = hmac_sha256_hex("$time.$body", $secret);
+	$late->query_safe("begin; select keelson.webhook_receive('stripe', '$body', '{\"stripe-signature\": \"t=$time,v1=$signature\"}')");
+	my $entries = sub { return sql("select idx_tup_read from pg_stat_user_indexes where indexrelname = 'incoming_events_due_at_idx'") };
+	my ($before, $events) = ($entries->(), 1000);
+	sql("insert into keelson.incoming_events (id, source, external_id, event_type, headers, body, due_at)
+		select keelson.uuid7(), 'stripe', 'evt_flat_' || n, 'app.flat', '{}', '{}', clock_timestamp() from generate_series(1, $events) as n; select keelson._incoming_wake()");
+	# Not by the index, whose reads are counted.
+	ok(wait_until(sub { sql("set enable_indexscan = off; set enable_bitmapscan = off; select count(*) from keelson.incoming_events where event_type = 'app.flat' and processed_at is null") == 0 }, 60), 'all are handled');
+	ok(wait_until(sub { $entries->() - $before >= 2 * $events }, 20), 'as the statistics say');
+	my $each = ($entries->() - $before) / $events;
+	cmp_ok($each, '<', 20, "$each entries are read for each");
+	$late->query_safe('commit');
+	ok(is_settled(), 'the late one is handled');
+	is(sql("select count(*) from app.effects where id = 'evt_late'"), 1, 'though others that were due later went before it');
+	$_->quit for $late, $holder;
+	sql("delete from keelson.incoming_events where event_type = 'app.flat'; delete from app.effects where id like 'evt_flat%'");
+};
+
 # A provider sends each until it is acknowledged; processes are killed meanwhile, at times from a fixed seed.
 subtest 'kill -9' => sub {
 	ok(is_settled(), 'nothing waits');
