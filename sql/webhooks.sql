@@ -79,12 +79,14 @@ exception when others then
 end
 $$;
 begin;
+set local statement_timeout = '1min';
 select keelson.act_as('hooks@example.com') is not null as is_acting;
 select arguments, pg_temp.try_create(arguments)
 from (values
     ('null, null'), ('''https://example.com/'', null'), ('''https://example.com/'', ''{}'''), ('''https://example.com/'', ''{no.such}'''),
     ('''https://example.com/'', ''{"user.* "}'''), ('''ftp://example.com/'', ''{*}'''), ('''https://example.com/'', ''{*}'', filter => ''$.a =''' ),
     ('''https://example.com/'', ''{*}'', filter => ''$.a'''), ('''https://example.com/'', ''{*}'', filter => ''$.a == $b'''), ('''https://example.com/'', ''{*}'', filter => ''$.a ? (@ > 1)'''),
+    ('''https://example.com/'', ''{*}'', filter => pg_temp.endless(''$[0,0,0,0,0,0,0,0,0,0]'')'), ('''https://example.com/'', ''{*}'', filter => ''exists($.a[*] ? (@ == $b))'''),
     ('''https://example.com/'', ''{*}'', transform => ''"{{ $.a[ }}"'''), ('''https://example.com/'', ''{*}'', transform => ''{"a": ["{{ $x }}"]}'''),
     ('''https://example.com/'', ''{*}'', headers => ''{"X-A": "a\r\nX-B: b"}'''), ('''https://example.com/'', ''{*}'', headers => ''{"X A": "a"}'''),
     ('''https://example.com/'', ''{*}'', headers => ''{"webhook-id": "a"}'''), ('''https://example.com/'', ''{*}'', headers => ''{"Host": "a"}'''),
