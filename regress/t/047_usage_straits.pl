@@ -96,6 +96,48 @@ subtest 'metrics' => sub {
 	$holder->quit;
 };
 
+subtest 'savepoints' => sub {
+	my $counted = sub {
+		my ($events, $duplicates) = split /\|/, $keelson->sql('select recorded, duplicates from keelson._usage_counters()');
+		return [ $events, $duplicates ];
+	};
+	my $before = $counted->();
+	# Twice in depth; what is rolled back in between is neither an event nor a duplicate.
+	$keelson->sql(join '; ', 'begin', record('1', 'kept'), 'savepoint one', record('1'), record('1', 'kept'), 'savepoint two', record('1'),
+		'rollback to two', record('1'), 'release two', 'rollback to one', 'savepoint three', 'savepoint four', record('1', 'kept'), record('1', 'four'),
+		'release four', 'release three', 'savepoint five', record('1'), 'commit');
+	my $after = $counted->();
+	is_deeply([ map { $after->[$_] - $before->[$_] } 0, 1 ], [ 3, 1 ], 'what was rolled back to a savepoint does not count');
+	$keelson->sql(join '; ', 'begin', record('1'), 'savepoint one', record('1'), 'rollback');
+	is_deeply($counted->(), $after, 'nor what was rolled back as a whole');
+};
+
+subtest 'a migration while the keeper folds' => sub {
+	ok(settle($keelson), 'all is folded');
+	# Folding has the events open, and comes to the tiers after the totals; a migration comes to the tiers first.
+	my $folder = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$folder->query_safe("select pg_advisory_lock($lock)");
+	$keelson->sql(record('1'));
+	my $holder = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$holder->query_safe("begin; select from keelson.usage_totals where user_id = '$ada->{id}' for update");
+	$folder->quit;
+	my $waits = sub {
+		my ($who) = @_;
+		return wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where wait_event_type = 'Lock' and ($who)") eq '1' }, 30);
+	};
+	ok($waits->(q{backend_type = 'keelson keeper' and wait_event <> 'advisory'}), 'the keeper is in the middle');
+	my $migration = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	$migration->query_until(qr/begun/, "\\echo begun\nselect count(*) as migrations from keelson.migrate();\n\\echo over\n");
+	ok($waits->(q{query like '%keelson.migrate()%' and wait_event = 'advisory' and pid <> pg_backend_pid()}), 'a migration waits for it, and has nothing yet');
+	$holder->query_safe('commit');
+	$holder->quit;
+	like($migration->query('select 1'), qr/^0$/m, 'it is done');
+	unlike($migration->{stderr}, qr/deadlock/, 'and neither has stood in the other\'s way');
+	$migration->quit;
+	unlike($keelson->server_log, qr/deadlock detected/, 'nor anybody');
+	ok(settle($keelson) && reconciled($keelson), 'what was recorded is folded');
+};
+
 subtest 'midnight, with a transaction that is open' => sub {
 	ok(settle($keelson), 'all is folded');
 	my $before = seen($keelson);

@@ -204,8 +204,9 @@ begin
     if not pg_catalog.pg_has_role(session_user, 'keelson_owner', 'member') then
         perform keelson.raise(403, 'FORBIDDEN', 'only a superuser or a member of keelson_owner may migrate');
     end if;
-    -- One migration at a time; the lock's number is the extension's name.
-    perform pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('keelson.migrate', 0));
+    -- One migration at a time, and no worker or job meanwhile: they share this lock before they take those of tables,
+    -- else each could have what the other waits for.
+    perform pg_catalog.pg_advisory_xact_lock(x'4b656c736f6e4d31'::bigint);
     set local role keelson_owner;
     set local search_path = pg_catalog, pg_temp;
     set local client_min_messages = warning;

@@ -31,6 +31,7 @@
 #include "storage/proc.h"
 #include "storage/spin.h"
 #include "tcop/tcopprot.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -157,6 +158,8 @@ ks_worker_transaction_begin(const char *activity)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+	/* Before the snapshot, which is to see what the migration has done. */
+	(void) DirectFunctionCall1(pg_advisory_xact_lock_shared_int8, Int64GetDatum(KS_MIGRATION_LOCK));
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (!is_migrated())
 	{

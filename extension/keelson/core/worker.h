@@ -12,6 +12,12 @@
 #define KS_MAX_WORKERS 16
 
 /*
+ * The advisory lock of keelson.migrate(), which takes the tables in its own
+ * order. Workers and jobs share it, before they touch a table.
+ */
+#define KS_MIGRATION_LOCK INT64CONST(0x4b656c736f6e4d31)
+
+/*
  * Register a worker that runs the library's function (an exported symbol that
  * takes a Datum and never returns) with the number as its argument; from
  * _PG_init, preloaded, alone.
@@ -33,7 +39,8 @@ extern bool ks_worker_wait(long timeout_ms);
 
 /*
  * Start a transaction as keelson_system, with a snapshot; false, and no
- * transaction, when the extension is not installed or not migrated.
+ * transaction, when the extension is not installed or not migrated. Waits while
+ * a migration is going on.
  */
 extern bool ks_worker_transaction_begin(const char *activity);
 extern void ks_worker_transaction_end(void);

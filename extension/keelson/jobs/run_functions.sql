@@ -39,9 +39,11 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     wanted keelson.job_definitions;
-    steps text[] := array(select s.name from keelson.job_steps as s where s.job = _job_begin.job order by s.name);
+    steps text[];
     crashed integer;
 begin
+    -- No migration meanwhile.
+    perform pg_advisory_xact_lock_shared(x'4b656c736f6e4d31'::bigint);
     select * into wanted from keelson.job_definitions as j where j.name = _job_begin.job;
     if wanted.name is null then
         perform keelson.raise(404, 'NOT_FOUND', format('there is no job "%s"', job), 'The jobs are the rows of keelson.jobs.', 'job');
@@ -50,6 +52,7 @@ begin
     if not pg_try_advisory_lock(keelson._job_lock_key(job)) then
         return null;
     end if;
+    steps := array(select s.name from keelson.job_steps as s where s.job = _job_begin.job order by s.name);
     -- Nobody else holds the lock, so whoever wrote this is gone.
     update keelson.job_runs as r set outcome = 'crashed' where r.job = _job_begin.job and r.outcome = 'running';
     get diagnostics crashed = row_count;
@@ -94,6 +97,7 @@ declare
     fault text;
     state text;
 begin
+    perform pg_advisory_xact_lock_shared(x'4b656c736f6e4d31'::bigint);
     select * into run from keelson.job_runs as r where r.id = run_id and r.outcome = 'running';
     if run.pending[1] is null then
         perform keelson._job_end(run_id);

@@ -58,14 +58,23 @@ static UsageShared *shared;
 /* Statements of the days used last, by day modulo their number; written by ks_leaf(). */
 static KsLeaf leaves[LEAVES_KEPT];
 
-/* Events of the running transaction, and duplicates; cleared when it ends. */
-static uint64 uncommitted;
-static uint64 uncommitted_duplicates;
+/* What a transaction, or one within it, has recorded and not committed; lives as long as the outermost one. */
+typedef struct Tally
+{
+	struct Tally *outer;
+	int level; /* of nesting: 1 is the outermost transaction */
+	uint64 events;
+	uint64 duplicates;
+} Tally;
+
+/* Of the innermost transaction that has recorded anything; NULL when none has. */
+static Tally *tally;
 
 static KsPlan days_plan = {"select floor_day, ceiling_day from keelson._usage_days_in_use()", 0, {0}};
 
 static void init_shared(void *area, bool found);
 static void at_end(XactEvent event, void *arg);
+static void at_inner_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg);
 static void load_days(void);
 static void raise_to(pg_atomic_uint32 *value, uint32 wanted);
 static void leaf_name(int32 day, char name[NAMEDATALEN]);
@@ -77,6 +86,7 @@ ks_leaf_init(void)
 {
 	ks_shmem_register("keelson usage", sizeof(UsageShared), init_shared, (void **) &shared);
 	RegisterXactCallback(at_end, NULL);
+	RegisterSubXactCallback(at_inner_end, NULL);
 }
 
 static void
@@ -102,8 +112,18 @@ ks_usage_recorded(void)
 void
 ks_usage_count(int events, int duplicates)
 {
-	uncommitted += events;
-	uncommitted_duplicates += duplicates;
+	int level = GetCurrentTransactionNestLevel();
+
+	if (tally == NULL || tally->level < level)
+	{
+		Tally *inner = MemoryContextAllocZero(TopTransactionContext, sizeof(Tally));
+
+		inner->outer = tally;
+		inner->level = level;
+		tally = inner;
+	}
+	tally->events += events;
+	tally->duplicates += duplicates;
 }
 
 void
@@ -117,16 +137,39 @@ at_end(XactEvent event, void *arg)
 {
 	uint64 before;
 
-	if (uncommitted + uncommitted_duplicates == 0 || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+	if (tally == NULL || event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
 		return;
 	if (event == XACT_EVENT_COMMIT)
 	{
-		before = pg_atomic_fetch_add_u64(&shared->recorded, uncommitted);
-		if (before / EVENTS_TO_WAKE != (before + uncommitted) / EVENTS_TO_WAKE)
+		before = pg_atomic_fetch_add_u64(&shared->recorded, tally->events);
+		if (before / EVENTS_TO_WAKE != (before + tally->events) / EVENTS_TO_WAKE)
 			ks_fold_wake();
-		pg_atomic_fetch_add_u64(&shared->duplicates, uncommitted_duplicates);
+		pg_atomic_fetch_add_u64(&shared->duplicates, tally->duplicates);
 	}
-	uncommitted = uncommitted_duplicates = 0;
+	tally = NULL;
+}
+
+/* What was recorded since a savepoint goes with it, or to the transaction around it. */
+static void
+at_inner_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	int level = GetCurrentTransactionNestLevel();
+	Tally *outer;
+
+	if (tally == NULL || tally->level < level || (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB))
+		return;
+	outer = tally->outer;
+	if (event == SUBXACT_EVENT_COMMIT_SUB && (outer == NULL || outer->level < level - 1))
+	{
+		tally->level = level - 1;
+		return;
+	}
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		outer->events += tally->events;
+		outer->duplicates += tally->duplicates;
+	}
+	tally = outer;
 }
 
 PG_FUNCTION_INFO_V1(ks_usage_counters);
