@@ -67,7 +67,7 @@ static Shared *shared;
 static pg_uuid_t *my_place;
 
 static void init_shared(void *area, bool found);
-static void require_occasion(void);
+static void require_occasion(bool is_trusted);
 static void perform_through(Gate *gate, const KsRequest *request, KsAnswer *answer);
 static Gate *enter(const char *name);
 static bool take_place(void);
@@ -100,7 +100,7 @@ void
 ks_upstream_call(const char *name, KsRequest *request, KsAnswer *answer)
 {
 	ks_require_shmem();
-	require_occasion();
+	require_occasion(request->is_trusted);
 	request->timeout_ms = request->timeout_ms > 0 ? Min(request->timeout_ms, KS_UPSTREAM_TIMEOUT_MS) : KS_UPSTREAM_TIMEOUT_MS;
 	perform_through(enter(name), request, answer);
 	raise_unanswered(answer);
@@ -119,16 +119,20 @@ perform_through(Gate *gate, const KsRequest *request, KsAnswer *answer)
 	leave(gate, answer);
 }
 
-/* Refuse where others would wait with us: a program's fault, not the client's. */
+/*
+ * Refuse where others would wait with us: a program's fault, not the client's.
+ * A call of the operator's own, such as a CAPTCHA's, may be made where passwords
+ * are hashed, too.
+ */
 static void
-require_occasion(void)
+require_occasion(bool is_trusted)
 {
 	const KsCall *call = ks_call();
 
-	if (call != NULL && call->route->is_fast)
+	if (call != NULL && (is_trusted ? call->route->is_fast : !call->route->is_upstream))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("an endpoint that calls another service is not of the pool \"fast\""),
+				 errmsg("an endpoint that calls another service is of the pool \"upstream\""),
 				 errhint("Register it with pool => 'upstream'.")));
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()) && ks_identity()->actor != KS_ACTOR_ADMIN)
 		ereport(ERROR,

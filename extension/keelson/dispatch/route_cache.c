@@ -187,7 +187,7 @@ load_row(KsRoute *route, char **function, char **role)
 		.sql = "select method, template, version, function, role, permission, scope, is_public, rate_class, "
 			   "timeout_ms, body_limit, kind, is_raw, status, content_types[1], rate_cost, rate_wait_ms, "
 			   "exists (select from keelson.scopes as open where open.name = scope), tier, "
-			   "needs_verified_email, coalesce(factor_within_s, 0), pool = 'fast' "
+			   "needs_verified_email, coalesce(factor_within_s, 0), pool = 'fast', pool = 'upstream' "
 			   "from keelson.effective_routes where id = $1",
 		.nargs = 1,
 		.argtypes = {INT4OID}};
@@ -226,6 +226,7 @@ load_row(KsRoute *route, char **function, char **role)
 		route->needs_verified_email = column_bool(20);
 		route->factor_within_s = column_int(21);
 		route->is_fast = column_bool(22);
+		route->is_upstream = column_bool(23);
 	}
 	ks_spi_finish();
 	return found;

@@ -52,7 +52,8 @@ typedef struct KsRoute
 	bool is_raw;
 	const char *content_type; /* what a raw route sends; NULL: what fits the result */
 	KsLimitsRoute limits;
-	bool is_fast; /* on the pool that everybody shares: it waits for nobody else */
+	bool is_fast;     /* on the pool that everybody shares: it waits for nobody else */
+	bool is_upstream; /* on the pool of those that wait for another service */
 	int timeout_ms;
 	int body_limit;
 	KsRouteKind kind;
