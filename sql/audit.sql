@@ -164,6 +164,37 @@ select keelson.audit('regress.thing', '{"readOnly": true}') is not null as went_
 commit;
 select pg_temp.arrived('{"readOnly": true}', 1) as arrived;
 
+-- A refusal that is made to look like another by its hash (these two names of a user agent have one) is one of its own.
+do $$
+declare
+    agent text;
+begin
+    foreach agent in array array['cur0iegqTxF)Th26wrjzknQ2)lY', 'cur5HCTVT A3zcT6R.(a28E1u 1'] loop
+        begin
+            perform keelson.dispatch((select r.id from keelson.routes as r where r.method = 'GET' and r.template = 'user/activity'), null, null, null,
+                json_build_object('ip', '192.0.2.1', 'userAgent', agent));
+        exception when sqlstate 'KS401' then
+            null;
+        end;
+    end loop;
+end $$;
+create function pg_temp.refused_agents() returns setof text language plpgsql as $$
+declare
+    agents text[];
+begin
+    for i in 1..200 loop
+        agents := array(
+            select keelson._audit_open(e.user_id, e.id, e.personal) ->> 'userAgent' from keelson.audit_events as e
+            where e.event_type = 'security.unauthenticated' and e.data @> '{"endpoint": "GET user/activity v1", "status": 401, "code": "UNAUTHENTICATED"}'
+                and keelson._audit_open(e.user_id, e.id, e.personal) ->> 'userAgent' like 'cur%'
+        );
+        exit when cardinality(agents) > 1;
+        perform pg_sleep(0.05);
+    end loop;
+    return query select unnest(agents) order by 1;
+end $$;
+select * from pg_temp.refused_agents();
+
 -- The record of a request goes straight into the day's partition, as the action's own transaction and not one within it;
 -- where there is more to do than that knows of, it goes as all others.
 create function regress_audit_act() returns void language plpgsql as $$

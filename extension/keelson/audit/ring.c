@@ -83,6 +83,7 @@ static int duty;
 static void init_shared(void *area, bool found);
 static Size ring_size(void);
 static bool add_repetition(const KsFlatRecord *flat);
+static bool says_same(const KsFlatRecord *one, const KsFlatRecord *other);
 static bool append(const KsFlatRecord *flat);
 static KsFlatRecord *at_place(uint64 place);
 static void drain(void);
@@ -218,10 +219,22 @@ add_repetition(const KsFlatRecord *flat)
 {
 	const Recent *recent = &ring->recent[flat->same_hash % RECENT];
 
-	if (recent->same_hash != flat->same_hash || recent->place < ring->taken || recent->place >= ring->head)
+	if (recent->same_hash != flat->same_hash || recent->place < ring->taken || recent->place >= ring->head ||
+		!says_same(at_place(recent->place), flat))
 		return false;
 	at_place(recent->place)->repeated++;
 	return true;
+}
+
+/* Do both say the same, but for id, time and request? A client who aims at the hash is not to pass for another. */
+static bool
+says_same(const KsFlatRecord *one, const KsFlatRecord *other)
+{
+	return one->len == other->len && one->ip_len == other->ip_len && one->user_agent_len == other->user_agent_len &&
+		   one->data_len == other->data_len && one->personal_len == other->personal_len &&
+		   one->record.outcome == other->record.outcome && one->record.actor == other->record.actor &&
+		   memcmp(&one->record.user_id, &other->record.user_id, UUID_LEN) == 0 && strcmp(one->type, other->type) == 0 &&
+		   memcmp(one + 1, other + 1, one->len - sizeof(KsFlatRecord)) == 0;
 }
 
 static bool
