@@ -90,6 +90,11 @@ select keelson.quota_reserve(5, feature => 'summary') as r4 \gset
 select pg_temp.as_ada($$select keelson.quota_reserve(0.5, feature => 'summary')$$);
 select pg_temp.as_ada(format('select keelson.quota_release(%L)', :'r4'));
 select pg_temp.as_ada($$select keelson.quota_reserve(5, feature => 'transcription')$$);
+-- What is committed is recorded, whatever keys the user has used, and once.
+select keelson.quota_reserve(2, feature => 'summary') as r5 \gset
+select * from keelson.usage_record(feature => 'summary', minutes => 0.001, key => 'reservation:' || :'r5');
+select pg_temp.as_ada(format('select keelson.quota_commit(%L, 1.5)', :'r5')), pg_temp.as_ada(format('select keelson.quota_commit(%L, 1.5)', :'r5'));
+select e.feature, e.minutes from keelson.usage_events as e order by e.minutes;
 rollback;
 
 -- The period's end begins anew; what never resets stays.

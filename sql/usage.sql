@@ -55,6 +55,13 @@ select * from pg_temp.used(:a) where feature = 'keyed';
 -- The refused batch has not left its keys behind either.
 select * from keelson.usage_record(:a, 'keyed', 7, key => 'five');
 
+-- Thousands of zeros at the end are not kept: every sum would have them.
+begin;
+select * from keelson.usage_record(:a, 'zeros', ('1.5' || repeat('0', 16000))::numeric);
+select e.minutes, length(keelson._usage_minutes(:a, 'zeros', '2000-01-01', '9999-01-01')::text) < 20 as is_short
+from keelson.usage_events as e where e.user_id = :a and e.feature = 'zeros';
+rollback;
+
 -- What is refused, each fault by name and index.
 select keelson.usage_record(:a, 'speech', 0);
 select keelson.usage_record(:a, 'speech', -1);

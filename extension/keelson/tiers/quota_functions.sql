@@ -306,7 +306,8 @@ begin
     elsif held.feature is null then
         perform keelson._quota_apply(me, 'unit', held.unit, used);
     else
-        perform keelson.usage_record(user_id => me, feature => held.feature, minutes => used, key => 'reservation:' || reservation);
+        -- Once: the reservation goes with it. Without a key, since keys are the user's own to give away.
+        perform keelson.usage_record(user_id => me, feature => held.feature, minutes => used);
     end if;
 end
 $$;

@@ -236,9 +236,13 @@ read_minutes(Datum value, bool is_null, const Recorder *recorder, KsUsageBatch *
 		!DatumGetBool(DirectFunctionCall2(numeric_gt, NumericGetDatum(minutes), NumericGetDatum(recorder->zero))) ||
 		DatumGetBool(DirectFunctionCall2(numeric_gt, NumericGetDatum(minutes), NumericGetDatum(recorder->most))))
 		fault(batch, event->index, field, "OUT_OF_RANGE", "must be more than 0 and at most 1,000,000");
-	else if (DatumGetInt32(DirectFunctionCall1(numeric_scale, NumericGetDatum(minutes))) > MAX_SCALE &&
-			 DatumGetInt32(DirectFunctionCall1(numeric_min_scale, NumericGetDatum(minutes))) > MAX_SCALE)
-		fault(batch, event->index, field, "OUT_OF_RANGE", "must have at most %d decimal places", MAX_SCALE);
+	else if (DatumGetInt32(DirectFunctionCall1(numeric_scale, NumericGetDatum(minutes))) > MAX_SCALE)
+	{
+		/* Zeros at the end say nothing, and every sum would have as many. */
+		event->minutes = DirectFunctionCall1(numeric_trim_scale, NumericGetDatum(minutes));
+		if (DatumGetInt32(DirectFunctionCall1(numeric_scale, event->minutes)) > MAX_SCALE)
+			fault(batch, event->index, field, "OUT_OF_RANGE", "must have at most %d decimal places", MAX_SCALE);
+	}
 }
 
 static void
