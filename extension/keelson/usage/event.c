@@ -80,6 +80,8 @@ static void hash_content(KsUsageEvent *event);
 static void find_recorder(Recorder *recorder);
 static bool may_name_others(Recorder *recorder);
 static void check_users(const Recorder *recorder, KsUsageBatch *batch);
+static int gather_doubtful(const Recorder *recorder, const KsUsageBatch *batch, Datum *ids);
+static int find_users(Datum *ids, int count, pg_uuid_t *found);
 static bool is_others(const Recorder *recorder, const KsUsageEvent *event);
 static int compare_users(const void *a, const void *b);
 static int compare_ids(const void *a, const void *b);
@@ -332,51 +334,25 @@ may_name_others(Recorder *recorder)
 	return recorder->may_name_others;
 }
 
-/* Look for users other than the acting one: each must be there. */
+/* Users other than the acting one must be there. */
 static void
 check_users(const Recorder *recorder, KsUsageBatch *batch)
 {
-	static KsPlan plan = {
-		"select u.id from keelson.users as u where u.id = any ($1) and u.status <> 'deleted'", 1, {UUIDARRAYOID}};
 	Datum *ids;
-	Datum values[1];
 	pg_uuid_t *found;
-	KsRoleSwitch save;
-	uint64 found_count;
-	int count = 0;
-	int doubtful = 0;
-	bool is_null;
+	int count;
+	int found_count;
 
 	if (batch->count == 0 || !recorder->may_name_others)
 		return;
 	ids = palloc(batch->count * sizeof(Datum));
-	for (int i = 0; i < batch->count; i++)
-		if (is_others(recorder, &batch->events[i]))
-			ids[count++] = UUIDPGetDatum(&batch->events[i].user_id);
+	count = gather_doubtful(recorder, batch, ids);
 	if (count == 0)
 		return;
-	qsort(ids, count, sizeof(Datum), compare_users);
-	count = qunique(ids, count, sizeof(Datum), compare_users);
-	/* Most are active. What blocked ones have used counts too. */
-	for (int i = 0; i < count; i++)
-		if (ks_user_probe(DatumGetUUIDP(ids[i])) != KS_USER_ACTIVE)
-			ids[doubtful++] = ids[i];
-	if (doubtful == 0)
-		return;
-	count = doubtful;
-	values[0] = PointerGetDatum(construct_array(ids, count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 	found = palloc(count * sizeof(pg_uuid_t));
-	ks_spi_connect();
-	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	(void) ks_spi_execute(&plan, values, NULL, false, 0);
-	ks_role_leave(&save);
-	found_count = SPI_processed;
-	for (uint64 i = 0; i < found_count; i++)
-		found[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &is_null));
-	ks_spi_finish();
+	found_count = find_users(ids, count, found);
 	if (found_count == count)
 		return;
-	qsort(found, found_count, sizeof(pg_uuid_t), compare_ids);
 	for (int i = 0; i < batch->count; i++)
 	{
 		KsUsageEvent *event = &batch->events[i];
@@ -386,6 +362,47 @@ check_users(const Recorder *recorder, KsUsageBatch *batch)
 			bsearch(&event->user_id, found, found_count, sizeof(pg_uuid_t), compare_ids) == NULL)
 			fault(batch, event->index, names[EVENT_USER_ID], "UNKNOWN_USER", "is not a user");
 	}
+}
+
+/* The ids, in order and each once, of the others who are not active users; returns how many. */
+static int
+gather_doubtful(const Recorder *recorder, const KsUsageBatch *batch, Datum *ids)
+{
+	int count = 0;
+	int doubtful = 0;
+
+	for (int i = 0; i < batch->count; i++)
+		if (is_others(recorder, &batch->events[i]))
+			ids[count++] = UUIDPGetDatum(&batch->events[i].user_id);
+	qsort(ids, count, sizeof(Datum), compare_users);
+	count = qunique(ids, count, sizeof(Datum), compare_users);
+	for (int i = 0; i < count; i++)
+		if (ks_user_probe(DatumGetUUIDP(ids[i])) != KS_USER_ACTIVE)
+			ids[doubtful++] = ids[i];
+	return doubtful;
+}
+
+/* Those of the ids, in order, whose users are there: what blocked ones have used counts too. Returns how many. */
+static int
+find_users(Datum *ids, int count, pg_uuid_t *found)
+{
+	static KsPlan plan = {
+		"select u.id from keelson.users as u where u.id = any ($1) and u.status <> 'deleted'", 1, {UUIDARRAYOID}};
+	Datum values[1] = {PointerGetDatum(construct_array(ids, count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR))};
+	KsRoleSwitch save;
+	uint64 found_count;
+	bool is_null;
+
+	ks_spi_connect();
+	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
+	(void) ks_spi_execute(&plan, values, NULL, false, 0);
+	ks_role_leave(&save);
+	found_count = SPI_processed;
+	for (uint64 i = 0; i < found_count; i++)
+		found[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &is_null));
+	ks_spi_finish();
+	qsort(found, found_count, sizeof(pg_uuid_t), compare_ids);
+	return found_count;
 }
 
 /* Is it an event of a user who is named, and not the acting one? */
