@@ -85,7 +85,8 @@ rollback;
 select event_type, actor, actor_id = :'ada' as by_ada, data from keelson.audit_events where user_id = :'ada' and (actor_id is not null or event_type = 'admin.act_as')
 order by id;
 
--- Nobody changes or removes an event: not the application, the gateway, the administrators, the jobs.
+-- Nobody changes or removes an event: not the application, the gateway, the administrators, the jobs; not by way of a
+-- partition either, which has rights of its own.
 create temporary table tries (who name, statement text, outcome text);
 grant insert on tries to public;
 create function pg_temp.try(statement text)
@@ -93,7 +94,7 @@ returns void
 language plpgsql
 as $$
 begin
-    execute statement;
+    execute replace(statement, 'audit_events_today', 'audit_events_' || to_char(now() at time zone 'UTC', 'YYYYMMDD'));
     insert into tries values (current_user, statement, 'done');
 exception when others then
     insert into tries values (current_user, statement, sqlstate);
@@ -105,7 +106,9 @@ from unnest(array['keelson_app', 'keelson_gateway', 'keelson_admin', 'keelson_jo
     unnest(array[
         'update keelson.audit_events set outcome = ''success''', 'delete from keelson.audit_events', 'truncate keelson.audit_events',
         'insert into keelson.audit_events (user_id, id) values (gen_random_uuid(), keelson.uuid7())',
-        'delete from keelson.audit_tiles', 'delete from keelson.audit_checkpoints', 'update keelson.audit_tombstones set reason = ''''']) as statement
+        'delete from keelson.audit_tiles', 'delete from keelson.audit_checkpoints', 'update keelson.audit_tombstones set reason = ''''',
+        'update keelson.audit_events_today set outcome = ''success''', 'delete from keelson.audit_events_today',
+        'insert into keelson.audit_events_today (user_id, id) values (gen_random_uuid(), keelson.uuid7())', 'select from keelson.audit_events_today']) as statement
 \gexec
 \o
 select who, outcome, count(*) from tries group by who, outcome order by who, outcome;
