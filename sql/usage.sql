@@ -130,6 +130,12 @@ select * from keelson.usage_record(:b, 'for_b', 1);
 select * from keelson.usage_record('00000000-0000-7000-8000-0000000005af', 'for_nobody', 1);
 rollback;
 
+-- What one who is blocked has used counts too.
+begin;
+update keelson.users set status = 'blocked' where id = :b;
+select * from keelson.usage_record(:b, 'before', 1);
+rollback;
+
 -- What a user sees: exact at once, whatever of it is folded.
 begin;
 select keelson.act_as('usage-a@example.com') = :a as is_a;
@@ -163,6 +169,33 @@ select keelson.user_usage_forecast();
 select count(*) from keelson.usage_events;
 select keelson._usage_minutes(:a, null, now(), now());
 reset role;
+
+-- The forecast: for each day that is left the mean of those observed, days without usage included, and the interval as documented.
+begin;
+delete from keelson.usage_days where user_id = :b;
+create temporary table observed on commit drop as
+select (now() at time zone 'UTC')::date - ago as day, minutes from (values (8, 2.0), (7, 4), (6, 0), (5, 2), (4, 4), (3, 2), (2, 4), (1, 6)) as v (ago, minutes);
+insert into keelson.usage_days select :b, day, feature, minutes / 2, 1 from observed, unnest('{one,two}'::text[]) as feature where minutes > 0;
+-- Too long ago to be looked at.
+insert into keelson.usage_days values (:b, (now() at time zone 'UTC')::date - 29, 'one', 1000, 1);
+grant select on observed to public;
+select keelson.act_as('usage-b@example.com') = :b as is_b;
+with forecast as materialized (select f.*, extract(epoch from f.period_end - now()) / 86400 as days_left from keelson.user_usage_forecast() as f),
+model as (
+    select f.minutes_used + avg(o.minutes) * f.days_left as predicted, (f.minutes_limit - f.minutes_used) / avg(o.minutes) as days_to_limit,
+        1.895 * stddev_samp(o.minutes) * sqrt(f.days_left + f.days_left ^ 2 / 8) as margin
+    from forecast as f, observed as o
+    group by f.minutes_used, f.minutes_limit, f.days_left
+)
+select days_observed, confidence, abs(predicted_minutes - predicted) < 0.01 as is_predicted, abs(upper_minutes - predicted - margin) < 0.02 as is_upper,
+    abs(lower_minutes - greatest(predicted - margin, minutes_used)) < 0.02 as is_lower,
+    case
+        when minutes_used >= minutes_limit then limit_reached_at = now()
+        when predicted < minutes_limit then limit_reached_at is null
+        else limit_reached_at between now() + (days_to_limit - 0.001) * interval '1 day' and now() + days_to_limit * interval '1 day' + interval '1 second'
+    end as is_limit
+from forecast, model;
+rollback;
 
 -- A long tail is read a page at a time, each event once.
 begin;
