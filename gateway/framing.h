@@ -26,11 +26,12 @@
 /*
  * What a head may cost: its bytes (those of cookies twice, as the library copies
  * them) and GW_FRAMING_COST_ITEM for each field, parameter and cookie; more: 431.
- * The library keeps all of it in a connection's 30 KiB, and hangs or answers
- * with a page of its own when it does not fit. The largest target and header section
- * together are within it, with up to 16 fields.
+ * The library keeps all of it in a connection's GW_FRAMING_MEMORY, and hangs or
+ * answers with a page of its own when it does not fit. The largest target and
+ * header section together are within it, with up to 16 fields.
  */
 #define GW_FRAMING_COST_MAX 25600
+#define GW_FRAMING_MEMORY (30 * 1024) /* with room for the reply's head; it is cleared with each request */
 #define GW_FRAMING_COST_ITEM 64
 
 enum GwFramingFault

@@ -30,9 +30,6 @@
 
 #define EVENTS_MAX 128
 
-/* The library's memory for a connection: a head, its fields, the reply's head. */
-#define CONNECTION_MEMORY (30 * 1024)
-
 /* Connections over our limit that are accepted to be told so. */
 #define CONNECTIONS_TO_REFUSE 64
 
@@ -204,7 +201,7 @@ start_daemon(struct GwLoop *loop)
 							NULL, NULL, gw_request_handle, loop,
 							MHD_OPTION_EXTERNAL_LOGGER, log_of_library, loop,
 							MHD_OPTION_LISTEN_SOCKET, loop->listener,
-							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
+							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) GW_FRAMING_MEMORY,
 							MHD_OPTION_CONNECTION_LIMIT, limit,
 							MHD_OPTION_STRICT_FOR_CLIENT, 1,
 							MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,

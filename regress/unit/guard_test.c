@@ -18,7 +18,6 @@
 #include "guard.h"
 #include "tap.h"
 
-#define POOL_SIZE (32 * 1024) /* the library's default, and ours */
 #define ID "0190a7b2-0000-7000-8000-00000000000a"
 
 /* The server's side of the connection under test, and what came of it. */
@@ -540,7 +539,7 @@ main(void)
 	ok(gw_guard_verify(stderr), "the library reads through the guard");
 	daemon_under_test = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, NULL,
 										 MHD_OPTION_NOTIFY_CONNECTION, changed, NULL, MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
-										 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) POOL_SIZE, MHD_OPTION_END);
+										 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) GW_FRAMING_MEMORY, MHD_OPTION_END);
 	if (daemon_under_test == NULL)
 		return 1;
 	test_accepted();

@@ -83,7 +83,7 @@ test_names(void)
 {
 	struct GwText text = {0};
 	char *many;
-	size_t len;
+	size_t len = 0;
 	int i;
 
 	bad("{\"a\":1,\"a\":1}", "twice");
