@@ -31,7 +31,7 @@
  * header section together are within it, with up to 16 fields.
  */
 #define GW_FRAMING_COST_MAX 25600
-#define GW_FRAMING_MEMORY (30 * 1024) /* with room for the reply's head; it is cleared with each request */
+#define GW_FRAMING_MEMORY (32 * 1024) /* with room for the reply's head; it is cleared with each request */
 #define GW_FRAMING_COST_ITEM 64
 
 enum GwFramingFault

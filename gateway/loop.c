@@ -38,6 +38,7 @@
 
 /* How long a line of the log may wait for others: a write costs as much as a tenth of a request. */
 #define LOG_DELAY GW_MS(10)
+#define LOG_BATCH (16 * 1024)
 
 /* After the drain time is over: for the refusals to go out. */
 #define LAST_WORDS GW_MS(500)
@@ -264,7 +265,9 @@ turn(struct GwLoop *loop)
 	gw_timers_run(&loop->timers, loop->now);
 	if (loop->wants_run)
 		serve(loop);
-	if (loop->log.len > 0 && loop->log_due.slot == 0)
+	if (loop->log.len >= LOG_BATCH)
+		gw_log_flush(&loop->log);
+	else if (loop->log.len > 0 && loop->log_due.slot == 0)
 		gw_timer_set(&loop->timers, &loop->log_due, loop->now + LOG_DELAY);
 }
 
