@@ -53,7 +53,14 @@ sub keep
 	return \%sample;
 }
 
-sub forget { my ($id) = @_; delete $samples{$id}; return; }
+# Drops the last sample of an id, which was not meant to be one.
+sub forget
+{
+	my ($id) = @_;
+	pop @{ $samples{$id} // [] };
+	delete $samples{$id} unless @{ $samples{$id} // [] };
+	return;
+}
 
 sub cost { my ($words, $value) = @_; push @{ $costs{$words} }, $value if defined $value; return; }
 
