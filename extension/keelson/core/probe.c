@@ -64,7 +64,7 @@ static void forget(Datum arg, Oid relation);
 static Relation open_table(KsProbeTable *table);
 static void remember_table(KsProbeTable *table);
 static AttrNumber column_number(Oid relation, const char *name);
-static KsProbePlace *place_of(const KsProbeTable *table, const pg_uuid_t *const *key);
+static KsProbePlace *place_of(KsProbeTable *table, const pg_uuid_t *const *key);
 static bool look_at_place(const Look *look);
 static bool is_row(const Look *look, HeapTuple tuple);
 static bool look_through_index(const Look *look);
@@ -128,11 +128,10 @@ open_table(KsProbeTable *table)
 	return relation;
 }
 
-/* Make the table's places, and have its changes told. */
+/* Have the table's changes told. */
 static void
 remember_table(KsProbeTable *table)
 {
-	table->places = MemoryContextAllocZero(TopMemoryContext, PLACES * sizeof(KsProbePlace));
 	if (known_tables == NULL)
 		ks_on_relation_change(forget, (Datum) 0);
 	table->next = known_tables;
@@ -150,12 +149,14 @@ column_number(Oid relation, const char *name)
 	return number;
 }
 
-/* The last bytes of an id are random. */
+/* The last bytes of an id are random. A table of which only all rows are wanted has no places. */
 static KsProbePlace *
-place_of(const KsProbeTable *table, const pg_uuid_t *const *key)
+place_of(KsProbeTable *table, const pg_uuid_t *const *key)
 {
 	const pg_uuid_t *id = key[table->key_count - 1];
 
+	if (table->places == NULL)
+		table->places = MemoryContextAllocZero(TopMemoryContext, PLACES * sizeof(KsProbePlace));
 	return &table->places[(id->data[UUID_LEN - 2] << 8 | id->data[UUID_LEN - 1]) % PLACES];
 }
 
