@@ -11,7 +11,9 @@ use Test::More;
 sub settle
 {
 	my ($keelson) = @_;
-	wait_until(sub { $keelson->sql('select keelson.audit_seal() = 0') eq 't' });
+	my $is_settled = q{select keelson.audit_seal() = 0
+		and (select tail_from = (now() at time zone 'UTC')::date and next_from is null from keelson.usage_watermark)};
+	ok(wait_until(sub { $keelson->sql($is_settled) eq 't' }, 90), 'the keeper has nothing left to do');
 	return;
 }
 
