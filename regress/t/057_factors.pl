@@ -30,9 +30,10 @@ sub person
 	my $reply = $gateway->post('/api/auth/register', { email => $email, password => $password });
 	my $token = $reply->{json}{data}{accessToken};
 	my $enrolment = $gateway->post('/api/auth/totp/enroll', {}, token => $token)->{json}{data};
-	my $codes = $gateway->post('/api/auth/totp/confirm', { code => totp($enrolment->{secret}) }, token => $token)->{json}{data}{recoveryCodes};
+	my $confirmed = $gateway->post('/api/auth/totp/confirm', { code => totp($enrolment->{secret}) }, token => $token)->{json}{data};
 	$keelson->sql("update keelson.totp_factors set last_step = 0 where user_id = '$reply->{json}{data}{user}{id}'");
-	return { email => $email, id => $reply->{json}{data}{user}{id}, token => $token, secret => $enrolment->{secret}, codes => $codes };
+	return { email => $email, id => $reply->{json}{data}{user}{id}, secret => $enrolment->{secret}, codes => $confirmed->{recoveryCodes},
+		first => $reply->{json}{data}, token => $confirmed->{accessToken}, refresh => $confirmed->{refreshToken} };
 }
 
 subtest 'a log-in with it' => sub {
@@ -85,6 +86,49 @@ subtest 'a hundred at once with one code' => sub {
 	is($seen{200}, 1, 'one succeeds') or diag explain \%seen;
 	is($keelson->sql("select count(*) from keelson.sessions where user_id = '$eve->{id}' and aal = 2"),
 		'2', 'and opens one session besides that of the enrolment');
+};
+
+subtest 'a session that shows it' => sub {
+	my $sue = person('sue@example.com');
+	my $me = sub { return $gateway->get('/api/auth/me', token => $_[0])->{status}; };
+	my $refresh = sub { return $gateway->post('/api/auth/refresh', { refreshToken => $_[0] }); };
+	my $live = "select count(*) || ' at ' || min(aal) from keelson.sessions where user_id = '$sue->{id}' and ended_at is null";
+	is($me->($sue->{first}{accessToken}), 401, 'the token from before the enrolment is no good');
+	is($refresh->($sue->{first}{refreshToken})->{json}{code}, 'TOKEN_EXPIRED', 'nor refreshed');
+	is($me->($sue->{token}), 200, 'the new one is');
+	is($keelson->sql($live), '1 at 2', 'one session took the place of another');
+	my $opened = "select created_at from keelson.sessions where user_id = '$sue->{id}' and ended_at is null";
+	my $since = $keelson->sql($opened);
+	my $verify = sub { return $gateway->post('/api/auth/totp/verify', {@_}, token => $sue->{token}); };
+	is($verify->(code => '000000')->{status}, 401, 'a wrong code');
+	is($me->($sue->{token}), 200, 'ends nothing');
+	my $reply = $verify->(code => totp($sue->{secret}));
+	is($reply->{status}, 200, 'a right one');
+	is($me->($sue->{token}), 401, 'ends the token that asked');
+	is($me->($reply->{json}{data}{accessToken}), 200, 'and gives another');
+	is($keelson->sql($live), '1 at 2', 'of the one session there is');
+	is($keelson->sql($opened), $since, 'which has the age of its log-in');
+	is($refresh->($reply->{json}{data}{refreshToken})->{status}, 200, 'and is refreshed as any');
+};
+
+subtest 'a session with cookies that shows it' => sub {
+	my $ivy = person('ivy@example.com');
+	my $login = login(email => $ivy->{email}, password => $password, recoveryCode => $ivy->{codes}[0], cookie => JSON::PP::true);
+	my $jar = sub { return map { /^([^=]+)=([^;]*)/ ? ($1 => $2) : () } @{ $_[0]{headers}{'set-cookie'} }; };
+	is($login->{status}, 200, 'logged in') or diag $login->{content};
+	my %old = $jar->($login);
+	my $ask = sub {
+		my ($cookies, $path, $body) = @_;
+		return $gateway->post($path, $body, headers => { Cookie => join('; ', map { "$_=$cookies->{$_}" } sort keys %$cookies),
+			'X-CSRF-Token' => $cookies->{'__Host-ks_csrf'}, 'Sec-Fetch-Site' => 'same-origin' });
+	};
+	my $reply = $ask->(\%old, '/api/auth/totp/verify', { code => totp($ivy->{secret}) });
+	is($reply->{status}, 200, 'shown') or diag $reply->{content};
+	ok(!exists $reply->{json}{data}{accessToken}, 'no token in the body');
+	my %new = (%old, $jar->($reply));
+	isnt($new{"__Host-ks_$_"}, $old{"__Host-ks_$_"}, "a new $_ cookie") for qw(access refresh csrf);
+	is($ask->(\%old, '/api/auth/refresh', {})->{json}{code}, 'TOKEN_EXPIRED', 'the old ones are no good');
+	is($ask->(\%new, '/api/auth/refresh', {})->{status}, 200, 'the new ones are');
 };
 
 subtest 'doing without it' => sub {

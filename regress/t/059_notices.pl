@@ -259,10 +259,10 @@ END
 	is(code($ask->('fresh')), 'SECOND_FACTOR_REQUIRED', 'a second factor');
 	is($ask->('any')->{json}{data}{notes}, 0, 'a policy that asks for one shows nothing');
 	my $secret = $gateway->post('/api/auth/totp/enroll', {}, token => $user->{token})->{json}{data}{secret};
-	$gateway->post('/api/auth/totp/confirm', { code => totp($secret) }, token => $user->{token});
+	$user->{token} = $gateway->post('/api/auth/totp/confirm', { code => totp($secret) }, token => $user->{token})->{json}{data}{accessToken};
 	like(mail($user->{email}, 'factor.changed'), qr/was enabled at/, 'its user is told of enrolment');
 	$keelson->sql("update keelson.totp_factors set last_step = 0 where user_id = '$user->{id}'");
-	$gateway->post('/api/auth/totp/verify', { code => totp($secret) }, token => $user->{token});
+	$user->{token} = $gateway->post('/api/auth/totp/verify', { code => totp($secret) }, token => $user->{token})->{json}{data}{accessToken};
 	is($keelson->sql("select bool_and(expires_at <= factor_at + interval '24 hours') from keelson.sessions where user_id = '$user->{id}' and aal = 2"), 't',
 		'it lasts as long as a session of that level may');
 	is($ask->('fresh')->{status}, 200, 'shown') or diag $ask->('fresh')->{content};

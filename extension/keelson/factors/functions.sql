@@ -9,10 +9,24 @@ begin
             qr_svg text
         );
     end if;
+    if pg_catalog.to_regtype('keelson.recovery_code_set') is null then
+        create type keelson.recovery_code_set as (
+            recovery_codes text[]
+        );
+    end if;
     if pg_catalog.to_regtype('keelson.totp_confirmation') is null then
         create type keelson.totp_confirmation as (
             recovery_codes text[]
         );
+    end if;
+    if not exists (
+        select from pg_catalog.pg_attribute as a
+        where a.attrelid = 'keelson.totp_confirmation'::pg_catalog.regclass and a.attname = 'access_token'
+    ) then
+        alter type keelson.totp_confirmation
+            add attribute access_token text,
+            add attribute refresh_token text,
+            add attribute expires_in integer;
     end if;
     if pg_catalog.to_regtype('keelson.factor_state') is null then
         create type keelson.factor_state as (
@@ -27,8 +41,10 @@ $types$;
 comment on type keelson.totp_enrolment is
     'What an authenticator app needs, shown once: the secret in base-32, the otpauth URI, and that as a QR code.';
 comment on column keelson.totp_enrolment.qr_svg is 'An SVG image.';
-comment on type keelson.totp_confirmation is
+comment on type keelson.recovery_code_set is
     'The codes that stand in for a lost authenticator, shown once; each works once.';
+comment on type keelson.totp_confirmation is
+    'The codes that stand in for a lost authenticator, shown once, and the tokens of the session at assurance level 2.';
 comment on type keelson.factor_state is
     'The second factor of the user who is signed in.';
 comment on column keelson.factor_state.required_by is 'From when on a role of the user''s demands one; null when none does.';
@@ -193,19 +209,57 @@ comment on function keelson._recovery_codes_make(uuid) is
     'Ten new recovery codes of 120 bits, in groups of four; the old ones are gone.';
 
 create or replace function keelson._session_step_up(user_id uuid, session_id uuid)
-returns void
-language sql
+returns keelson._open_session
+language plpgsql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-update keelson.sessions as s
-set aal = 2, factor_at = now(), expires_at = least(s.expires_at, now() + keelson._session_lifetime(2::smallint))
-where s.user_id = _session_step_up.user_id and s.id = _session_step_up.session_id and s.ended_at is null
+declare
+    old keelson.sessions;
+begin
+    if session_id is null then
+        return null;
+    end if;
+    -- Blocking, deleting and changing the password take turns with it, as with a log-in.
+    perform from keelson.users as u where u.id = _session_step_up.user_id for no key update;
+    select * into old
+    from keelson.sessions as s
+    where s.user_id = _session_step_up.user_id and s.id = _session_step_up.session_id;
+    if keelson._sessions_end(user_id, session_id, null, 'replaced') = 0 then
+        perform keelson.raise(401, 'TOKEN_EXPIRED', 'the session has ended');
+    end if;
+    return keelson._session_add(user_id, old.is_cookie, 2::smallint,
+        least(old.expires_at, now() + keelson._session_lifetime(2::smallint)), old.created_at);
+end
 $$;
 alter function keelson._session_step_up(uuid, uuid) owner to keelson_system;
 comment on function keelson._session_step_up(uuid, uuid) is
-    'The session has just shown a second factor: from here on it lasts no longer than one of that assurance level.';
+    'The session has just shown a second factor: another takes its place at assurance level 2, whose tokens are new (ASVS 7.2.4), and which lasts no longer. Null without a session.';
+
+create or replace function keelson._step_up_reply(opened keelson._open_session, words jsonb default '{}')
+returns keelson.reply
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    tokens keelson.session_tokens := opened.tokens;
+begin
+    if opened.session_id is null then
+        return keelson.reply_with(words);
+    end if;
+    words := words || jsonb_build_object('expiresIn', tokens.expires_in);
+    if (keelson.current_request()).via is not distinct from 'cookie' then
+        return keelson.reply_with(words, 200, keelson._session_cookies(
+            tokens.access_token, tokens.refresh_token, keelson._csrf_token(opened.session_id), opened.lifetime
+        ));
+    end if;
+    return keelson.reply_with(words || jsonb_build_object('accessToken', tokens.access_token, 'refreshToken', tokens.refresh_token));
+end
+$$;
+comment on function keelson._step_up_reply(keelson._open_session, jsonb) is
+    'The reply to a second factor: these fields, and the tokens of the session that took the place of the one that asked, in the body or in cookies.';
 
 create or replace function keelson._session_age(user_id uuid, session_id uuid)
 returns interval
@@ -380,14 +434,16 @@ begin
     if refusal.status is not null then
         return refusal;
     end if;
-    perform keelson._session_step_up(acting, keelson.current_session_id());
     perform keelson.audit('factor.change', '{"change": "enabled"}');
     perform keelson._notice(acting, 'factor.changed', '{"change": "enabled"}');
-    return keelson.reply_with(row(keelson._recovery_codes_make(acting))::keelson.totp_confirmation);
+    return keelson._step_up_reply(
+        keelson._session_step_up(acting, keelson.current_session_id()),
+        jsonb_build_object('recoveryCodes', keelson._recovery_codes_make(acting))
+    );
 end
 $$;
 comment on function keelson.totp_confirm(text) is
-    'Put the enrolled authenticator in force by its first code. Returns ten recovery codes, shown once.';
+    'Put the enrolled authenticator in force by its first code. Returns ten recovery codes, shown once, and the tokens of a session at assurance level 2, which takes the place of the one that asked.';
 grant execute on function keelson.totp_confirm(text) to keelson_app;
 
 create or replace function keelson.totp_verify(code text default null, recovery_code text default null)
@@ -404,13 +460,12 @@ begin
     if refusal.status is not null then
         return refusal;
     end if;
-    perform keelson._session_step_up(acting, keelson.current_session_id());
     perform keelson.audit('factor.use');
-    return keelson.reply_with(keelson._factor_state(acting));
+    return keelson._step_up_reply(keelson._session_step_up(acting, keelson.current_session_id()));
 end
 $$;
 comment on function keelson.totp_verify(text, text) is
-    'Show the second factor anew, for what demands a fresh one: the session''s assurance level is 2 from here on.';
+    'Show the second factor anew, for what demands a fresh one. Returns the tokens of a session at assurance level 2, which takes the place of the one that asked.';
 grant execute on function keelson.totp_verify(text, text) to keelson_app;
 
 create or replace function keelson.totp_disable(
@@ -468,7 +523,7 @@ begin
     end if;
     perform keelson.audit('factor.change', '{"change": "recovery codes renewed"}');
     perform keelson._notice(acting, 'factor.changed', '{"change": "given new recovery codes"}');
-    return keelson.reply_with(row(keelson._recovery_codes_make(acting))::keelson.totp_confirmation);
+    return keelson.reply_with(row(keelson._recovery_codes_make(acting))::keelson.recovery_code_set);
 end
 $$;
 comment on function keelson.recovery_codes_renew(text) is

@@ -174,7 +174,6 @@ begin
     perform keelson._rate_limit_refund('auth');
     perform keelson._present_session_end();
     opened := keelson._session_open(user_id, coalesce(cookie, false), device_token, 2::smallint);
-    perform keelson._session_step_up(user_id, opened.session_id);
     perform keelson.audit('auth.login', jsonb_build_object('sessionId', opened.session_id, 'factor', factor), user_id => user_id);
     return keelson._session_reply(opened, coalesce(cookie, false), 200, with_device => true);
 end

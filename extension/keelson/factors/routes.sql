@@ -20,7 +20,7 @@ select keelson.route(
     'keelson.totp_confirm',
     rate_class => 'auth',
     returns => 'keelson.totp_confirmation',
-    errors => '{INVALID_CREDENTIALS, ACCOUNT_LOCKED}',
+    errors => '{INVALID_CREDENTIALS, ACCOUNT_LOCKED, TOKEN_EXPIRED}',
     examples => '{"request": {"code": "123456"}}'
 );
 
@@ -28,8 +28,8 @@ select keelson.route(
     'POST auth/totp/verify',
     'keelson.totp_verify',
     rate_class => 'auth',
-    returns => 'keelson.factor_state',
-    errors => '{INVALID_CREDENTIALS, ACCOUNT_LOCKED}',
+    returns => 'keelson.token_pair',
+    errors => '{INVALID_CREDENTIALS, ACCOUNT_LOCKED, TOKEN_EXPIRED}',
     examples => '{"request": {"code": "123456"}}'
 );
 
@@ -46,7 +46,7 @@ select keelson.route(
     'POST auth/totp/recovery-codes',
     'keelson.recovery_codes_renew',
     rate_class => 'auth',
-    returns => 'keelson.totp_confirmation',
+    returns => 'keelson.recovery_code_set',
     errors => '{INVALID_CREDENTIALS, ACCOUNT_LOCKED}',
     examples => '{"request": {"code": "123456"}}'
 );

@@ -326,6 +326,47 @@ $$;
 comment on function keelson._access_lifetime(smallint, interval) is
     'The same less a tenth at most, by chance, so that clients that came at once do not all come back at once.';
 
+create or replace function keelson._session_add(
+    user_id uuid,
+    is_cookie boolean,
+    aal smallint,
+    expires_at timestamptz,
+    created_at timestamptz default now()
+)
+returns keelson._open_session
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    session_id uuid := keelson.uuid7();
+    key_id integer := keelson._token_key_id();
+    lifetime interval := expires_at - now();
+    opened keelson._open_session;
+    tokens keelson.session_tokens;
+begin
+    insert into keelson.sessions (
+        user_id, id, refresh_key_id, aal, is_cookie, ip_address, user_agent, created_at, expires_at, factor_at
+    )
+    values (
+        user_id, session_id, key_id, aal, is_cookie, keelson.current_ip(), left(keelson.current_user_agent(), 512),
+        created_at, expires_at, case when aal >= 2 then now() end
+    );
+    perform keelson.webhook_emit('session.created', jsonb_build_object(
+        'userId', user_id, 'sessionId', session_id, 'ipAddress', host(keelson.current_ip()), 'userAgent', left(keelson.current_user_agent(), 512)
+    ), user_id);
+    tokens.expires_in := keelson._access_lifetime(aal, lifetime);
+    tokens.access_token := keelson._access_token(user_id, session_id, aal, tokens.expires_in);
+    tokens.refresh_token := keelson._refresh_token(user_id, session_id, 1, key_id);
+    opened.tokens := tokens;
+    opened.session_id := session_id;
+    opened.lifetime := extract(epoch from lifetime);
+    return opened;
+end
+$$;
+comment on function keelson._session_add(uuid, boolean, smallint, timestamptz, timestamptz) is
+    'Add a session at this assurance level (2: the second factor was shown now) that ends then at the latest, and make its tokens.';
+
 create or replace function keelson._session_open(
     user_id uuid,
     is_cookie boolean,
@@ -340,21 +381,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    session_id uuid := keelson.uuid7();
-    key_id integer := keelson._token_key_id();
-    device_id uuid := coalesce(keelson._device_token_open(device_token, user_id), gen_random_uuid());
-    lifetime interval := keelson._session_lifetime(aal);
+    device_id uuid := keelson._device_token_open(device_token, user_id);
     opened keelson._open_session;
     tokens keelson.session_tokens;
 begin
-    if keelson._device_token_open(device_token, user_id) is null then
+    if device_id is null then
         perform keelson._device_notice(user_id);
+        device_id := gen_random_uuid();
     end if;
-    insert into keelson.sessions (user_id, id, refresh_key_id, aal, is_cookie, ip_address, user_agent, expires_at)
-    values (
-        user_id, session_id, key_id, aal, is_cookie, keelson.current_ip(), left(keelson.current_user_agent(), 512),
-        now() + lifetime
-    );
+    opened := keelson._session_add(user_id, is_cookie, aal, now() + keelson._session_lifetime(aal));
     -- A user has so many sessions and no more: the oldest make room.
     update keelson.sessions as s
     set ended_at = now(), end_reason = 'replaced'
@@ -366,17 +401,10 @@ begin
             order by live.id desc
             offset keelson._session_max(user_id)
         );
-    perform keelson.webhook_emit('session.created', jsonb_build_object(
-        'userId', user_id, 'sessionId', session_id, 'ipAddress', host(keelson.current_ip()), 'userAgent', left(keelson.current_user_agent(), 512)
-    ), user_id);
+    tokens := opened.tokens;
     tokens."user" := keelson.user_get(user_id);
-    tokens.expires_in := keelson._access_lifetime(aal, lifetime);
-    tokens.access_token := keelson._access_token(user_id, session_id, aal, tokens.expires_in);
-    tokens.refresh_token := keelson._refresh_token(user_id, session_id, 1, key_id);
-    tokens.device_token := keelson._device_token(user_id, device_id, key_id);
+    tokens.device_token := keelson._device_token(user_id, device_id, keelson._token_key_id());
     opened.tokens := tokens;
-    opened.session_id := session_id;
-    opened.lifetime := extract(epoch from lifetime);
     return opened;
 end
 $$;
