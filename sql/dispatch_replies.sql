@@ -211,6 +211,11 @@ close one;
 fetch 1 from two;
 commit;
 
+-- The same form without a reply: for an event's payload.
+select keelson.to_json(row('p', 1)::regress_replies.inner_part);
+select keelson.to_json(array[row('p', 1), null]::regress_replies.inner_part[]), keelson.to_json('2025-01-15 01:00+01'::timestamptz), keelson.to_json('NaN'::numeric);
+select keelson.to_json(null::text), keelson.to_json('{"as_it": "is"}'::jsonb), keelson.to_json('a "b"'::text);
+
 -- Pages and cursors.
 create function regress_replies.page(n int default 2, cursor text default null)
 returns setof regress_replies.inner_part
@@ -238,6 +243,52 @@ select * from regress_replies.page(1, keelson.cursor_encode('{"place": 7}'));
 select keelson.page(null, null);
 select keelson.cursor_encode(to_jsonb(repeat('x', 5000)));
 select keelson.cursor_encode(null), keelson.cursor_decode(null);
+
+-- Pages by the rows' own columns: one row more than the page holds tells that there is another.
+create type regress_replies.dated as (id int, made_on date, note text);
+create function regress_replies.page_by("limit" int default 2, cursor text default null, columns text[] default '{made_on,id}')
+returns setof regress_replies.dated
+language plpgsql
+as $$
+declare
+    after jsonb := keelson.cursor_decode(cursor);
+begin
+    return query
+    select i, date '2025-01-01' + i / 2, case when i % 2 = 0 then 'even' end
+    from generate_series(1, 5) as i
+    where after is null or (date '2025-01-01' + i / 2, i) > ((after ->> 'made_on')::date, (after ->> 'id')::int)
+    order by 2, 1
+    limit keelson.page_by("limit", variadic columns);
+end
+$$;
+create function regress_replies.page_nowhere(columns text[] default '{id}')
+returns jsonb
+language plpgsql
+as $$ begin return to_jsonb(keelson.page_by(2, variadic columns)); end $$;
+select pg_temp.endpoint('GET regress-page-by', 'regress_replies.page_by'), pg_temp.endpoint('GET regress-page-nowhere', 'regress_replies.page_nowhere');
+select pg_temp.endpoint('GET regress-page-rows', 'regress_replies.page_by', kind => 'rows');
+select headers #>> '{:pagination,nextCursor}' as cursor, headers #>> '{:pagination,limit}' as "limit", body from pg_temp.ask('GET regress-page-by') \gset
+\echo :limit :body
+select headers #>> '{:pagination,nextCursor}' as cursor, body from pg_temp.ask('GET regress-page-by', json_build_object('cursor', :'cursor')) \gset
+\echo :body
+select headers, body from pg_temp.ask('GET regress-page-by', json_build_object('cursor', :'cursor'));
+-- Exactly as many as there are; more than there are; the place of one of the columns alone.
+select headers, body from pg_temp.ask('GET regress-page-by', '{"limit": 5}');
+select headers, body from pg_temp.ask('GET regress-page-by', '{"limit": 100}');
+select headers #>> '{:pagination,nextCursor}' is not null as has_next from pg_temp.ask('GET regress-page-by', '{"limit": 4, "columns": ["id"]}');
+-- Limits that there are not; columns that the rows do not have; no column; where there are no pages.
+select status, headers, body from pg_temp.ask('GET regress-page-by', '{"limit": 0}');
+select status, body from pg_temp.ask('GET regress-page-by', '{"limit": 101}');
+select status, body from pg_temp.ask('GET regress-page-by', '{"limit": null}');
+select pg_temp.ask('GET regress-page-by', '{"columns": ["name"]}');
+select pg_temp.ask('GET regress-page-by', '{"columns": []}');
+select pg_temp.ask('GET regress-page-nowhere');
+select pg_temp.ask('GET regress-page-rows');
+select keelson.page_by(2, variadic array[null]::text[]);
+select keelson.page_by(2, variadic null);
+-- From psql: as many as were asked for.
+select id from regress_replies.page_by(2);
+select count(*) from regress_replies.page_by(2, keelson.cursor_encode('{"made_on": "2025-01-01", "id": 1}'));
 
 -- What the function can read of the request.
 create function regress_replies.request(how text)

@@ -1,7 +1,7 @@
 /*
  * endpoint.c
- *	  What endpoint functions call: keelson.given(), page(), cursors,
- *	  reply_with() and refuse().
+ *	  What endpoint functions call: keelson.given(), reply_with(), to_json()
+ *	  and refuse(). Pages and cursors are in page.c.
  *
  * They know the running call. Outside of one, from psql, they do what makes
  * the same function work there.
@@ -11,25 +11,14 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
-#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/typcache.h"
 
-#include "core/error.h"
-#include "core/identity.h"
 #include "dispatch/call.h"
 #include "dispatch/json_out.h"
-#include "secrets/keyring.h"
 
-/* A cursor: key id, truncated MAC, the place as JSON. */
-#define CURSOR_MAC_LENGTH 16
-#define CURSOR_HEAD (4 + CURSOR_MAC_LENGTH)
-#define CURSOR_LENGTH_MAX 4096
-
-static void cursor_mac(uint32 key_id, const char *place, int len, uint8 *mac);
-static bool open_cursor(const text *cursor, char **place);
 static KsWriter *result_writer(FunctionCallInfo fcinfo);
 static char *text_argument(FunctionCallInfo fcinfo, int argno);
 static void write_detail(StringInfo body, const char *field, const char *code, const char *message);
@@ -55,112 +44,6 @@ ks_given(PG_FUNCTION_ARGS)
 			 errmsg("the function of endpoint \"%s\" has no argument \"%s\"", call->route->name, name)));
 }
 
-PG_FUNCTION_INFO_V1(ks_page);
-
-/* keelson.page(row_limit int, next_cursor text) */
-Datum
-ks_page(PG_FUNCTION_ARGS)
-{
-	KsCall *call = ks_call();
-
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("a page needs its limit")));
-	if (call == NULL)
-		PG_RETURN_VOID();
-	call->reply.has_page = true;
-	call->reply.page_limit = PG_GETARG_INT32(0);
-	call->reply.next_cursor = NULL;
-	if (!PG_ARGISNULL(1))
-	{
-		MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(call));
-
-		call->reply.next_cursor = text_to_cstring(PG_GETARG_TEXT_PP(1));
-		MemoryContextSwitchTo(old);
-	}
-	PG_RETURN_VOID();
-}
-
-PG_FUNCTION_INFO_V1(ks_cursor_encode);
-
-/* keelson.cursor_encode(place jsonb) */
-Datum
-ks_cursor_encode(PG_FUNCTION_ARGS)
-{
-	Jsonb *place = PG_GETARG_JSONB_P(0);
-	char *json = JsonbToCString(NULL, &place->root, VARSIZE(place));
-	int len = strlen(json);
-	uint8 *bytes;
-	uint32 key_id;
-
-	if (len > CURSOR_LENGTH_MAX)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a cursor's place has at most %d bytes", CURSOR_LENGTH_MAX)));
-	ks_keyring_require();
-	bytes = palloc(CURSOR_HEAD + len);
-	key_id = pg_hton32(ks_keyring_primary());
-	memcpy(bytes, &key_id, sizeof(key_id));
-	cursor_mac(ks_keyring_primary(), json, len, bytes + 4);
-	memcpy(bytes + CURSOR_HEAD, json, len);
-	PG_RETURN_TEXT_P(ks_base64url(bytes, CURSOR_HEAD + len));
-}
-
-PG_FUNCTION_INFO_V1(ks_cursor_decode);
-
-/* keelson.cursor_decode(cursor text) */
-Datum
-ks_cursor_decode(PG_FUNCTION_ARGS)
-{
-	char *place;
-
-	if (!open_cursor(PG_GETARG_TEXT_PP(0), &place))
-		ks_raise_field(400, "VALIDATION_FAILED", "cursor", "Leave it out to begin anew.", "the cursor is not valid");
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(place));
-}
-
-/* The MAC of a place in the list of this endpoint, for this user. */
-static void
-cursor_mac(uint32 key_id, const char *place, int len, uint8 *mac)
-{
-	StringInfoData message;
-	const KsCall *call = ks_call();
-	const KsIdentity *identity = ks_identity();
-	uint8 whole[KS_SHA256_LENGTH];
-
-	initStringInfo(&message);
-	appendBinaryStringInfo(&message, (const char *) identity->user_id.data, UUID_LEN);
-	appendStringInfo(&message, "%s\n", call != NULL ? call->route->name : "");
-	appendBinaryStringInfo(&message, place, len);
-	ks_keyring_mac(key_id, "cursor", message.data, message.len, whole);
-	memcpy(mac, whole, CURSOR_MAC_LENGTH);
-}
-
-static bool
-open_cursor(const text *cursor, char **place)
-{
-	int len = VARSIZE_ANY_EXHDR(cursor);
-	uint8 mac[CURSOR_MAC_LENGTH];
-	uint8 *bytes;
-	size_t size;
-	uint32 key_id;
-
-	ks_keyring_require();
-	if (len > KS_BASE64URL_LENGTH(CURSOR_HEAD + CURSOR_LENGTH_MAX))
-		return false;
-	bytes = palloc(KS_BASE64URL_BYTES(len) + 3);
-	if (!ks_base64url_decode(VARDATA_ANY(cursor), len, bytes, &size) || size <= CURSOR_HEAD)
-		return false;
-	memcpy(&key_id, bytes, sizeof(key_id));
-	key_id = pg_ntoh32(key_id);
-	if (key_id == 0 || !ks_keyring_has(key_id))
-		return false;
-	*place = pnstrdup((char *) bytes + CURSOR_HEAD, size - CURSOR_HEAD);
-	cursor_mac(key_id, *place, size - CURSOR_HEAD, mac);
-	return ks_equal(mac, bytes + 4, CURSOR_MAC_LENGTH);
-}
-
 PG_FUNCTION_INFO_V1(ks_reply_with);
 
 /* keelson.reply_with(value anyelement, status int, headers jsonb) */
@@ -181,6 +64,19 @@ ks_reply_with(PG_FUNCTION_ARGS)
 		reply.body = cstring_to_text_with_len(text.data, text.len);
 	}
 	return form(fcinfo, &reply);
+}
+
+PG_FUNCTION_INFO_V1(ks_to_json);
+
+/* keelson.to_json(value anyelement) */
+Datum
+ks_to_json(PG_FUNCTION_ARGS)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	ks_writer_write(result_writer(fcinfo), &text, PG_GETARG_DATUM(0), false);
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(text.data));
 }
 
 /* The writer for the value's type, kept as long as the caller's plan. */

@@ -42,6 +42,8 @@ ks_failure_take(KsCall *call, bool timed_out, int *status)
 	if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE || error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
 		ks_limits_undo();
 	ks_limit_headers(call);
+	/* What failed has no page. */
+	call->reply.page = NULL;
 	headers = ks_reply_headers_jsonb(&call->reply);
 	error->datatype_name = headers != NULL ? JsonbToCString(NULL, &headers->root, VARSIZE(headers)) : NULL;
 	*status = ks_is_error(error->sqlerrcode) ? ks_error_status(error->sqlerrcode) : 500;

@@ -59,6 +59,16 @@ comment on function keelson.page(integer, text) is
     'Set meta.pagination of the running request''s reply: the limit in force, and the cursor of the next page or null after the last.';
 grant execute on function keelson.page(integer, text) to keelson_app;
 
+create or replace function keelson.page_by(row_limit integer, variadic columns text[])
+returns integer
+language c
+volatile
+parallel restricted
+as 'MODULE_PATHNAME', 'ks_page_by';
+comment on function keelson.page_by(integer, text[]) is
+    'Page the rows that the running endpoint''s function returns, by the columns that they are in the order of: for its limit clause, one more than the page holds. The next page''s cursor is the last row''s place, which cursor_decode() gives back as {"column": value}. 400 for a limit that is not 1 to 100; outside a request the limit itself.';
+grant execute on function keelson.page_by(integer, text[]) to keelson_app;
+
 create or replace function keelson.cursor_encode(place jsonb)
 returns text
 language c
@@ -94,6 +104,17 @@ as 'MODULE_PATHNAME', 'ks_reply_with';
 comment on function keelson.reply_with(anyelement, integer, jsonb) is
     'A reply whose data is the value, written as JSON with camelCase names. A header is a string, or an array of strings (Set-Cookie).';
 grant execute on function keelson.reply_with(anyelement, integer, jsonb) to keelson_app;
+
+create or replace function keelson.to_json(value anyelement)
+returns jsonb
+language c
+stable
+strict
+parallel safe
+as 'MODULE_PATHNAME', 'ks_to_json';
+comment on function keelson.to_json(anyelement) is
+    'The value as replies write it, with camelCase names and times in UTC: for the payload of an event, or a part of a reply.';
+grant execute on function keelson.to_json(anyelement) to keelson_app, keelson_admin;
 
 create or replace function keelson.refuse(
     status integer,

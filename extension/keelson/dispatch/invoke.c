@@ -22,6 +22,7 @@
 #include "utils/typcache.h"
 
 #include "dispatch/invoke.h"
+#include "dispatch/page.h"
 
 #define CHUNK_BYTES (32 * 1024)
 
@@ -34,7 +35,7 @@ static KsRows *collect_rows(KsCall *call, MemoryContext cxt);
 static void collect(KsCall *call, FmgrInfo *function, ReturnSetInfo *set);
 static void store_value(KsCall *call, ReturnSetInfo *set, Datum value, bool is_null);
 static void send_as_it_is(KsCall *call);
-static void write_rows(KsRows *rows, StringInfo out, int enough);
+static void write_rows(KsCall *call, KsRows *rows, StringInfo out, int enough);
 
 void
 ks_invoke(KsCall *call, MemoryContext cxt, KsRows **rows)
@@ -57,7 +58,7 @@ ks_invoke(KsCall *call, MemoryContext cxt, KsRows **rows)
 			return;
 		}
 		initStringInfo(&text);
-		write_rows(collected, &text, MaxAllocSize);
+		write_rows(call, collected, &text, MaxAllocSize);
 		reply_with_text(call, &text);
 		return;
 	}
@@ -232,21 +233,27 @@ ks_rows_chunk(KsRows *rows)
 	StringInfoData text;
 
 	initStringInfo(&text);
-	write_rows(rows, &text, CHUNK_BYTES);
+	write_rows(NULL, rows, &text, CHUNK_BYTES);
 	return cstring_to_text_with_len(text.data, text.len);
 }
 
-/* Write rows until there are no more or `enough` bytes are written: an array, or raw values one after the other. */
+/*
+ * Write rows until there are no more or `enough` bytes are written: an array,
+ * or raw values one after the other. Those of a call that still runs are the
+ * page that its function has asked for.
+ */
 static void
-write_rows(KsRows *rows, StringInfo out, int enough)
+write_rows(KsCall *call, KsRows *rows, StringInfo out, int enough)
 {
 	MemoryContext row_cxt = AllocSetContextCreate(CurrentMemoryContext, "keelson row", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(row_cxt);
 
 	while (out->len < enough)
 	{
-		if (rows->store == NULL || !tuplestore_gettupleslot(rows->store, true, false, rows->slot))
+		if (rows->store == NULL || !tuplestore_gettupleslot(rows->store, true, false, rows->slot) ||
+			(call != NULL && !ks_page_row(call, rows->slot)))
 		{
+			ExecClearTuple(rows->slot);
 			rows->is_done = true;
 			break;
 		}

@@ -14,6 +14,7 @@
 
 #include "dispatch/json_in.h"
 #include "dispatch/json_out.h"
+#include "dispatch/page.h"
 #include "dispatch/reply.h"
 
 static void add_header(KsReply *reply, const char *name, const JsonbValue *value);
@@ -69,7 +70,7 @@ ks_reply_headers_jsonb(const KsReply *reply)
 {
 	JsonbParseState *state = NULL;
 
-	if (reply->header_count == 0 && !reply->has_page)
+	if (reply->header_count == 0 && reply->page == NULL)
 		return NULL;
 	if (is_flat(reply))
 		return flat_jsonb(reply);
@@ -81,7 +82,7 @@ ks_reply_headers_jsonb(const KsReply *reply)
 		pushJsonbValue(&state, WJB_KEY, &name);
 		pushJsonbValue(&state, WJB_VALUE, &reply->headers[i].value);
 	}
-	if (reply->has_page)
+	if (reply->page != NULL)
 		push_page(&state, reply);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
@@ -92,7 +93,7 @@ is_flat(const KsReply *reply)
 	for (int i = 0; i < reply->header_count; i++)
 		if (!IsAJsonbScalar(&reply->headers[i].value))
 			return false;
-	return !reply->has_page;
+	return reply->page == NULL;
 }
 
 /* The headers as an object, put in order here: few as they are, that takes a third of what a parse state does. */
@@ -141,9 +142,9 @@ push_page(JsonbParseState **state, const KsReply *reply)
 	JsonbValue cursor_name = string_value("nextCursor");
 	JsonbValue cursor = {.type = jbvNull};
 
-	limit.val.numeric = int64_to_numeric(reply->page_limit);
-	if (reply->next_cursor != NULL)
-		cursor = string_value(reply->next_cursor);
+	limit.val.numeric = int64_to_numeric(reply->page->limit);
+	if (reply->page->next_cursor != NULL)
+		cursor = string_value(reply->page->next_cursor);
 	pushJsonbValue(state, WJB_KEY, &name);
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 	pushJsonbValue(state, WJB_KEY, &limit_name);

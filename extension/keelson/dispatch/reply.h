@@ -16,6 +16,8 @@ typedef struct KsHeader
 	JsonbValue value;
 } KsHeader;
 
+typedef struct KsPage KsPage;
+
 typedef struct KsReply
 {
 	int status; /* 0 while there is no reply */
@@ -24,9 +26,7 @@ typedef struct KsReply
 	int header_room;
 	bytea *body; /* NULL for none */
 
-	bool has_page;
-	int page_limit;
-	const char *next_cursor;
+	KsPage *page; /* NULL for none */
 } KsReply;
 
 /* Set a header; the strings must live as long as the reply. The latest word holds. */
