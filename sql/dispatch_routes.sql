@@ -71,6 +71,11 @@ select keelson.route('GET things', 'regress_routes.triggered');
 select keelson.route('GET things', 'regress_routes.shapeless');
 select keelson.route('GET things', 'regress_routes.replies');
 select keelson.route('GET things', 'regress_routes.secret');
+create schema regress_routes_closed;
+create function regress_routes_closed.thing() returns int language plpgsql as 'begin return 1; end';
+comment on function regress_routes_closed.thing() is 'A function.';
+select keelson.route('GET things', 'regress_routes_closed.thing');
+drop schema regress_routes_closed cascade;
 
 -- The endpoint.
 select keelson.route('things', 'regress_routes.thing');
@@ -124,6 +129,7 @@ select keelson.route('GET things', 'regress_routes.thing', timeout => null);
 select keelson.route('GET regress-things', 'regress_routes.thing') > 0 as registered;
 create schema regress_routes_other;
 create function regress_routes_other.thing() returns int language plpgsql as 'begin return 1; end';
+grant usage on schema regress_routes_other to keelson_app;
 comment on function regress_routes_other.thing() is 'A thing.';
 select keelson.route('GET regress-things', 'regress_routes_other.thing');
 

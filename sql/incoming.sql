@@ -260,6 +260,7 @@ $$;
 create function hooks.unfit(event jsonb) returns void language plpgsql as $$ begin end $$;
 grant execute on function hooks.take(keelson.incoming_event), hooks.other(keelson.incoming_event), hooks.zeal(keelson.incoming_event) to keelson_app;
 create role regress_hooks;
+grant usage on schema hooks to regress_hooks;
 select statement, pg_temp.refusal('select keelson.webhook_handler(' || statement || ')') as refusal
 from (values
     ($$'none', 'push', 'hooks.take'$$), ($$'forge', '', 'hooks.take'$$), ($$'forge', 'push', 'hooks.none'$$), ($$'forge', 'push', 'take'$$),

@@ -370,6 +370,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    schema regnamespace := (select p.pronamespace from pg_proc as p where p.oid = function);
     reachable name;
 begin
     if not exists (select from pg_roles as r where r.rolname = role) then
@@ -396,6 +397,9 @@ begin
     elsif reachable is not null then
         perform keelson._route_fault(endpoint, format('it may not run as role "%s", a member of "%s"', role, reachable),
             'Use keelson_app, or a role of the product''s own.');
+    elsif not has_schema_privilege(role, schema, 'usage') then
+        perform keelson._route_fault(endpoint, format('role "%s" may not use schema %s', role, schema),
+            format('Run: grant usage on schema %s to %I;', schema, role));
     elsif not has_function_privilege(role, function, 'execute') then
         perform keelson._route_fault(endpoint, format('role "%s" may not execute %s', role, function::regprocedure),
             format('Run: grant execute on function %s to %I;', function::regprocedure, role));
