@@ -17,6 +17,7 @@
 /* A draw of random bytes costs for hundreds what it costs for eight. */
 #define POOL_SIZE 512
 
+static int hexadecimal(char digit);
 static void draw(uint8 *out, int len);
 static int64 rising_clock(void);
 
@@ -57,6 +58,39 @@ ks_uuid_string(const pg_uuid_t *uuid)
 	ks_uuid_write(uuid, text);
 	text[KS_UUID_TEXT_LENGTH] = '\0';
 	return text;
+}
+
+bool
+ks_uuid_read(const char *text, pg_uuid_t *uuid)
+{
+	pg_uuid_t read;
+
+	for (int i = 0; i < UUID_LEN; i++)
+	{
+		int high, low;
+
+		if ((i == 4 || i == 6 || i == 8 || i == 10) && *text++ != '-')
+			return false;
+		if ((high = hexadecimal(text[0])) < 0 || (low = hexadecimal(text[1])) < 0)
+			return false;
+		read.data[i] = (uint8) (high << 4 | low);
+		text += 2;
+	}
+	if (*text != '\0')
+		return false;
+	*uuid = read;
+	return true;
+}
+
+/* The value of a digit, -1 for what is none. */
+static int
+hexadecimal(char digit)
+{
+	if (digit >= '0' && digit <= '9')
+		return digit - '0';
+	if (digit >= 'a' && digit <= 'f')
+		return digit - 'a' + 10;
+	return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
 }
 
 PG_FUNCTION_INFO_V1(ks_uuid7_sql);

@@ -22,4 +22,7 @@ extern void ks_uuid7(pg_uuid_t *out);
 extern void ks_uuid_write(const pg_uuid_t *uuid, char out[KS_UUID_TEXT_LENGTH]);
 extern char *ks_uuid_string(const pg_uuid_t *uuid);
 
+/* Read 36 characters as ks_uuid_write() writes them, or in capitals; false, with nothing read, for anything else. */
+extern bool ks_uuid_read(const char *text, pg_uuid_t *uuid);
+
 #endif /* KS_UUID_H */

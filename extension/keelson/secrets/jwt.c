@@ -27,6 +27,7 @@
 #include "core/error.h"
 #include "core/guc.h"
 #include "core/shmem.h"
+#include "core/uuid.h"
 #include "secrets/crypto.h"
 #include "secrets/jose.h"
 #include "secrets/jose_json.h"
@@ -184,13 +185,7 @@ read_uuid(const JsonbContainer *claims, const char *name, pg_uuid_t *out)
 {
 	char *text = ks_json_string(claims, name);
 
-	if (text == NULL || strlen(text) != 36 || strspn(text, "0123456789abcdef-") != 36)
-		return false;
-	for (int i = 0; i < 36; i++)
-		if ((text[i] == '-') != (i == 8 || i == 13 || i == 18 || i == 23))
-			return false;
-	*out = *DatumGetUUIDP(DirectFunctionCall1(uuid_in, CStringGetDatum(text)));
-	return true;
+	return text != NULL && strspn(text, "0123456789abcdef-") == strlen(text) && ks_uuid_read(text, out);
 }
 
 static bool

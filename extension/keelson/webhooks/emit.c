@@ -285,6 +285,7 @@ record_event(const KsWebhookEvent *event, const pg_uuid_t *id, const pg_uuid_t *
 	Datum ids[MAX_MATCHES];
 	Datum values[8];
 	char nulls[9] = "        ";
+	pg_uuid_t request_id;
 
 	for (int i = 0; i < count; i++)
 		ids[i] = UUIDPGetDatum(&endpoints[i]);
@@ -295,9 +296,8 @@ record_event(const KsWebhookEvent *event, const pg_uuid_t *id, const pg_uuid_t *
 	if (event->ordering_key != NULL)
 		values[3] = CStringGetTextDatum(event->ordering_key);
 	values[4] = PointerGetDatum(construct_array(ids, count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-	nulls[5] = caller->request_id != NULL && strlen(caller->request_id) == KS_UUID_TEXT_LENGTH ? ' ' : 'n';
-	if (nulls[5] == ' ')
-		values[5] = DirectFunctionCall1(uuid_in, CStringGetDatum(caller->request_id));
+	nulls[5] = caller->request_id != NULL && ks_uuid_read(caller->request_id, &request_id) ? ' ' : 'n';
+	values[5] = UUIDPGetDatum(&request_id);
 	nulls[6] = caller->traceparent != NULL ? ' ' : 'n';
 	if (nulls[6] == ' ')
 		values[6] = CStringGetTextDatum(caller->traceparent);
