@@ -62,6 +62,13 @@ from unnest(array[
     '4111111111111112', '1737000000000', '378282246310005', 'order 5555555555554444 paid', '00004111111111111111', 'ks_short', 'task-force-of-twelve',
     'risk_assessment_of_2024', '-----BEGIN PRIVATE KEY----- abc', 'nothing here']) as shape;
 select pg_temp.kept('{"number": 4111111111111111, "other": 4111111111111112, "time": 1737000000000, "amount": 12.50}');
+-- A name is judged once, its value each time.
+select pg_temp.kept('{"tokens": 12, "n": 1}') as a_count, pg_temp.kept('{"tokens": "x", "n": 1}') as a_token, pg_temp.kept('{"tokens": 12, "n": 2}') as a_count_again;
+select count(*) as of_a_thousand_names
+from generate_series(1, 1000) as n
+where pg_temp.kept(jsonb_build_object('password' || n, 'x', 'plain' || n, 'x')) = jsonb_build_object('password' || n, '[redacted]', 'plain' || n, 'x')
+    and pg_temp.kept(jsonb_build_object(repeat('long', 20) || 'secret' || n, 'x')) = jsonb_build_object(repeat('long', 20) || 'secret' || n, '[redacted]')
+    and pg_temp.kept(jsonb_build_object('plain' || n, 4111111111111111)) = jsonb_build_object('plain' || n, '[redacted]');
 select pg_temp.kept('{"ks_0123456789abcdef": 1, "deep": {"list": ["ok", ["sk-abcdefghijklmnop"]]}}');
 
 -- What tells of a person is sealed, by name and by shape, and is not in what is open.

@@ -6,9 +6,13 @@
  * API-Key are one. Shapes are looked for at the beginning of each word of each
  * string, names included; only the word goes, not the sentence around it.
  * It errs on the side of taking out: the trail is not the place for secrets.
+ *
+ * Nearly all data has nothing to take out or to set apart. That is found out
+ * first, and such data is kept as it came; only the rest is built anew.
  */
 #include "postgres.h"
 
+#include "common/hashfn.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -18,6 +22,7 @@
 
 #define REDACTED "[redacted]"
 #define MAX_NAME 64
+#define KNOWN_NAMES 64
 #define MIN_CARD 13
 #define MAX_CARD 19
 
@@ -42,27 +47,53 @@ static const char *const personal_names[] = {
 typedef struct Shape
 {
 	const char *prefix;
+	int prefix_length;
 	int min_length;
 } Shape;
 
+#define SHAPE(prefix, min_length)              \
+	{                                          \
+		prefix, sizeof(prefix) - 1, min_length \
+	}
+
 static const Shape shapes[] = {
-	{"ks_", 12}, {"ksr_", 12}, {"ksd_", 12}, {"whsec_", 12}, {"sk-", 12}, {"sk_", 12}, {"rk_", 12}, {"pk_live_", 12}, {"gsk_", 12}, {"AIza", 20}, {"AKIA", 16}, {"ASIA", 16}, {"ghp_", 12}, {"gho_", 12}, {"ghs_", 12}, {"ghu_", 12}, {"github_pat_", 16}, {"glpat-", 12}, {"xoxb-", 12}, {"xoxp-", 12}, {"xoxa-", 12}, {"SG.", 20}, {"eyJ", 20}, {"$argon2", 12}, {"$2a$", 12}, {"$2b$", 12}, {"$2y$", 12}, {"-----BEGIN", 10}};
+	SHAPE("ks_", 12), SHAPE("ksr_", 12), SHAPE("ksd_", 12), SHAPE("whsec_", 12), SHAPE("sk-", 12), SHAPE("sk_", 12), SHAPE("rk_", 12), SHAPE("pk_live_", 12), SHAPE("gsk_", 12), SHAPE("AIza", 20), SHAPE("AKIA", 16), SHAPE("ASIA", 16), SHAPE("ghp_", 12), SHAPE("gho_", 12), SHAPE("ghs_", 12), SHAPE("ghu_", 12), SHAPE("github_pat_", 16), SHAPE("glpat-", 12), SHAPE("xoxb-", 12), SHAPE("xoxp-", 12), SHAPE("xoxa-", 12), SHAPE("SG.", 20), SHAPE("eyJ", 20), SHAPE("$argon2", 12), SHAPE("$2a$", 12), SHAPE("$2b$", 12), SHAPE("$2y$", 12), SHAPE("-----BEGIN", 10)};
 
 typedef struct Walk
 {
 	bool is_personal; /* something personal was met */
 } Walk;
 
+/* What is to be said of a name. */
+typedef struct JudgedName
+{
+	int len; /* of the name as it was given; 0: none was */
+	char given[MAX_NAME];
+	bool is_personal;
+	bool is_secret; /* of whatever but null and booleans */
+	bool is_token;  /* of whatever but those and numbers */
+	bool is_clean;  /* nothing in the name itself has to go */
+} JudgedName;
+
+/* Names judged before, each where its hash says; written by judge() alone. Most are written in some function's text. */
+static JudgedName judged[KNOWN_NAMES];
+
+static bool is_harmless(Jsonb *data);
+static bool is_harmless_value(const JsonbValue *value);
+static const JudgedName *judge(const char *name, int len);
+static void judge_anew(JudgedName *result, const char *name, int len);
 static JsonbValue *clean(Walk *walk, const char *name, int len, JsonbValue *value);
 static JsonbValue *clean_container(Walk *walk, JsonbContainer *container);
 static JsonbValue *clean_string(Walk *walk, JsonbValue *value);
-static int normalise(const char *name, int len, char out[MAX_NAME]);
+static char *normalise(const char *name, int len);
 static bool contains(const char *name, const char *const *parts, int count);
 static bool is_one_of(const char *name, const char *const *names, int count);
-static bool is_secret_name(const char *name, const JsonbValue *value);
+static bool is_secret_name(const JudgedName *name, const JsonbValue *value);
+static const char *next_secret(const char *from, const char *at, const char *end, int *len);
 static int secret_length(const char *at, const char *end);
 static int card_length(const char *at, const char *end);
 static bool is_card(const char *digits, int count);
+static bool is_card_number(Numeric number);
 static bool is_word(char c);
 static bool is_inner(char c);
 static bool is_email(const char *string, int len);
@@ -78,6 +109,12 @@ ks_audit_sanitise(Jsonb *data, Jsonb **open, Jsonb **personal)
 	JsonbValue name = {0}, value;
 	Jsonb **results[2] = {open, personal};
 
+	if (is_harmless(data))
+	{
+		*open = data;
+		*personal = NULL;
+		return;
+	}
 	for (int i = 0; i < 2; i++)
 		pushJsonbValue(&states[i], WJB_BEGIN_OBJECT, NULL);
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
@@ -104,42 +141,105 @@ ks_audit_sanitise(Jsonb *data, Jsonb **open, Jsonb **personal)
 	}
 }
 
+/* Is there nothing to take out or to set apart? What holds objects or arrays is not looked into. */
+static bool
+is_harmless(Jsonb *data)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&data->root);
+	JsonbIteratorToken token;
+	JsonbValue value;
+	const JudgedName *name = NULL;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+		{
+			name = judge(value.val.string.val, value.val.string.len);
+			if (name->is_personal || !name->is_clean)
+				return false;
+		}
+		else if (token == WJB_VALUE && (is_secret_name(name, &value) || !is_harmless_value(&value)))
+			return false;
+	}
+	return true;
+}
+
+static bool
+is_harmless_value(const JsonbValue *value)
+{
+	const char *string = value->val.string.val;
+	int len;
+
+	switch (value->type)
+	{
+		case jbvNull:
+		case jbvBool:
+			return true;
+		case jbvNumeric:
+			return !is_card_number(value->val.numeric);
+		case jbvString:
+			return next_secret(string, string, string + value->val.string.len, &len) == NULL &&
+				   !is_email(string, value->val.string.len);
+		default:
+			return false;
+	}
+}
+
+/* What is to be said of the name; stands until the next call. */
+static const JudgedName *
+judge(const char *name, int len)
+{
+	static JudgedName other; /* the last one too long to be kept */
+	JudgedName *known;
+
+	if (len == 0 || len > MAX_NAME)
+	{
+		judge_anew(&other, name, len);
+		return &other;
+	}
+	known = &judged[hash_bytes((const unsigned char *) name, len) % KNOWN_NAMES];
+	if (known->len != len || memcmp(known->given, name, len) != 0)
+	{
+		judge_anew(known, name, len);
+		memcpy(known->given, name, len);
+		known->len = len;
+	}
+	return known;
+}
+
+static void
+judge_anew(JudgedName *result, const char *name, int len)
+{
+	char *plain = normalise(name, len);
+	int secret_len;
+
+	memset(result, 0, sizeof(*result));
+	result->is_personal = is_one_of(plain, personal_names, lengthof(personal_names)) || is_email(name, len);
+	result->is_secret = contains(plain, secret_parts, lengthof(secret_parts)) ||
+						is_one_of(plain, secret_names, lengthof(secret_names));
+	result->is_token = contains(plain, token_parts, lengthof(token_parts));
+	result->is_clean = next_secret(name, name, name + len, &secret_len) == NULL;
+}
+
 /* The value of a member of that name (NULL: an element) as it may be kept. */
 static JsonbValue *
 clean(Walk *walk, const char *name, int len, JsonbValue *value)
 {
-	char plain[MAX_NAME];
+	const JudgedName *known = name != NULL ? judge(name, len) : NULL;
 	JsonbValue *result;
 
-	if (name != NULL && normalise(name, len, plain) > 0)
-	{
-		if (is_one_of(plain, personal_names, lengthof(personal_names)))
-			walk->is_personal = true;
-		if (is_secret_name(plain, value))
-		{
-			result = palloc(sizeof(JsonbValue));
-			*result = string_value(REDACTED, strlen(REDACTED));
-			return result;
-		}
-	}
-	if (value->type == jbvBinary)
+	if (known != NULL && known->is_personal)
+		walk->is_personal = true;
+	if (value->type == jbvBinary && (known == NULL || !is_secret_name(known, value)))
 		return clean_container(walk, value->val.binary.data);
-	if (value->type == jbvString)
-		return clean_string(walk, value);
-	if (value->type == jbvNumeric)
-	{
-		char *digits = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
-		int count = strlen(digits);
-
-		if (strspn(digits, "0123456789") == count && is_card(digits, count))
-		{
-			result = palloc(sizeof(JsonbValue));
-			*result = string_value(REDACTED, strlen(REDACTED));
-			return result;
-		}
-	}
 	result = palloc(sizeof(JsonbValue));
-	*result = *value;
+	if ((known != NULL && is_secret_name(known, value)) ||
+		(value->type == jbvNumeric && is_card_number(value->val.numeric)))
+		*result = string_value(REDACTED, strlen(REDACTED));
+	else if (value->type == jbvString)
+		return clean_string(walk, value);
+	else
+		*result = *value;
 	return result;
 }
 
@@ -183,23 +283,16 @@ clean_string(Walk *walk, JsonbValue *value)
 	const char *kept = from;
 	JsonbValue *result = palloc(sizeof(JsonbValue));
 	StringInfoData out = {0};
+	int len;
 
 	*result = *value;
-	for (const char *at = from; at < end;)
+	for (const char *at = next_secret(from, from, end, &len); at != NULL; at = next_secret(from, kept, end, &len))
 	{
-		int len = at > from && *at != ':' && is_inner(at[-1]) ? 0 : secret_length(at, end);
-
-		if (len == 0)
-		{
-			at++;
-			continue;
-		}
 		if (out.data == NULL)
 			initStringInfo(&out);
 		appendBinaryStringInfo(&out, kept, at - kept);
 		appendStringInfoString(&out, REDACTED);
-		at += len;
-		kept = at;
+		kept = at + len;
 	}
 	if (out.data != NULL)
 	{
@@ -211,13 +304,14 @@ clean_string(Walk *walk, JsonbValue *value)
 	return result;
 }
 
-/* Lower case, letters and digits alone, terminated; returns the length. */
-static int
-normalise(const char *name, int len, char out[MAX_NAME])
+/* Lower case, letters and digits alone. */
+static char *
+normalise(const char *name, int len)
 {
+	char *out = palloc(len + 1);
 	int count = 0;
 
-	for (int i = 0; i < len && count < MAX_NAME - 1; i++)
+	for (int i = 0; i < len; i++)
 	{
 		char c = pg_ascii_tolower((unsigned char) name[i]);
 
@@ -225,7 +319,7 @@ normalise(const char *name, int len, char out[MAX_NAME])
 			out[count++] = c;
 	}
 	out[count] = '\0';
-	return count;
+	return out;
 }
 
 static bool
@@ -248,13 +342,21 @@ is_one_of(const char *name, const char *const *names, int count)
 
 /* That a secret was given, or was not, is none. */
 static bool
-is_secret_name(const char *name, const JsonbValue *value)
+is_secret_name(const JudgedName *name, const JsonbValue *value)
 {
 	if (value->type == jbvNull || value->type == jbvBool)
 		return false;
-	if (value->type != jbvNumeric && contains(name, token_parts, lengthof(token_parts)))
-		return true;
-	return contains(name, secret_parts, lengthof(secret_parts)) || is_one_of(name, secret_names, lengthof(secret_names));
+	return name->is_secret || (name->is_token && value->type != jbvNumeric);
+}
+
+/* The first word that is a secret, looked for from `at` on in what begins with `from`, and its length; NULL for none. */
+static const char *
+next_secret(const char *from, const char *at, const char *end, int *len)
+{
+	for (; at < end; at++)
+		if ((at == from || *at == ':' || !is_inner(at[-1])) && (*len = secret_length(at, end)) > 0)
+			return at;
+	return NULL;
 }
 
 /* How many bytes from here are a secret, 0 if none. */
@@ -267,9 +369,7 @@ secret_length(const char *at, const char *end)
 		return card_length(at, end);
 	for (int i = 0; i < lengthof(shapes); i++)
 	{
-		int len = strlen(shapes[i].prefix);
-
-		if (end - at < shapes[i].min_length || memcmp(at, shapes[i].prefix, len) != 0)
+		if (*at != shapes[i].prefix[0] || end - at < shapes[i].min_length || memcmp(at, shapes[i].prefix, shapes[i].prefix_length) != 0)
 			continue;
 		/* A PEM block goes to the end. */
 		if (*at == '-')
@@ -330,6 +430,15 @@ is_card(const char *digits, int count)
 		sum += digit;
 	}
 	return sum % 10 == 0;
+}
+
+static bool
+is_card_number(Numeric number)
+{
+	char *digits = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+	int count = strlen(digits);
+
+	return strspn(digits, "0123456789") == count && is_card(digits, count);
 }
 
 static bool
