@@ -90,6 +90,16 @@ end;
 $$;
 comment on function bench.event_add_unaudited(text, numeric) is 'The same as the audited one, but for the audit trail';
 
+create function bench.nothing_called()
+returns void
+language plpgsql
+as $$
+begin
+    perform keelson.uuid7();
+end;
+$$;
+comment on function bench.nothing_called() is 'Does nothing, and calls a function that does next to nothing';
+
 create function bench.nothing_audited()
 returns void
 language plpgsql
@@ -108,4 +118,5 @@ select keelson.route('POST bench/audited-events', 'bench.event_add_audited');
 select keelson.route('POST bench/unaudited-events', 'bench.event_add_unaudited');
 select keelson.route('GET bench/nothing', 'bench.nothing');
 select keelson.route('GET bench/scoped', 'bench.nothing', scope => 'usage.write');
+select keelson.route('GET bench/nothing-called', 'bench.nothing_called');
 select keelson.route('GET bench/nothing-audited', 'bench.nothing_audited');
