@@ -35,15 +35,14 @@ add_call('unaudited', 'POST', '/api/bench/unaudited-events', 'POST bench/unaudit
 sub transactions_us
 {
 	my (@besides) = @_;
-	my $spent = q{split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)::float8 / 1000};
 	my $turn = join '', map {
-		qq{started := $spent;
+		qq{started := bench.cpu_us();
 		for n in 1 .. 500 loop
 			insert into bench.written values (n);
 			$besides[$_];
 			commit;
 		end loop;
-		insert into timed values ($_, ($spent - started) / 500);
+		insert into timed values ($_, (bench.cpu_us() - started) / 500);
 		commit;
 		}
 	} 0 .. $#besides;
