@@ -85,8 +85,10 @@ create function bench.event_add_audited(feature text, minutes numeric)
 returns bench.month_total
 language plpgsql
 as $$
+declare
+    event_id uuid;
 begin
-    perform keelson.audit('bench.use', jsonb_build_object('feature', feature));
+    event_id := keelson.audit('bench.use', jsonb_build_object('feature', feature));
     return bench.event_add(feature, minutes);
 end;
 $$;
@@ -106,8 +108,10 @@ create function bench.nothing_called()
 returns void
 language plpgsql
 as $$
+declare
+    id uuid;
 begin
-    perform keelson.uuid7();
+    id := keelson.uuid7();
 end;
 $$;
 comment on function bench.nothing_called() is 'Does nothing, and calls a function that does next to nothing';
@@ -116,8 +120,10 @@ create function bench.nothing_audited()
 returns void
 language plpgsql
 as $$
+declare
+    event_id uuid;
 begin
-    perform keelson.audit('bench.use', '{"feature": "speech"}');
+    event_id := keelson.audit('bench.use', '{"feature": "speech"}');
 end;
 $$;
 comment on function bench.nothing_audited() is 'Does nothing, and records it in the audit trail';
