@@ -171,7 +171,7 @@ sub run_gateway
 	return keep("$what.$connections.keelson",
 		unit => 'req/s', value => $got{requests} * 1e6 / $got{us}, cpu_us => sum0(@each), gateway_us => $each[0],
 		server_us => $each[1], client_us => $each[2], p50_ms => $got{p50} / 1000, p99_ms => $got{p99} / 1000,
-		faults => $got{faults} + $got{refused});
+		faults => $got{faults} + $got{refused}, requests => $got{requests});
 }
 
 # One run of wrk against a server that does nothing but reply: what kernel and client cost here.
