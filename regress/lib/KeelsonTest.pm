@@ -256,6 +256,19 @@ sub product
 # The server's own log as text.
 sub server_log { return slurp($_[0]->{node}->logfile); }
 
+# Kills a process of the server, which restarts all others, and waits until it is there again; false when nobody was
+# killed, or the server does not come back.
+sub kill_process
+{
+	my ($self, $pid) = @_;
+	my $restarts = sub { my @found = $self->server_log =~ /all server processes terminated; reinitializing/g; return scalar @found };
+	my $before = $restarts->();
+	kill 'KILL', $pid or return 0;
+	local $SIG{PIPE} = 'IGNORE';
+	# A psql that is refused may be gone before it has been told what to do.
+	return wait_until(sub { $restarts->() > $before && eval { ($self->try_sql('select 1'))[0] == 0 } }, 60);
+}
+
 # Ends what runs; called at the end of the test too.
 sub stop
 {

@@ -254,8 +254,8 @@ sub pid_of
 
 subtest 'killed in the middle' => sub {
 	my %victims = (
-		'the keeper'  => sub { my $pid = pid_of("backend_type ~ 'keeper'"); kill 'KILL', $pid if $pid },
-		'a backend'   => sub { my $pid = pid_of("backend_type = 'client backend' and pid <> pg_backend_pid()"); kill 'KILL', $pid if $pid },
+		'the keeper'  => sub { my $pid = pid_of("backend_type ~ 'keeper'"); !$pid || $keelson->kill_process($pid) },
+		'a backend'   => sub { my $pid = pid_of("backend_type = 'client backend' and pid <> pg_backend_pid()"); !$pid || $keelson->kill_process($pid) },
 		'the server'  => sub { $keelson->node->stop('immediate'); $keelson->node->start });
 	for my $round (1 .. 2)
 	{

@@ -33,16 +33,6 @@ sub totals { return $_[0]->sql("select trim_scale(sum(minutes)) from keelson.usa
 
 sub reconciled { return $_[0]->sql('select count(*) from keelson.usage_reconcile()') eq '0'; }
 
-# Kills a process of the server, and waits until the server is there again.
-sub kill_and_wait
-{
-	my ($pid) = @_;
-	my $crashes = sub { my @found = $keelson->server_log =~ /reinitializing/g; return scalar @found };
-	my $before = $crashes->();
-	kill 'KILL', $pid;
-	return wait_until(sub { $crashes->() > $before && ($keelson->try_sql('select 1'))[0] == 0 }, 30);
-}
-
 subtest 'a crash between two statements' => sub {
 	my @statements = ('begin', record('1', 'a'), record('2'), 'savepoint nested', record('4', 'b'), record('1', 'a'), 'release nested', 'commit');
 	for my $sent (2 .. @statements)
@@ -51,7 +41,7 @@ subtest 'a crash between two statements' => sub {
 		my $victim = $keelson->node->background_psql('keelson', on_error_stop => 0);
 		my $pid = $victim->query_safe('select pg_backend_pid()');
 		$victim->query_safe($_ =~ s/'([ab])'/'$1$sent'/r) for @statements[ 0 .. $sent - 1 ];
-		ok(kill_and_wait($pid), "the backend is killed after \"$statements[ $sent - 1 ]\"");
+		ok($keelson->kill_process($pid), "the backend is killed after \"$statements[ $sent - 1 ]\"");
 		is(seen($keelson) - $before, $sent == @statements ? 7 : 0, $sent == @statements ? 'all of it is there' : 'nothing of it is there');
 		is(events($keelson), seen($keelson), 'as events too');
 	}
@@ -75,7 +65,7 @@ subtest 'a crash in the middle of folding' => sub {
 		$keeper = $keelson->sql(q{select pid from pg_stat_activity where backend_type = 'keelson keeper' and wait_event_type = 'Lock'});
 	}, 30), 'the keeper waits in the middle');
 	my $before = seen($keelson);
-	ok(kill_and_wait($keeper), 'and is killed');
+	ok($keelson->kill_process($keeper), 'and is killed');
 	is(seen($keelson), $before, 'readers see the same');
 	ok(settle($keelson), 'the next one folds');
 	is(totals($keelson), $before, 'each event once');

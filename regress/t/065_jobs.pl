@@ -93,9 +93,7 @@ subtest 'a crash shows' => sub {
 	$victim->query_until(qr/begun/, "\\echo begun\ncall keelson.job_run('wait');\n");
 	ok(wait_until(sub { $keelson->sql(q{select last_outcome, last_counts from keelson.jobs where name = 'wait'}) eq 'running|{"done": 5}' }), 'a run is half done');
 	my $pid = $keelson->sql(q{select pid from pg_stat_activity where query ~ '^call keelson.job_run'});
-	kill 'KILL', $pid;
-	ok(wait_until(sub { my ($status, $out) = $keelson->try_sql('select 1'); $status == 0 && ($node->psql('keelson', "select 1 where pg_postmaster_start_time() is not null and not exists (select from pg_stat_activity where pid = $pid)"))[0] == 0 && $keelson->server_log =~ /all server processes terminated; reinitializing/ }, 30),
-		'its process is killed and the server comes back');
+	ok($keelson->kill_process($pid), 'its process is killed and the server comes back');
 	ok(wait_until(sub { my ($status, $out) = $keelson->try_sql(q{select last_outcome, last_counts from keelson.jobs where name = 'wait'}); $status == 0 && $out eq 'crashed|{"done": 5}' }), 'the run has crashed, after one batch');
 	is($keelson->sql('select count(*) from app.done'), 1, 'which is there');
 	like($keelson->sql('select keelson._jobs_health()'), qr/"failed": \["wait"\]/, 'health says so');
