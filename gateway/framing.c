@@ -17,7 +17,6 @@
 #include "text.h"
 #include "uuid.h"
 
-#define METHOD_MAX 16
 #define EMPTY_LINES_MAX 2
 #define LENGTH_DIGITS_MAX 18
 #define CHUNK_DIGITS_MAX 8
@@ -55,7 +54,8 @@ enum Field
 	CONTENT_LENGTH,
 	TRANSFER_ENCODING,
 	X_REQUEST_ID,
-	COOKIE
+	CONNECTION,
+	EXPECT
 };
 
 typedef const char *(*Reader)(struct GwFraming *framing, const char *at, const char *end);
@@ -86,6 +86,10 @@ static const char *refuse_byte(struct GwFraming *framing, enum GwFramingFault fa
 static bool field_begin(struct GwFraming *framing);
 static enum GwFramingFault value_byte(struct GwFraming *framing, unsigned char byte);
 static enum GwFramingFault value_end(struct GwFraming *framing);
+static char *put_length(char *at, uint64_t length);
+static void word_byte(struct GwFraming *framing, unsigned char byte);
+static void word_end(struct GwFraming *framing);
+static void message_begin(struct GwFraming *framing);
 static void message_end(struct GwFraming *framing);
 
 static const Reader readers[] = {
@@ -163,28 +167,75 @@ gw_framing_init(struct GwFraming *framing)
 }
 
 size_t
-gw_framing_feed(struct GwFraming *framing, const char *data, size_t len, size_t *boundary)
+gw_framing_feed(struct GwFraming *framing, const char *data, size_t len, enum GwFramingStop *stop)
 {
 	const char *at = data;
 	const char *end = data + len;
-	const char *began = data;
+	uint64_t requests = framing->requests;
+	enum GwFramingStop why = GW_FRAMING_MORE;
 
-	while (at < end && framing->state != REFUSED)
+	while (at < end && framing->state != REFUSED && why == GW_FRAMING_MORE)
 	{
 		uint8_t state = framing->state;
 
 		if (gw_framing_phase(framing) == GW_FRAMING_IDLE)
-			began = at;
+			message_begin(framing);
 		if (state >= FIELD && state <= END_LF)
 			at = read_section(framing, readers[state], at, end);
 		else
 			at = readers[state](framing, at, end);
+		if (framing->requests != requests)
+			why = GW_FRAMING_END;
+		else if (state == END_LF)
+			why = GW_FRAMING_HEAD_END;
 	}
-	if (gw_framing_phase(framing) == GW_FRAMING_IDLE)
-		began = at;
-	if (boundary != NULL)
-		*boundary = (size_t) (began - data);
+	if (framing->state == REFUSED)
+		why = GW_FRAMING_FAULT;
+	if (stop != NULL)
+		*stop = why;
 	return (size_t) (at - data);
+}
+
+#define PUT(at, literal) ((char *) memcpy((at), "" literal, sizeof(literal) - 1) + sizeof(literal) - 1)
+
+size_t
+gw_framing_write_head(const struct GwFraming *framing, char out[GW_FRAMING_HEAD_SIZE])
+{
+	char *at = (char *) memcpy(out, framing->method, framing->method_len) + framing->method_len;
+
+	at = PUT(at, " / HTTP/1.");
+	*at++ = (char) ('0' + framing->minor);
+	at = PUT(at, "\r\n");
+	if (framing->has_host)
+		at = PUT(at, "Host: -\r\n");
+	if (framing->has_length)
+		at = put_length(at, framing->length);
+	if (framing->is_chunked)
+		at = PUT(at, "Transfer-Encoding: chunked\r\n");
+	if (framing->closes)
+		at = PUT(at, "Connection: close\r\n");
+	else if (framing->keeps_alive)
+		at = PUT(at, "Connection: Keep-Alive\r\n");
+	if (framing->expects)
+		at = PUT(at, "Expect: 100-continue\r\n");
+	at = PUT(at, "\r\n");
+	return (size_t) (at - out);
+}
+
+static char *
+put_length(char *at, uint64_t length)
+{
+	char digits[LENGTH_DIGITS_MAX];
+	size_t from = sizeof(digits);
+
+	do
+	{
+		digits[--from] = (char) ('0' + length % 10);
+		length /= 10;
+	} while (length > 0);
+	at = PUT(at, "Content-Length: ");
+	at = (char *) memcpy(at, digits + from, sizeof(digits) - from) + sizeof(digits) - from;
+	return PUT(at, "\r\n");
 }
 
 enum GwFramingPhase
@@ -246,9 +297,9 @@ read_method(struct GwFraming *framing, const char *at, const char *end)
 		}
 		if (!IS(*at, IN_TOKEN))
 			return refuse_byte(framing, GW_FRAMING_BAD_METHOD, at);
-		if (*at < 'A' || *at > 'Z' || framing->method_len == METHOD_MAX)
+		if (*at < 'A' || *at > 'Z' || framing->method_len == sizeof(framing->method))
 			return refuse(framing, GW_FRAMING_UNLISTED_METHOD, at);
-		framing->method_len++;
+		framing->method[framing->method_len++] = *at;
 	}
 	return at;
 }
@@ -321,40 +372,18 @@ read_version_lf(struct GwFraming *framing, const char *at, const char *end)
 	return at + 1;
 }
 
-/* How many bytes the limits leave a header or trailer section; 0 with *fault set if none. */
-static size_t
-section_left(const struct GwFraming *framing, enum GwFramingFault *fault)
-{
-	size_t cost = framing->target_len + framing->header_len + framing->cookie_len +
-				  (size_t) GW_FRAMING_COST_ITEM * ((size_t) framing->fields + framing->params + framing->cookies);
-	size_t most = framing->in_trailers ? GW_FRAMING_TRAILER_MAX : GW_FRAMING_HEADER_MAX;
-	size_t left = most - framing->header_len;
-
-	*fault = left == 0 ? GW_FRAMING_LONG_HEADER : GW_FRAMING_LARGE_HEAD;
-	if (framing->in_trailers)
-		return left;
-	if (cost >= GW_FRAMING_COST_MAX)
-		return 0;
-	return left < GW_FRAMING_COST_MAX - cost ? left : GW_FRAMING_COST_MAX - cost;
-}
-
 /* Lets a reader have no more of a section than the limits leave. */
 static const char *
 read_section(struct GwFraming *framing, Reader reader, const char *at, const char *end)
 {
-	enum GwFramingFault fault;
-	size_t left = section_left(framing, &fault);
+	size_t most = framing->in_trailers ? GW_FRAMING_TRAILER_MAX : GW_FRAMING_HEADER_MAX;
+	size_t left = most - framing->header_len;
 	const char *next;
 
-	/* A byte of a cookie counts twice, see read_value. */
-	if (framing->field == COOKIE && left > 1)
-		left /= 2;
 	if (left == 0)
-		return refuse(framing, fault, at);
+		return refuse(framing, GW_FRAMING_LONG_HEADER, at);
 	next = reader(framing, at, (size_t) (end - at) > left ? at + left : end);
-	/* The end of the section starts the count anew for the next request. */
-	if (framing->state >= FIELD && framing->state <= END_LF)
-		framing->header_len += (uint32_t) (next - at);
+	framing->header_len += (uint32_t) (next - at);
 	return next;
 }
 
@@ -435,13 +464,16 @@ field_begin(struct GwFraming *framing)
 		{"content-length", CONTENT_LENGTH},
 		{"transfer-encoding", TRANSFER_ENCODING},
 		{"x-request-id", X_REQUEST_ID},
-		{"cookie", COOKIE},
+		{"connection", CONNECTION},
+		{"expect", EXPECT},
 	};
 	enum GwFramingFault fault;
 	size_t i;
 
 	framing->field = OTHER;
 	framing->value_len = 0;
+	framing->word_len = 0;
+	framing->is_word_over = false;
 	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (framing->name_len == strlen(known[i].name) && memcmp(framing->name, known[i].name, framing->name_len) == 0)
 			framing->field = (uint8_t) known[i].field;
@@ -471,7 +503,7 @@ read_value(struct GwFraming *framing, const char *at, const char *end)
 {
 	enum GwFramingFault fault;
 
-	/* Most of a request is a token and cookies that only others read. */
+	/* Most of a request is a token and cookies, which only others read. */
 	if (framing->field == OTHER)
 		at += gw_text_plain(at, (size_t) (end - at));
 	for (; at < end; at++)
@@ -491,9 +523,6 @@ read_value(struct GwFraming *framing, const char *at, const char *end)
 			fault = value_byte(framing, (unsigned char) *at);
 			if (fault != GW_FRAMING_OK)
 				return refuse(framing, fault, at);
-			/* Every cookie costs: the limits are looked at anew. */
-			if (framing->field == COOKIE && *at == ';')
-				return at + 1;
 		}
 	}
 	return at;
@@ -518,7 +547,7 @@ value_byte(struct GwFraming *framing, unsigned char byte)
 				return GW_FRAMING_LONG_BODY;
 			if (byte != '0' || framing->digits > 0)
 				framing->digits++;
-			framing->left = framing->left * 10 + (byte - '0');
+			framing->length = framing->length * 10 + (byte - '0');
 			break;
 		case TRANSFER_ENCODING:
 			if (framing->value_len >= sizeof(chunked) - 1 || (byte | 0x20) != chunked[framing->value_len])
@@ -530,9 +559,9 @@ value_byte(struct GwFraming *framing, unsigned char byte)
 			if (framing->request_id_len < 37)
 				framing->request_id_len++;
 			break;
-		case COOKIE:
-			framing->cookie_len++;
-			framing->cookies += byte == ';';
+		case CONNECTION:
+		case EXPECT:
+			word_byte(framing, byte);
 			break;
 		case OTHER:
 			break;
@@ -542,10 +571,40 @@ value_byte(struct GwFraming *framing, unsigned char byte)
 	return GW_FRAMING_OK;
 }
 
+/* Takes a byte of a list of options. */
+static void
+word_byte(struct GwFraming *framing, unsigned char byte)
+{
+	if (byte == ',')
+		word_end(framing);
+	else if (byte == ' ' || byte == '\t')
+		framing->is_word_over = framing->word_len > 0;
+	else if (framing->is_word_over || framing->word_len >= sizeof(framing->word))
+		framing->word_len = sizeof(framing->word) + 1;
+	else
+		framing->word[framing->word_len++] = (char) (byte >= 'A' && byte <= 'Z' ? byte | 0x20 : byte);
+}
+
+static void
+word_end(struct GwFraming *framing)
+{
+	static const char close[] = "close", keep_alive[] = "keep-alive", expectation[] = "100-continue";
+	size_t len = framing->word_len;
+
+#define IS_WORD(known) (len == sizeof(known) - 1 && memcmp(framing->word, known, len) == 0)
+	framing->closes |= framing->field == CONNECTION && IS_WORD(close);
+	framing->keeps_alive |= framing->field == CONNECTION && IS_WORD(keep_alive);
+	framing->expects |= framing->field == EXPECT && IS_WORD(expectation);
+#undef IS_WORD
+	framing->word_len = 0;
+	framing->is_word_over = false;
+}
+
 /* Judges the value of a field that has ended. */
 static enum GwFramingFault
 value_end(struct GwFraming *framing)
 {
+	word_end(framing);
 	if (framing->field == HOST && framing->value_len == 0)
 		return GW_FRAMING_BAD_HOST;
 	if (framing->field == CONTENT_LENGTH && framing->value_len == 0)
@@ -581,21 +640,33 @@ read_end_lf(struct GwFraming *framing, const char *at, const char *end)
 		framing->left = 0;
 		framing->state = CHUNK_SIZE;
 	}
-	else if (framing->left > 0)
+	else if (framing->length > 0)
+	{
+		framing->left = framing->length;
 		framing->state = BODY;
+	}
 	else
 		message_end(framing);
 	return at + 1;
 }
 
-/* Makes ready for the next request of the connection. */
+/* Forgets the last request of the connection. */
 static void
-message_end(struct GwFraming *framing)
+message_begin(struct GwFraming *framing)
 {
-	uint64_t requests = framing->requests + 1;
+	uint64_t requests = framing->requests;
 
 	gw_framing_init(framing);
 	framing->requests = requests;
+}
+
+static void
+message_end(struct GwFraming *framing)
+{
+	framing->requests++;
+	framing->empty_lines = 0;
+	framing->in_trailers = false;
+	framing->state = START;
 }
 
 static const char *

@@ -1,10 +1,11 @@
 /*
  * framing: an incremental, strict reader of HTTP/1.x message framing.
  *
- * Knows no socket and no library: bytes in, verdict out. It follows every
- * request of a connection, pipelined ones included, with constant memory, and
- * may be fed any number of bytes at a time. It is stricter than the library
- * behind it, so that both can never disagree where a request ends.
+ * Knows no socket and no library: bytes in, verdict out. It follows the
+ * requests of a connection, one after the other, with constant memory, and may
+ * be fed any number of bytes at a time. Of a head that is complete it writes
+ * another that says the same of the message's framing and nothing else, for the
+ * library behind it, so that both can never disagree where a request ends.
  *
  *   START ─► METHOD ─► TARGET ─► VERSION ─► fields ─► (body | chunks ─► trailers) ─► START
  *      any state ─► REFUSED (final)
@@ -23,16 +24,8 @@
 #define GW_FRAMING_TRAILERS_MAX 8   /* trailer fields */
 #define GW_FRAMING_PARAMS_MAX 64    /* "&" in a target; more: 400 */
 
-/*
- * What a head may cost: its bytes (those of cookies twice, as the library copies
- * them) and GW_FRAMING_COST_ITEM for each field, parameter and cookie; more: 431.
- * The library keeps all of it in a connection's GW_FRAMING_MEMORY, and hangs or
- * answers with a page of its own when it does not fit. The largest target and
- * header section together are within it, with up to 16 fields.
- */
-#define GW_FRAMING_COST_MAX 25600
-#define GW_FRAMING_MEMORY (32 * 1024) /* with room for the reply's head; it is cleared with each request */
-#define GW_FRAMING_COST_ITEM 64
+#define GW_FRAMING_METHOD_MAX 16
+#define GW_FRAMING_HEAD_SIZE 192 /* of the head written for the library, at most */
 
 enum GwFramingFault
 {
@@ -60,7 +53,6 @@ enum GwFramingFault
 	GW_FRAMING_BAD_CHUNK,
 	GW_FRAMING_BAD_TRAILER,
 	GW_FRAMING_LONG_HEADER, /* 431 */
-	GW_FRAMING_LARGE_HEAD,  /* 431 */
 	GW_FRAMING_MANY_FIELDS, /* 431 */
 	GW_FRAMING_LONG_BODY,   /* a length of more than 18 digits: 413 */
 	GW_FRAMING_FAULTS
@@ -75,14 +67,24 @@ enum GwFramingPhase
 	GW_FRAMING_REFUSED
 };
 
+/* What a feeding came to. */
+enum GwFramingStop
+{
+	GW_FRAMING_MORE,     /* all bytes were read, and the message goes on */
+	GW_FRAMING_HEAD_END, /* the head is complete; the body follows */
+	GW_FRAMING_END,      /* the message is complete; so is its head if it had no body */
+	GW_FRAMING_FAULT
+};
+
 struct GwFraming
 {
 	uint8_t state; /* enum in framing.c */
 	uint8_t fault; /* enum GwFramingFault, once refused */
-	/* Of the request under way, zeroed between requests: */
+	/* Of the request under way, or of the last one until the next begins: */
 	uint8_t field;       /* which of the fields we read is under way */
 	uint8_t name_len;    /* of the field name under way, at most one more than fits */
 	uint8_t value_len;   /* bytes of a value that we read, at most 255 */
+	uint8_t word_len;    /* of the option under way; more than fits: none that we know */
 	uint8_t matched;     /* of a literal under way */
 	uint8_t empty_lines; /* before the request line */
 	uint8_t method_len;
@@ -90,14 +92,18 @@ struct GwFraming
 	uint8_t digits;         /* significant ones of the length under way */
 	uint8_t request_id_len; /* 37: too long */
 	bool has_host, has_length, is_chunked, in_trailers;
+	bool closes, keeps_alive; /* Connection */
+	bool expects;             /* Expect: 100-continue */
+	bool is_word_over;        /* white space behind the option under way */
 	uint16_t fields;
 	uint16_t params;
-	uint16_t cookies;
 	uint32_t target_len;
 	uint32_t header_len; /* bytes of field lines so far */
-	uint32_t cookie_len; /* of those, in cookies, which the library copies */
-	uint64_t left;       /* bytes of body or chunk still to come; or the length under way */
+	uint64_t length;     /* the Content-Length */
+	uint64_t left;       /* bytes of body or chunk still to come */
+	char method[GW_FRAMING_METHOD_MAX];
 	char name[20];       /* lower-case */
+	char word[12];       /* lower-case */
 	char request_id[37]; /* X-Request-ID as far as seen */
 	/* Of the connection: */
 	uint64_t requests; /* seen whole */
@@ -106,18 +112,23 @@ struct GwFraming
 void gw_framing_init(struct GwFraming *framing);
 
 /*
- * Reads len bytes. Returns how many were read without fault: all of them, or
- * fewer, and then framing->fault says why (every later call returns 0).
- * *boundary, if not NULL, is set to the offset in data where the message under
- * way at the end (or at the fault) began, 0 if it began in an earlier call; the
- * bytes before it are whole messages, or the end of one. The verdict does not
- * depend on how the bytes are cut into calls.
+ * Reads up to len bytes, to the end of a head or of a message at most. Returns
+ * how many; *stop, if not NULL, says why not more. After a fault framing->fault says which,
+ * and every later call reads nothing. The verdict does not depend on how the
+ * bytes are cut into calls.
  */
-size_t gw_framing_feed(struct GwFraming *framing, const char *data, size_t len, size_t *boundary);
+size_t gw_framing_feed(struct GwFraming *framing, const char *data, size_t len, enum GwFramingStop *stop);
+
+/*
+ * Writes the head of the request whose head has ended last as the library shall
+ * see it: the method, "/" for the target, and of the fields those alone that
+ * frame the message. Returns its length.
+ */
+size_t gw_framing_write_head(const struct GwFraming *framing, char out[GW_FRAMING_HEAD_SIZE]);
 
 enum GwFramingPhase gw_framing_phase(const struct GwFraming *framing);
 
-/* The client's X-Request-ID of the request under way if it was seen whole and is a UUID, else NULL. */
+/* The client's X-Request-ID of the request under way, or of the last one, if it was seen whole and is a UUID, else NULL. */
 const char *gw_framing_request_id(const struct GwFraming *framing);
 
 /* HTTP status, error code and message of a fault. */

@@ -33,7 +33,6 @@ static const struct
 	[GW_FRAMING_BAD_CHUNK] = {400, "BAD_REQUEST", "The chunk framing of the body is broken"},
 	[GW_FRAMING_BAD_TRAILER] = {400, "BAD_REQUEST", "A trailer must not have framing fields"},
 	[GW_FRAMING_LONG_HEADER] = {431, "HEADERS_TOO_LARGE", "The header section is larger than 16384 bytes, or the trailer section than 1024"},
-	[GW_FRAMING_LARGE_HEAD] = {431, "HEADERS_TOO_LARGE", "The target and the header section are too large together"},
 	[GW_FRAMING_MANY_FIELDS] = {431, "HEADERS_TOO_LARGE", "There are more than 100 header fields, or 8 trailer fields"},
 	[GW_FRAMING_LONG_BODY] = {413, "PAYLOAD_TOO_LARGE", "The body is too large"},
 };

@@ -7,14 +7,14 @@
  *
  * What recv() does for a guarded connection:
  *
- *   reading ──fault, nothing outstanding──────────────► refused (reply out, half closed)
- *      │                                                   ▲
- *      └──fault behind an unanswered request──► pending ───┘ gw_guard_reply_done
+ *   head ──complete──► body ──complete──► busy ──gw_guard_reply_done──► head
+ *     └─────fault───────┴──► refused (reply out, half closed)
  *
- * While pending or refused the library is told "nothing there now". Bytes in
- * front of the faulty request are handed on, none of the request itself when
- * they came together; a part that came earlier is with the library already,
- * which waits for the rest in vain until the connection ends.
+ * While a head comes, while busy and when refused, the library is told "nothing
+ * there now". With the end of a head it gets its own version of it, and then
+ * the bytes of the body as they come. It takes a read that fills its buffer for
+ * one that may have left something, and any other for the last until the next
+ * event: so a read goes on as long as there is room and the kernel has more.
  */
 #include <errno.h>
 #include <microhttpd.h>
@@ -30,6 +30,7 @@
 #include "reply.h"
 
 #define THROW_AWAY_MAX (1024 * 1024) /* bytes that a refused client may still send */
+#define READ_SIZE 8192               /* of a head at a time; what is read too much waits */
 #define REPLY_SIZE 2048
 #define VERIFY_FIELD "X-Verify: yes\r\n"
 
@@ -37,11 +38,23 @@
 static struct GwGuard *_Atomic *table;
 static size_t table_size;
 
-static ssize_t inspect(struct GwGuard *guard, const char *data, size_t len);
+/* The library's buffer, and how much of it is filled. */
+struct Out
+{
+	char *data;
+	size_t len, size;
+};
+
+static ssize_t hand_on(struct GwGuard *guard, struct Out *out);
+static ssize_t receive(struct GwGuard *guard, void *buffer, size_t size);
+static bool read_head(struct GwGuard *guard, const char *data, size_t len, struct Out *out);
+static bool read_body(struct GwGuard *guard, const char *data, size_t len, struct Out *out);
+static size_t feed(struct GwGuard *guard, const char *data, size_t len, enum GwFramingStop *stop);
+static bool keep(struct GwGuard *guard, const char *data, size_t len);
+static ssize_t cut(struct GwGuard *guard);
 static ssize_t linger(struct GwGuard *guard);
 static void refuse(struct GwGuard *guard);
 static void answer(struct GwGuard *guard, int status, const char *code, const char *message);
-static bool is_outstanding(const struct GwGuard *guard);
 static bool verify_reply(struct MHD_Daemon *daemon, int fd, const char *request, size_t len, const char *end);
 
 /* The monotonic clock to the nearest tick, which is enough for deadlines of seconds and costs a fifth. */
@@ -59,29 +72,31 @@ ssize_t
 recv(int fd, void *buffer, size_t size, int flags)
 {
 	struct GwGuard *guard = gw_guard_of(fd);
-	ssize_t got;
+	struct Out out = {buffer, 0, size};
 
 	if (guard == NULL)
 		return recvfrom(fd, buffer, size, flags, NULL, NULL);
 	if (guard->is_refused)
 		return linger(guard);
-	if (guard->is_pending || guard->is_resting)
+	if (guard->is_busy || guard->is_resting)
 	{
 		guard->is_resting = false;
 		errno = EAGAIN;
 		return -1;
 	}
-	got = recvfrom(fd, buffer, size, flags, NULL, NULL);
-	guard->is_drained = got > 0 && (size_t) got < size;
-	if (got <= 0 || (flags & MSG_PEEK) != 0)
-		return got;
-	return inspect(guard, buffer, (size_t) got);
+	return hand_on(guard, &out);
 }
 
 void
 gw_guard_suspended(struct GwGuard *guard)
 {
-	guard->is_resting = guard->is_drained;
+	guard->is_resting = guard->is_drained && guard->behind.len == 0;
+}
+
+bool
+gw_guard_holds_more(const struct GwGuard *guard)
+{
+	return !guard->is_drained || guard->behind.len > 0;
 }
 
 void
@@ -99,39 +114,142 @@ gw_guard_of(int fd)
 	return atomic_load_explicit(&table[fd], memory_order_acquire);
 }
 
-/* Reads new bytes; returns what recv returns. */
+/* Reads on, until the request is whole, the buffer is full or nothing is left; returns what recv returns. */
 static ssize_t
-inspect(struct GwGuard *guard, const char *data, size_t len)
+hand_on(struct GwGuard *guard, struct Out *out)
 {
-	enum GwFramingPhase phase = gw_framing_phase(&guard->framing);
-	uint64_t requests = guard->framing.requests;
-	size_t boundary;
+	char scratch[READ_SIZE];
+	ssize_t got = 0;
+	bool is_good = true;
 
-	guard->bytes_in += len;
-	gw_framing_feed(&guard->framing, data, len, &boundary);
-	if (guard->framing.fault == GW_FRAMING_OK)
+	do
 	{
-		if (gw_framing_phase(&guard->framing) != phase || guard->framing.requests != requests)
-			guard->since_us = coarse_us();
-		return (ssize_t) len;
-	}
-	if (!is_outstanding(guard))
+		bool is_body = gw_framing_phase(&guard->framing) == GW_FRAMING_BODY;
+		/* A body needs no second copy. */
+		char *data = is_body ? out->data + out->len : scratch;
+		size_t size = is_body ? out->size - out->len : sizeof(scratch);
+
+		got = receive(guard, data, size);
+		if (got > 0)
+			is_good = is_body ? read_body(guard, data, (size_t) got, out) : read_head(guard, data, (size_t) got, out);
+	} while (got > 0 && is_good && !guard->is_busy && out->len < out->size && gw_guard_holds_more(guard));
+	if (guard->framing.fault != GW_FRAMING_OK)
 	{
 		refuse(guard);
 		return linger(guard);
 	}
-	guard->is_pending = true;
-	if (boundary > 0)
-		return (ssize_t) boundary;
-	errno = EAGAIN;
-	return -1;
+	if (!is_good)
+		return cut(guard);
+	if (out->len > 0)
+		return (ssize_t) out->len;
+	if (got > 0)
+	{
+		errno = EAGAIN;
+		got = -1;
+	}
+	return got;
 }
 
-/* Whether a request was handed on whole and the library has not finished it. */
-static bool
-is_outstanding(const struct GwGuard *guard)
+/* Takes what was read too much before, or reads; returns what recv returns. */
+static ssize_t
+receive(struct GwGuard *guard, void *buffer, size_t size)
 {
-	return guard->replies < guard->framing.requests;
+	struct GwText *behind = &guard->behind;
+	size_t len = behind->len < size ? behind->len : size;
+	ssize_t got;
+
+	if (len > 0)
+	{
+		memcpy(buffer, behind->data, len);
+		memmove(behind->data, behind->data + len, behind->len - len);
+		behind->len -= len;
+		if (behind->len == 0)
+			gw_text_free(behind);
+		return (ssize_t) len;
+	}
+	got = recvfrom(guard->fd, buffer, size, 0, NULL, NULL);
+	guard->is_drained = got < (ssize_t) size;
+	guard->bytes_in += got > 0 ? (size_t) got : 0;
+	return got;
+}
+
+/* Keeps bytes of a head; at its end hands on the library's version, and what of the body came with it. */
+static bool
+read_head(struct GwGuard *guard, const char *data, size_t len, struct Out *out)
+{
+	enum GwFramingStop stop;
+	size_t used = feed(guard, data, len, &stop);
+	char head[GW_FRAMING_HEAD_SIZE];
+	size_t head_len;
+
+	if (stop == GW_FRAMING_FAULT)
+		return false;
+	gw_text_add(&guard->head, data, used);
+	if (stop == GW_FRAMING_MORE)
+		return !guard->head.failed;
+	/* Behind it stands a NUL, for those who read lines. */
+	gw_text_add(&guard->head, "", 1);
+	head_len = gw_framing_write_head(&guard->framing, head);
+	if (guard->head.failed || out->size - out->len < head_len)
+		return false;
+	memcpy(out->data + out->len, head, head_len);
+	out->len += head_len;
+	if (stop == GW_FRAMING_END)
+		return keep(guard, data + used, len - used);
+	return read_body(guard, data + used, len - used, out);
+}
+
+/* Hands on bytes of a body, which may stand at the end of "out" already, and keeps what there is no room for or what comes behind it. */
+static bool
+read_body(struct GwGuard *guard, const char *data, size_t len, struct Out *out)
+{
+	size_t room = out->size - out->len;
+	enum GwFramingStop stop;
+	size_t used = feed(guard, data, len < room ? len : room, &stop);
+
+	if (stop == GW_FRAMING_FAULT)
+		return false;
+	memmove(out->data + out->len, data, used);
+	out->len += used;
+	return keep(guard, data + used, len - used);
+}
+
+/* Has the framing read on, and minds the time. */
+static size_t
+feed(struct GwGuard *guard, const char *data, size_t len, enum GwFramingStop *stop)
+{
+	enum GwFramingPhase phase = gw_framing_phase(&guard->framing);
+	size_t used = gw_framing_feed(&guard->framing, data, len, stop);
+
+	guard->is_busy = *stop == GW_FRAMING_END;
+	if (guard->is_busy || gw_framing_phase(&guard->framing) != phase)
+		guard->since_us = coarse_us();
+	return used;
+}
+
+/* Keeps bytes for later, in front of what is kept already. */
+static bool
+keep(struct GwGuard *guard, const char *data, size_t len)
+{
+	struct GwText *behind = &guard->behind;
+
+	if (len == 0)
+		return true;
+	if (!gw_text_reserve(behind, len))
+		return false;
+	memmove(behind->data + len, behind->data, behind->len);
+	memcpy(behind->data, data, len);
+	behind->len += len;
+	return true;
+}
+
+/* There is no memory for what the client sends: ends the connection. Returns what recv returns. */
+static ssize_t
+cut(struct GwGuard *guard)
+{
+	shutdown(guard->fd, SHUT_RDWR);
+	errno = ENOMEM;
+	return -1;
 }
 
 /* Sends the reply for the framing's fault. */
@@ -168,7 +286,6 @@ answer(struct GwGuard *guard, int status, const char *code, const char *message)
 	else
 		shutdown(guard->fd, SHUT_RDWR);
 	guard->is_refused = true;
-	guard->is_pending = false;
 	guard->since_us = coarse_us();
 	if (guard->hook != NULL)
 		guard->hook(guard, &refusal);
@@ -221,6 +338,7 @@ gw_guard_attach(struct GwGuard *guard, int fd, const struct GwConfig *config, Gw
 {
 	memset(guard, 0, sizeof(*guard));
 	guard->fd = -1;
+	guard->is_drained = true;
 	if (fd < 0 || (size_t) fd >= table_size)
 		return false;
 	gw_framing_init(&guard->framing);
@@ -239,21 +357,18 @@ gw_guard_detach(struct GwGuard *guard)
 	if (guard->fd >= 0)
 		atomic_store_explicit(&table[guard->fd], NULL, memory_order_release);
 	guard->fd = -1;
+	gw_text_free(&guard->head);
+	gw_text_free(&guard->behind);
 }
 
 void
 gw_guard_reply_done(struct GwGuard *guard)
 {
-	guard->replies++;
+	guard->is_busy = false;
 	guard->fields.data = NULL;
-	if (guard->is_refused || guard->fd < 0)
-		return;
-	guard->since_us = coarse_us();
-	if (guard->is_pending && !is_outstanding(guard))
-	{
-		refuse(guard);
-		linger(guard);
-	}
+	gw_text_free(&guard->head);
+	if (!guard->is_refused)
+		guard->since_us = coarse_us();
 }
 
 void
@@ -267,9 +382,6 @@ gw_guard_phase(const struct GwGuard *guard)
 {
 	if (guard->is_refused)
 		return GW_FRAMING_REFUSED;
-	/* A fault that waits for an earlier reply is no refusal yet. */
-	if (guard->is_pending)
-		return GW_FRAMING_IDLE;
 	return gw_framing_phase(&guard->framing);
 }
 
@@ -278,7 +390,7 @@ gw_guard_timeout(struct GwGuard *guard)
 {
 	if (guard->is_refused || guard->fd < 0)
 		return;
-	if (is_outstanding(guard))
+	if (guard->is_busy)
 	{
 		shutdown(guard->fd, SHUT_RDWR);
 		return;
@@ -302,7 +414,7 @@ verify_answer(void *cls, struct MHD_Connection *connection, const char *url, con
 			  const char *version, const char *data, size_t *size, void **state)
 {
 	struct GwGuard *guard = cls;
-	bool is_first = guard->replies == 0;
+	bool is_first = guard->framing.requests == 1;
 	struct MHD_Response *response;
 	enum MHD_Result result;
 
@@ -314,11 +426,17 @@ verify_answer(void *cls, struct MHD_Connection *connection, const char *url, con
 		return MHD_YES;
 	}
 	gw_guard_put_fields(guard, VERIFY_FIELD, sizeof(VERIFY_FIELD) - 1);
-	guard->replies++;
 	response = MHD_create_response_from_buffer(is_first ? 2 : 0, (void *) "{}", MHD_RESPMEM_PERSISTENT);
 	result = MHD_queue_response(connection, is_first ? MHD_HTTP_OK : MHD_HTTP_NO_CONTENT, response);
 	MHD_destroy_response(response);
 	return result;
+}
+
+static void
+verify_done(void *cls, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode code)
+{
+	(void) connection, (void) state, (void) code;
+	gw_guard_reply_done(cls);
 }
 
 bool
@@ -333,7 +451,8 @@ gw_guard_verify(FILE *faults)
 	bool is_seen = false;
 	bool has_fields = false;
 
-	daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, verify_answer, &guard, MHD_OPTION_END);
+	daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, verify_answer, &guard,
+							  MHD_OPTION_NOTIFY_COMPLETED, verify_done, &guard, MHD_OPTION_END);
 	if (daemon == NULL || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0)
 		goto done;
 	if (!gw_guard_attach(&guard, pair[0], NULL, NULL, NULL))

@@ -3,14 +3,17 @@
  *
  * guard.c defines recv(), which the library (and libpq) call instead of libc's.
  * For an attached descriptor the bytes go through a GwFraming first; for any
- * other descriptor the call goes straight to the kernel. A refused connection
+ * other descriptor the call goes straight to the kernel. The guard keeps the
+ * head of a request for the application, and hands the library a short one of
+ * its own (gw_framing_write_head), so that a connection of the library needs
+ * little memory, and bytes of a client it has to understand are of bodies alone.
+ *
+ * The library gets one request at a time: what a client sends behind it waits,
+ * here or in the kernel, until the reply is out. A refused connection
  * gets our JSON reply written straight to the socket, its sending side is shut
  * down, what the client still sends is thrown away (bounded), and the library
  * sees an end of file when the client closes, or when the loop, after the
  * linger time, calls shutdown(fd, SHUT_RDWR).
- *
- * A fault found behind a request that is still being answered (pipelining)
- * waits until that reply is out: gw_guard_reply_done().
  *
  * In the other direction splice.c puts the header fields of a reply into the
  * head that the library sends: gw_guard_put_fields().
@@ -23,8 +26,10 @@
 
 #include "config.h"
 #include "framing.h"
+#include "text.h"
 
-#define GW_GUARD_LINGER_MS 2000 /* how long a refused connection may stay, for the client to read why */
+#define GW_GUARD_MEMORY (8 * 1024) /* of the library's for a connection; it is cleared with each request */
+#define GW_GUARD_LINGER_MS 2000    /* how long a refused connection may stay, for the client to read why */
 
 /* What the loop is told about a refusal, for log and metrics. */
 struct GwGuardRefusal
@@ -51,13 +56,14 @@ typedef void (*GwGuardHook)(struct GwGuard *guard, const struct GwGuardRefusal *
 struct GwGuard
 {
 	struct GwFraming framing;
-	int fd;           /* -1 when not attached */
-	bool is_pending;  /* fault found, reply waits for an earlier one */
-	bool is_refused;  /* our reply is out; lingering */
-	bool is_drained;  /* the last read took all that there was */
-	bool is_resting;  /* suspended since, see gw_guard_suspended() */
-	bool is_gone;     /* the client closed, or was thrown out, after the refusal */
-	uint64_t replies; /* completed by the library */
+	struct GwText head;   /* of the request under way, as the client sent it; the application may change it in its place */
+	struct GwText behind; /* what was read and not looked at yet */
+	int fd;               /* -1 when not attached */
+	bool is_busy;         /* a whole request is with the library, its reply is not out */
+	bool is_refused;      /* our reply is out; lingering */
+	bool is_drained;      /* the last read took all that there was */
+	bool is_resting;      /* suspended since, see gw_guard_suspended() */
+	bool is_gone;         /* the client closed, or was thrown out, after the refusal */
 	uint64_t bytes_in;
 	uint64_t thrown_away;   /* bytes read after the refusal */
 	int64_t since_us;       /* CLOCK_MONOTONIC: begin of the present phase, see gw_guard_phase() */
@@ -88,6 +94,13 @@ bool gw_guard_verify(FILE *faults) __attribute__((warn_unused_result));
  */
 void gw_guard_suspended(struct GwGuard *guard);
 
+/*
+ * Says whether more of the client's bytes may be there already, of which the
+ * library is told by no event: it has to be suspended and resumed for once
+ * before it replies to a request for which it was not suspended.
+ */
+bool gw_guard_holds_more(const struct GwGuard *guard);
+
 /* Tells how much of what the library sends the kernel has taken. */
 void gw_guard_sent(struct GwGuard *guard, ssize_t sent, size_t wanted);
 
@@ -104,8 +117,8 @@ void gw_guard_detach(struct GwGuard *guard);
 
 /*
  * Tells that the library finished a request (reply sent, or given up); call
- * from MHD_OPTION_NOTIFY_COMPLETED. Sends a refusal that waited for it, and
- * restarts the clock of a head that had begun meanwhile.
+ * from MHD_OPTION_NOTIFY_COMPLETED. Frees the request's head, and lets the
+ * next request in.
  */
 void gw_guard_reply_done(struct GwGuard *guard);
 
@@ -128,8 +141,7 @@ enum GwFramingPhase gw_guard_phase(const struct GwGuard *guard);
 
 /*
  * Refuses from outside: a head (or body that the library still waits for) not
- * complete in time. Sends 408 REQUEST_TIMEOUT if nothing of an earlier request
- * is outstanding, then lingers as after any refusal.
+ * complete in time. Sends 408 REQUEST_TIMEOUT, then lingers as after any refusal.
  */
 void gw_guard_timeout(struct GwGuard *guard);
 

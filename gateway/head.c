@@ -5,6 +5,7 @@
  * The guard has seen to it that names and values are well formed.  A field that
  * decides something and stands twice is refused rather than guessed at.
  */
+#define _GNU_SOURCE
 #include "head.h"
 
 #include <stddef.h>
@@ -26,7 +27,7 @@ struct Field
 /* Never handed on in clear beside the caller. */
 static const char *const credentials[] = {"Authorization", "Cookie", "Proxy-Authorization", "X-API-Key", "X-CSRF-Token"};
 
-/* The fields of a request, as the library has them. */
+/* The fields of a request. */
 struct FieldList
 {
 	size_t count;
@@ -61,8 +62,9 @@ static const struct Field fields[] = {
 	FIELD("X-Request-ID", request_id, true),
 };
 
-static enum MHD_Result take_field(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
-								  const char *value, size_t value_len);
+static char *read_target(struct GwHead *head, char *at);
+static bool next_field(char **at, struct GwSlice *name, struct GwSlice *value);
+static void take_field(struct GwHead *head, struct GwSlice name, const char *value);
 static void repeat_field(struct GwHead *head, const struct Field *field, const char **place, const char *value);
 static const char *join(struct GwText *text, const char *first, const char *more);
 static void find_credential(struct GwHead *head);
@@ -70,8 +72,8 @@ static const char *skip_bearer(const char *authorization);
 static void read_cookies(struct GwHead *head);
 static struct GwSlice media_type(const char *content_type);
 static bool is_utf8_or_silent(const char *content_type);
-static enum MHD_Result list_field(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
-								  const char *value, size_t value_len);
+static void list_fields(struct FieldList *list, const struct GwHead *head);
+static bool is_credential(struct GwSlice name);
 static bool same_name(struct GwSlice a, struct GwSlice b);
 static void write_name(struct GwText *out, struct GwSlice name);
 static void write_value(struct GwText *out, const struct FieldList *list, size_t first);
@@ -80,10 +82,15 @@ static void cut_member(struct GwText *out, const char *name, const char *value);
 static void slice_member(struct GwText *out, const char *name, struct GwSlice value);
 
 void
-gw_head_read(struct GwHead *head, struct MHD_Connection *connection)
+gw_head_read(struct GwHead *head, struct GwText *text)
 {
+	struct GwSlice name, value;
+	char *at;
+
 	memset(head, 0, sizeof(*head));
-	(void) MHD_get_connection_values_n(connection, MHD_HEADER_KIND, take_field, head);
+	head->lines = at = read_target(head, text->data);
+	while (next_field(&at, &name, &value))
+		take_field(head, name, value.data);
 	head->is_cut_short = head->joined_for.failed || head->joined_proto.failed;
 	find_credential(head);
 }
@@ -161,11 +168,11 @@ gw_head_caller(const struct GwHead *head, const struct GwClient *client, const c
 }
 
 void
-gw_head_fields(struct MHD_Connection *connection, struct GwText *out)
+gw_head_fields(const struct GwHead *head, struct GwText *out)
 {
 	struct FieldList list = {0};
 
-	(void) MHD_get_connection_values_n(connection, MHD_HEADER_KIND, list_field, &list);
+	list_fields(&list, head);
 	gw_text_lit(out, "{");
 	for (size_t i = 0, written = 0; i < list.count; i++)
 	{
@@ -184,26 +191,60 @@ gw_head_fields(struct MHD_Connection *connection, struct GwText *out)
 	gw_text_lit(out, "}");
 }
 
-static enum MHD_Result
-take_field(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len, const char *value, size_t value_len)
+/* Takes the request line apart; returns where the fields begin. */
+static char *
+read_target(struct GwHead *head, char *at)
 {
-	struct GwHead *head = cls;
+	/* Empty lines may stand before it. */
+	at = strchr(at, ' ') + 1;
+	head->target = at;
+	head->target_len = strcspn(at, " ");
+	at += head->target_len;
+	*at = '\0';
+	return strchr(at + 1, '\n') + 1;
+}
 
-	(void) kind;
-	(void) value_len;
+/*
+ * Takes a line, and ends its value with a NUL, in place of white space or of
+ * the line's end; false at the empty line. May read again what it has read.
+ */
+static bool
+next_field(char **at, struct GwSlice *name, struct GwSlice *value)
+{
+	char *line = *at;
+	char *from;
+	char *end;
+
+	if (*line == '\r')
+		return false;
+	end = rawmemchr(line, '\n');
+	*at = end + 1;
+	from = memchr(line, ':', (size_t) (end - line));
+	*name = (struct GwSlice){line, (size_t) (from - line)};
+	from++;
+	from += strspn(from, " \t");
+	while (end > from && memchr("\r \t", end[-1], 4) != NULL)
+		end--;
+	*end = '\0';
+	*value = (struct GwSlice){from, (size_t) (end - from)};
+	return true;
+}
+
+static void
+take_field(struct GwHead *head, struct GwSlice name, const char *value)
+{
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 	{
 		const char **place = (const char **) (void *) ((char *) head + fields[i].offset);
 
-		if (fields[i].len != name_len || strncasecmp(fields[i].name, name, name_len) != 0)
+		if (fields[i].len != name.len || strncasecmp(fields[i].name, name.data, name.len) != 0)
 			continue;
 		if (*place == NULL)
-			*place = value == NULL ? "" : value;
+			*place = value;
 		else
-			repeat_field(head, &fields[i], place, value == NULL ? "" : value);
-		break;
+			repeat_field(head, &fields[i], place, value);
+		return;
 	}
-	return MHD_YES;
 }
 
 /* A field stands again: lists are joined, of others the first counts, or the request is refused. */
@@ -336,19 +377,23 @@ is_utf8_or_silent(const char *content_type)
 	return true;
 }
 
-static enum MHD_Result
-list_field(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len, const char *value, size_t value_len)
+static void
+list_fields(struct FieldList *list, const struct GwHead *head)
 {
-	struct FieldList *list = cls;
-	struct GwSlice found = {name, name_len};
+	char *at = head->lines;
 
-	(void) kind;
+	while (list->count < GW_FIELDS_MAX && next_field(&at, &list->names[list->count], &list->values[list->count]))
+		if (!is_credential(list->names[list->count]))
+			list->count++;
+}
+
+static bool
+is_credential(struct GwSlice name)
+{
 	for (size_t i = 0; i < sizeof(credentials) / sizeof(credentials[0]); i++)
-		if (same_name(found, (struct GwSlice){credentials[i], strlen(credentials[i])}))
-			return MHD_YES;
-	list->names[list->count] = found;
-	list->values[list->count] = (struct GwSlice){value == NULL ? "" : value, value == NULL ? 0 : value_len};
-	return ++list->count < GW_FIELDS_MAX ? MHD_YES : MHD_NO;
+		if (same_name(name, (struct GwSlice){credentials[i], strlen(credentials[i])}))
+			return true;
+	return false;
 }
 
 static bool

@@ -5,14 +5,15 @@
 #ifndef GW_HEAD_H
 #define GW_HEAD_H
 
-#include <microhttpd.h>
-
 #include "client.h"
 #include "text.h"
 
-/* Values are the library's and live as long as the request; NULL: absent. */
+/* Values point into the text that was read; NULL: absent. */
 struct GwHead
 {
+	const char *target;
+	size_t target_len;
+	char *lines; /* the first field's, see gw_head_fields() */
 	const char *accept;
 	const char *accept_encoding;
 	const char *api_key;
@@ -45,8 +46,11 @@ struct GwHead
 	struct GwText joined_for, joined_proto; /* X-Forwarded-* that stood several times */
 };
 
-/* Reads the fields.  gw_head_free() is due afterwards. */
-void gw_head_read(struct GwHead *head, struct MHD_Connection *connection);
+/*
+ * Reads a head that the guard has found good, and writes NULs into it, which
+ * must stay as long as "head" is used.  gw_head_free() is due afterwards.
+ */
+void gw_head_read(struct GwHead *head, struct GwText *text);
 void gw_head_free(struct GwHead *head);
 
 /* Says whether a body follows, and its declared length (0 when it is chunked). */
@@ -66,6 +70,6 @@ void gw_head_caller(const struct GwHead *head, const struct GwClient *client, co
  * out, and what comes after the first GW_FIELDS_MAX.
  */
 #define GW_FIELDS_MAX 64
-void gw_head_fields(struct MHD_Connection *connection, struct GwText *out);
+void gw_head_fields(const struct GwHead *head, struct GwText *out);
 
 #endif

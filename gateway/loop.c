@@ -57,7 +57,6 @@ static void wake_is_ready(struct GwLoop *loop, struct GwWatch *watch, uint32_t e
 static void http_is_ready(struct GwLoop *loop, struct GwWatch *watch, uint32_t events);
 static void deliver_mail(struct GwLoop *loop);
 static void stop_listening(struct GwLoop *loop);
-static size_t keep_escapes(void *cls, struct MHD_Connection *connection, char *text);
 static void log_of_library(void *cls, const char *fmt, va_list arguments) __attribute__((format(printf, 2, 0)));
 
 /* Makes all that the loop needs; its listener is open already.  False: gw_loop_close() frees what there is. */
@@ -202,14 +201,13 @@ start_daemon(struct GwLoop *loop)
 							NULL, NULL, gw_request_handle, loop,
 							MHD_OPTION_EXTERNAL_LOGGER, log_of_library, loop,
 							MHD_OPTION_LISTEN_SOCKET, loop->listener,
-							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) GW_FRAMING_MEMORY,
+							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) GW_GUARD_MEMORY,
 							MHD_OPTION_CONNECTION_LIMIT, limit,
 							MHD_OPTION_STRICT_FOR_CLIENT, 1,
 							MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
 							MHD_OPTION_NOTIFY_CONNECTION, gw_http_event, loop,
 							MHD_OPTION_NOTIFY_COMPLETED, gw_request_completed, loop,
 							MHD_OPTION_URI_LOG_CALLBACK, gw_request_born, loop,
-							MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
 							MHD_OPTION_END);
 }
 
@@ -390,15 +388,6 @@ stop_listening(struct GwLoop *loop)
 	close(loop->listener);
 	loop->listener = -1;
 	loop->wants_run = true;
-}
-
-/* Targets are taken apart by target.c; the library leaves them as they are. */
-static size_t
-keep_escapes(void *cls, struct MHD_Connection *connection, char *text)
-{
-	(void) cls;
-	(void) connection;
-	return strlen(text);
 }
 
 static void

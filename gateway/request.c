@@ -51,8 +51,8 @@ gw_request_born(void *cls, const char *target, struct MHD_Connection *connection
 	struct GwLoop *loop = cls;
 	struct GwHttp *http = gw_http_of(connection);
 	struct GwRequest *request = loop->spare_requests;
-	size_t len = strlen(target);
 
+	(void) target;
 	if (http == NULL)
 		return NULL;
 	if (request != NULL)
@@ -66,23 +66,6 @@ gw_request_born(void *cls, const char *target, struct MHD_Connection *connection
 	request->http = http;
 	request->connection = connection;
 	http->request = request;
-	if (len >= request->raw_size)
-	{
-		char *raw = realloc(request->raw, len + 1);
-
-		if (raw != NULL)
-		{
-			request->raw = raw;
-			request->raw_size = len + 1;
-		}
-		if (raw == NULL || !gw_text_reserve(&request->params, 1024))
-		{
-			release(request);
-			return NULL;
-		}
-	}
-	memcpy(request->raw, target, len + 1);
-	request->raw_len = len;
 	return request;
 }
 
@@ -227,7 +210,6 @@ gw_request_free_spare(struct GwLoop *loop)
 		loop->spare_requests = request->next_spare;
 		gw_text_free(&request->params);
 		gw_text_free(&request->fields);
-		free(request->raw);
 		free(request->body);
 		free(request);
 	}
@@ -350,12 +332,19 @@ refuse_in_body(struct GwRequest *request, enum GwCode code)
 static enum MHD_Result
 start(struct GwRequest *request)
 {
-	check_and_call(request);
-	if (request->state == GW_REQUEST_ANSWERED)
+	bool is_answered;
+
+	if (request->state == GW_REQUEST_RECEIVING)
+		check_and_call(request);
+	is_answered = request->state == GW_REQUEST_ANSWERED;
+	if (is_answered && !gw_guard_holds_more(&request->http->guard))
 		return send_reply(request);
-	request->is_suspended = true;
 	MHD_suspend_connection(request->connection);
-	gw_guard_suspended(&request->http->guard);
+	request->is_suspended = !is_answered;
+	if (is_answered)
+		gw_loop_resume(request->loop, request->connection);
+	else
+		gw_guard_suspended(&request->http->guard);
 	return MHD_YES;
 }
 
@@ -480,8 +469,6 @@ release(struct GwRequest *request)
 	request->http->request = NULL;
 	*request = (struct GwRequest){
 		.loop = loop,
-		.raw = request->raw,
-		.raw_size = request->raw_size,
 		.body = request->body,
 		.body_size = request->body_size,
 		.params = request->params,
@@ -500,7 +487,6 @@ release(struct GwRequest *request)
 	}
 	gw_text_free(&request->params);
 	gw_text_free(&request->fields);
-	free(request->raw);
 	free(request->body);
 	free(request);
 }

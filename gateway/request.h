@@ -47,8 +47,6 @@ struct GwRequest
 	int64_t deadline; /* of the present state */
 
 	const char *method; /* the library's */
-	char *raw;          /* the target; kept for the next request */
-	size_t raw_len, raw_size;
 	struct GwHead head;
 	struct GwClient client;
 	char request_id[GW_UUID_SIZE];

@@ -38,13 +38,8 @@ gw_screen(struct GwRequest *request)
 
 	read_head(request);
 	/* Decoding is done in place, and a redirect needs the target as it came. */
-	if (request->raw_len >= sizeof(decoded))
-	{
-		gw_request_refuse(request, GW_URI_TOO_LONG, NULL);
-		return;
-	}
-	memcpy(decoded, request->raw, request->raw_len + 1);
-	fault = gw_target_parse(&target, decoded, request->raw_len);
+	memcpy(decoded, request->head.target, request->head.target_len + 1);
+	fault = gw_target_parse(&target, decoded, request->head.target_len);
 	if (is_method(request, "CONNECT") || is_method(request, "TRACE"))
 		refuse_with_allow(request, GW_METHOD_NOT_ALLOWED, ALL_METHODS);
 	else if (target.is_asterisk && !is_method(request, "OPTIONS"))
@@ -66,7 +61,7 @@ read_head(struct GwRequest *request)
 	const struct GwConfig *config = &request->loop->gateway->config;
 	struct GwHead *head = &request->head;
 
-	gw_head_read(head, request->connection);
+	gw_head_read(head, &request->http->guard.head);
 	gw_client_find(&request->client, config, (const struct sockaddr *) &request->http->peer,
 				   head->forwarded_for, head->forwarded_proto);
 	gw_request_id(request->request_id, head->request_id);
@@ -168,7 +163,7 @@ is_over_tls(struct GwRequest *request)
 	if (!request->ask.config->is_behind_tls || request->client.is_https)
 		return true;
 	if ((is_method(request, "GET") || request->is_head) && strncmp(request->route->template, "auth/", 5) != 0)
-		gw_request_answer(request, gw_reply_upgrade(&request->ask, request->raw, &request->note));
+		gw_request_answer(request, gw_reply_upgrade(&request->ask, request->head.target, &request->note));
 	else
 		gw_request_refuse(request, GW_HTTPS_REQUIRED, NULL);
 	return false;
@@ -284,7 +279,7 @@ write_fields(const struct GwRequest *request, struct GwText *out)
 		return;
 	out->len--;
 	gw_text_lit(out, ",\"headers\":");
-	gw_head_fields(request->connection, out);
+	gw_head_fields(&request->head, out);
 	gw_text_lit(out, "}");
 }
 

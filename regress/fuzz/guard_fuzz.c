@@ -36,11 +36,17 @@ feed(struct GwFraming *framing, const char *bytes, size_t size, size_t step)
 	while (at < size && framing->fault == GW_FRAMING_OK)
 	{
 		size_t piece = size - at < step ? size - at : step;
-		size_t boundary = 0;
-		size_t read = gw_framing_feed(framing, bytes + at, piece, &boundary);
+		uint64_t requests = framing->requests;
+		enum GwFramingStop stop;
+		size_t read = gw_framing_feed(framing, bytes + at, piece, &stop);
+		char head[GW_FRAMING_HEAD_SIZE];
 
-		REQUIRE(read <= piece && boundary <= read);
-		REQUIRE(read == piece || framing->fault != GW_FRAMING_OK);
+		REQUIRE(read <= piece);
+		REQUIRE(read == piece || stop != GW_FRAMING_MORE);
+		REQUIRE((stop == GW_FRAMING_FAULT) == (framing->fault != GW_FRAMING_OK));
+		REQUIRE((stop == GW_FRAMING_END) == (framing->requests == requests + 1));
+		if (stop == GW_FRAMING_HEAD_END || stop == GW_FRAMING_END)
+			REQUIRE(gw_framing_write_head(framing, head) <= sizeof(head));
 		at += read;
 	}
 	return at;

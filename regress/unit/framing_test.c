@@ -226,25 +226,66 @@ test_counts(void)
 	is_number(many(1, GW_FRAMING_PARAMS_MAX + 1), GW_FRAMING_MANY_PARAMS, "one more");
 }
 
+/* Reads go to the end of a head and of a message, and no further. */
 static void
-test_boundary(void)
+test_stops(void)
 {
-	static const char first[] = HEAD "\r\n";
-	static const char both[] = HEAD "\r\nGET / HTTP/1.1\r\nX : a\r\n\r\n";
+	static const char head[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+	static const char train[] = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello" HEAD "\r\nGET / HTTP/1.1\r\nX : a\r\n\r\n";
 	struct GwFraming framing;
-	size_t boundary;
+	enum GwFramingStop stop;
+	const char *at = train;
+	const char *end = train + sizeof(train) - 1;
 
 	gw_framing_init(&framing);
-	gw_framing_feed(&framing, both, sizeof(both) - 1, &boundary);
-	is_number((long long) boundary, sizeof(first) - 1, "the boundary is where the faulty request begins");
-	gw_framing_init(&framing);
-	gw_framing_feed(&framing, first, sizeof(first) - 1, &boundary);
-	is_number((long long) boundary, sizeof(first) - 1, "behind a whole request it is the end");
-	gw_framing_feed(&framing, "GET / ", 6, &boundary);
-	is_number((long long) boundary, 0, "a request that begins with the call begins at 0");
-	gw_framing_feed(&framing, "\n", 1, &boundary);
-	is_number((long long) boundary, 0, "one that began earlier too");
-	is_number((long long) gw_framing_feed(&framing, "x", 1, &boundary), 0, "nothing is read after a fault");
+	is_number((long long) gw_framing_feed(&framing, at, 10, &stop), 10, "half of a head is read");
+	is_number(stop, GW_FRAMING_MORE, "and there is more of it");
+	at += 10;
+	at += gw_framing_feed(&framing, at, (size_t) (end - at), &stop);
+	ok(stop == GW_FRAMING_HEAD_END && at == train + sizeof(head) - 1, "then its end");
+	at += gw_framing_feed(&framing, at, (size_t) (end - at), &stop);
+	ok(stop == GW_FRAMING_END && at == train + sizeof(head) - 1 + 5, "the end of the body is that of the message");
+	at += gw_framing_feed(&framing, at, (size_t) (end - at), &stop);
+	ok(stop == GW_FRAMING_END && framing.requests == 2, "so is the end of a head without one");
+	at += gw_framing_feed(&framing, at, (size_t) (end - at), &stop);
+	ok(stop == GW_FRAMING_FAULT && *at == ' ', "a fault ends the reading");
+	is_number((long long) gw_framing_feed(&framing, at, 1, &stop), 0, "for good");
+	is_number(stop, GW_FRAMING_FAULT, "and stays one");
+}
+
+/* The head that the library gets, of one that came in pieces. */
+static void
+test_head(const char *given, const char *expected)
+{
+	for (size_t step = 1; step < 100; step += 33)
+	{
+		struct GwFraming framing;
+		enum GwFramingStop stop = GW_FRAMING_MORE;
+		size_t at = 0, len = strlen(given);
+		char head[GW_FRAMING_HEAD_SIZE + 1];
+
+		gw_framing_init(&framing);
+		while (at < len && (stop == GW_FRAMING_MORE))
+			at += gw_framing_feed(&framing, given + at, len - at < step ? len - at : step, &stop);
+		head[gw_framing_write_head(&framing, head)] = '\0';
+		is_string(head, expected, "a head as the library sees it");
+	}
+}
+
+static void
+test_heads(void)
+{
+	test_head("GET /a?b=c HTTP/1.1\r\nAuthorization: Bearer x\r\nHost: a.example:80\r\n\r\n", "GET / HTTP/1.1\r\nHost: -\r\n\r\n");
+	test_head("\r\nOPTIONS * HTTP/1.0\r\n\r\n", "OPTIONS / HTTP/1.0\r\n\r\n");
+	test_head("GET / HTTP/1.0\r\nconnection: \tfoo , KEEP-alive\t\r\n\r\n", "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
+	test_head(HEAD "Connection: keep-alive,close , x\r\n\r\n", "GET / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n");
+	test_head(HEAD "Connection: Close\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n", "GET / HTTP/1.1\r\nHost: -\r\nConnection: close\r\n\r\n");
+	test_head(HEAD "Connection: closed, clo se, close-not-at-all, keep-alivex, \"close\"\r\n\r\n", "GET / HTTP/1.1\r\nHost: -\r\n\r\n");
+	test_head("PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 000\r\n\r\n", "PUT / HTTP/1.1\r\nHost: -\r\nContent-Length: 0\r\n\r\n");
+	test_head("PUT /x HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length:\t00999999999999999999\r\n\r\n",
+			  "PUT / HTTP/1.1\r\nHost: -\r\nContent-Length: 999999999999999999\r\nExpect: 100-continue\r\n\r\n");
+	test_head("ABCDEFGHIJKLMNOP /x HTTP/1.1\r\nTransfer-Encoding: CHUNKED\r\nConnection: keep-alive\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+			  "ABCDEFGHIJKLMNOP / HTTP/1.1\r\nHost: -\r\nTransfer-Encoding: chunked\r\nConnection: Keep-Alive\r\nExpect: 100-continue\r\n\r\n");
 }
 
 static void
@@ -264,7 +305,8 @@ test_phase(void)
 	is_string(gw_framing_request_id(&framing), "0190a7b2-0000-7000-8000-00000000000A", "the request id is read");
 	gw_framing_feed(&framing, text + i, 2, NULL);
 	is_number(gw_framing_phase(&framing), GW_FRAMING_IDLE, "behind the body it is idle again");
-	ok(gw_framing_request_id(&framing) == NULL, "and has no request id");
+	gw_framing_feed(&framing, text, 1, NULL);
+	ok(gw_framing_request_id(&framing) == NULL, "the next request has no id yet");
 }
 
 /* Every byte, at every place of a value that is read several at a time. */
@@ -309,7 +351,8 @@ main(void)
 	test_cases();
 	test_limits();
 	test_counts();
-	test_boundary();
+	test_stops();
+	test_heads();
 	test_phase();
 	test_values();
 	test_messages();
