@@ -338,6 +338,7 @@ gw_guard_attach(struct GwGuard *guard, int fd, const struct GwConfig *config, Gw
 {
 	memset(guard, 0, sizeof(*guard));
 	guard->fd = -1;
+	guard->interest.epoll = -1;
 	guard->is_drained = true;
 	if (fd < 0 || (size_t) fd >= table_size)
 		return false;
@@ -355,7 +356,10 @@ void
 gw_guard_detach(struct GwGuard *guard)
 {
 	if (guard->fd >= 0)
+	{
+		gw_guard_unlist(guard);
 		atomic_store_explicit(&table[guard->fd], NULL, memory_order_release);
+	}
 	guard->fd = -1;
 	gw_text_free(&guard->head);
 	gw_text_free(&guard->behind);

@@ -16,7 +16,8 @@
  * linger time, calls shutdown(fd, SHUT_RDWR).
  *
  * In the other direction splice.c puts the header fields of a reply into the
- * head that the library sends: gw_guard_put_fields().
+ * head that the library sends: gw_guard_put_fields(). And interest.c keeps a
+ * connection in the kernel's interest list for the time that it is suspended.
  *
  * Threading: a descriptor is attached, read and detached by one loop. The table
  * of descriptors is shared; each entry is written by its loop only.
@@ -49,6 +50,15 @@ struct GwFields
 	size_t sent;
 };
 
+/* A connection in the kernel's interest list, see interest.c. */
+struct GwInterest
+{
+	int epoll;       /* the set that it is in, or -1 */
+	void *owner;     /* what the library wants to be told with an event */
+	bool is_hidden;  /* the library believes it is out */
+	bool has_missed; /* events, since it is hidden */
+};
+
 struct GwGuard;
 typedef void (*GwGuardHook)(struct GwGuard *guard, const struct GwGuardRefusal *refusal);
 
@@ -68,6 +78,7 @@ struct GwGuard
 	uint64_t thrown_away;   /* bytes read after the refusal */
 	int64_t since_us;       /* CLOCK_MONOTONIC: begin of the present phase, see gw_guard_phase() */
 	struct GwFields fields; /* see splice.c */
+	struct GwInterest interest;
 	GwGuardHook hook;
 	void *owner; /* for the hook: the loop's connection */
 	const struct GwConfig *config;
@@ -100,6 +111,16 @@ void gw_guard_suspended(struct GwGuard *guard);
  * before it replies to a request for which it was not suspended.
  */
 bool gw_guard_holds_more(const struct GwGuard *guard);
+
+/*
+ * Tells, for the calling thread, that the library's epoll set had nothing to
+ * report when the loop last looked: until it is told otherwise, the library's
+ * own looks find nothing without asking the kernel.
+ */
+void gw_guard_quiet(bool is_so);
+
+/* Takes the connection out of the interest list, if the library believes that it is out. */
+void gw_guard_unlist(struct GwGuard *guard);
 
 /* Tells how much of what the library sends the kernel has taken. */
 void gw_guard_sent(struct GwGuard *guard, ssize_t sent, size_t wanted);

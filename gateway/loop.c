@@ -291,8 +291,10 @@ serve(struct GwLoop *loop)
 
 	for (int i = 0; i < RUNS_MAX; i++)
 	{
-		loop->wants_run = false;
+		gw_guard_quiet(!loop->http_has_events);
+		loop->wants_run = loop->http_has_events = false;
 		(void) MHD_run(loop->daemon);
+		gw_guard_quiet(false);
 		if (!loop->wants_run && (MHD_get_timeout(loop->daemon, &timeout) != MHD_YES || timeout > 0))
 			return;
 	}
@@ -347,7 +349,7 @@ http_is_ready(struct GwLoop *loop, struct GwWatch *watch, uint32_t events)
 {
 	(void) watch;
 	(void) events;
-	loop->wants_run = true;
+	loop->wants_run = loop->http_has_events = true;
 }
 
 static void

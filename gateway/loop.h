@@ -68,6 +68,7 @@ struct GwLoop
 	struct GwWatch http; /* the daemon's own epoll descriptor */
 	int listener;
 	bool wants_run; /* the daemon must run this turn */
+	bool http_has_events;
 
 	struct GwPool *pools[GW_LANES];
 	struct GwRoutes *routes; /* NULL until the first load */

@@ -38,6 +38,8 @@ static enum MHD_Result take_body(struct GwRequest *request, const char *data, si
 static bool make_room(struct GwRequest *request, size_t len);
 static enum MHD_Result refuse_in_body(struct GwRequest *request, enum GwCode code);
 static enum MHD_Result start(struct GwRequest *request);
+static void suspend(struct GwRequest *request);
+static enum MHD_Result reply_or_rest(struct GwRequest *request);
 static void check_and_call(struct GwRequest *request);
 static enum MHD_Result send_reply(struct GwRequest *request);
 static void tell(struct GwRequest *request, enum MHD_RequestTerminationCode code);
@@ -76,6 +78,7 @@ gw_request_handle(void *cls, struct MHD_Connection *connection, const char *url,
 	struct GwRequest *request = *context;
 
 	(void) cls;
+	(void) connection;
 	(void) url;
 	(void) version;
 	if (request == NULL)
@@ -95,11 +98,10 @@ gw_request_handle(void *cls, struct MHD_Connection *connection, const char *url,
 			return start(request);
 		case GW_REQUEST_CALLING:
 		case GW_REQUEST_WAITING:
-			request->is_suspended = true;
-			MHD_suspend_connection(connection);
+			suspend(request);
 			return MHD_YES;
 		case GW_REQUEST_ANSWERED:
-			return send_reply(request);
+			return reply_or_rest(request);
 		case GW_REQUEST_REPLYING:
 		case GW_REQUEST_STREAMING:
 			break;
@@ -332,19 +334,30 @@ refuse_in_body(struct GwRequest *request, enum GwCode code)
 static enum MHD_Result
 start(struct GwRequest *request)
 {
-	bool is_answered;
+	check_and_call(request);
+	if (request->state == GW_REQUEST_ANSWERED)
+		return reply_or_rest(request);
+	suspend(request);
+	gw_guard_suspended(&request->http->guard);
+	return MHD_YES;
+}
 
-	if (request->state == GW_REQUEST_RECEIVING)
-		check_and_call(request);
-	is_answered = request->state == GW_REQUEST_ANSWERED;
-	if (is_answered && !gw_guard_holds_more(&request->http->guard))
-		return send_reply(request);
+static void
+suspend(struct GwRequest *request)
+{
+	request->is_suspended = request->was_suspended = true;
 	MHD_suspend_connection(request->connection);
-	request->is_suspended = !is_answered;
-	if (is_answered)
-		gw_loop_resume(request->loop, request->connection);
-	else
-		gw_guard_suspended(&request->http->guard);
+}
+
+/* Replies, having made sure that the library will read what the client may have sent behind the request. */
+static enum MHD_Result
+reply_or_rest(struct GwRequest *request)
+{
+	if (request->was_suspended || !gw_guard_holds_more(&request->http->guard))
+		return send_reply(request);
+	suspend(request);
+	request->is_suspended = false;
+	gw_loop_resume(request->loop, request->connection);
 	return MHD_YES;
 }
 

@@ -40,9 +40,9 @@ struct GwRequest
 	struct GwLoop *loop;
 	struct MHD_Connection *connection;
 	struct GwRequest *next_spare;
-	bool is_active; /* counted; its head has been read */
-	bool is_suspended;
-	bool is_head; /* HEAD: the reply has no body */
+	bool is_active;                   /* counted; its head has been read */
+	bool is_suspended, was_suspended; /* the connection, now or ever */
+	bool is_head;                     /* HEAD: the reply has no body */
 	int64_t started_at;
 	int64_t deadline; /* of the present state */
 

@@ -114,11 +114,17 @@ subtest 'what is fine' => sub {
 	my $last = "GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 	my $get = "GET /api/product/items/first HTTP/1.1\r\nHost: a\r\n\r\n";
 	is($replies->($get x 3 . $last), '200 200 200 200', 'requests in a row on one connection');
+	my $live = "GET /live HTTP/1.1\r\nHost: a\r\n\r\n";
+	is($replies->($live x 40 . $get . $live x 3 . $get . $last), join(' ', (200) x 46), 'also those that the gateway answers at once');
+	is($replies->("${live}GET /no HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost : a\r\n\r\n$last"), '200 404 400', 'up to one that is refused');
 	is($replies->("${post}Content-Length: 2\r\n\r\n{}$last"), '200 200', 'a body, then a request');
 	is($replies->("${post}Transfer-Encoding: chunked\r\n\r\n2;name=value\r\n{}\r\n0\r\nX-T: 1\r\n\r\n$last"), '200 200', 'chunks with extension and trailer');
 	is($replies->("GET http://a/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), '200', 'an absolute target');
 	is($replies->("GET /live HTTP/1.0\r\n\r\n"), '200', 'HTTP/1.0');
 	is($replies->("\r\n$last"), '200', 'an empty line before');
+	my $id = '0190a7b2-0000-7000-8000-00000000000a';
+	like($gateway->raw("GET /live HTTP/1.1\r\nHost: a\r\nX-Request-ID: \t$id \t\r\nConnection: x, close \r\n\r\n", 3),
+		qr/X-Request-ID: $id\r\n/, 'white space around a value');
 	is($replies->("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") =~ /^(204|200|404|400)$/, 1, 'OPTIONS *');
 	my $socket = $gateway->connect;
 	for my $byte (split //, $last) { syswrite $socket, $byte; }

@@ -379,6 +379,76 @@ test_pipelined_wait(void)
 	close_connection(client);
 }
 
+/* Waits for an answer; then comes "more", before the library has looked or after. */
+static int
+open_waiting(const char *more, bool looks)
+{
+	static const char wait[] = "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
+	char reply[8192];
+	size_t len = 0;
+	int client = open_connection();
+
+	exchange(client, wait, sizeof(wait) - 1, 100000, reply, sizeof(reply));
+	ok(waiting != NULL && guard.interest.is_hidden && guard.interest.epoll >= 0, "while suspended, a connection stays in the kernel's list");
+	if (send(client, more, strlen(more), MSG_NOSIGNAL) != (ssize_t) strlen(more))
+		abort();
+	if (looks)
+		turn(client, reply, sizeof(reply), &len);
+	ok(guard.interest.has_missed == looks && handled == 1, "  what it reports meanwhile is held back");
+	return client;
+}
+
+static void
+test_comes_while_suspended(bool looks)
+{
+	static const char next[] = "GET /b HTTP/1.1\r\nHost: a\r\n\r\n";
+	char reply[8192];
+	size_t len = 0;
+	int client = open_waiting(next, looks);
+
+	MHD_resume_connection(waiting);
+	ok(turn(client, reply, sizeof(reply), &len) && strstr(reply, "[GET /wait 0]") != NULL && strstr(reply, "[GET /b 0]") != NULL,
+	   "  and both are answered in the end");
+	len = 0;
+	ok(exchange(client, next, sizeof(next) - 1, 100000, reply, sizeof(reply)) && strstr(reply, "[GET /b 0]") != NULL, "  so is one more");
+	close_connection(client);
+}
+
+static void
+test_goes_while_suspended(void)
+{
+	char reply[8192];
+	size_t len = 0;
+	int client = open_waiting("GET", true);
+
+	shutdown(client, SHUT_WR);
+	turn(client, reply, sizeof(reply), &len);
+	ok(is_open, "  nor is the end of the client noticed");
+	MHD_resume_connection(waiting);
+	turn(client, reply, sizeof(reply), &len);
+	ok(strstr(reply, "[GET /wait 0]") != NULL && !is_open, "  before it is answered");
+	close_connection(client);
+}
+
+/* A loop that knows that there is nothing spares the library the look. */
+static void
+test_quiet(void)
+{
+	static const char bytes[] = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+	char reply[8192];
+	size_t len = 0;
+	int client = open_connection();
+
+	turn(client, reply, sizeof(reply), &len);
+	gw_guard_quiet(true);
+	exchange(client, bytes, sizeof(bytes) - 1, 100000, reply, sizeof(reply));
+	ok(handled == 0, "the library does not look where there is nothing");
+	gw_guard_quiet(false);
+	turn(client, reply, sizeof(reply), &len);
+	ok(handled == 1 && strstr(reply, "[GET /a 0]") != NULL, "and then it does");
+	close_connection(client);
+}
+
 static void
 test_client_goes_away(void)
 {
@@ -565,6 +635,10 @@ main(void)
 	test_pipelined_fault(13);
 	test_pipelined_fault(100000);
 	test_pipelined_wait();
+	test_comes_while_suspended(true);
+	test_comes_while_suspended(false);
+	test_goes_while_suspended();
+	test_quiet();
 	test_client_goes_away();
 	test_timeouts();
 	test_deaf_client();
