@@ -99,6 +99,11 @@ alter role keelson_app set keelson.public_url = 'https://evil.example';
 -- Each setting says what it means.
 select name from pg_settings where name like 'keelson.%' and (short_desc = '' or extra_desc is null) order by name;
 
+-- The manual: what may be called, with what it promises.
+select function, description like 'Take so much%' as is_told from keelson.help('quota_take');
+select count(*) > 200 as has_many, bool_and(description <> '') as are_told, bool_or(function like '\_%') as shows_private from keelson.help();
+select count(*) from keelson.help('no such thing');
+
 -- Outside keelson.database the functions refuse, and say which setting to look at.
 create database regress_core_elsewhere template template0;
 \set main_database :DBNAME
