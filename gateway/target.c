@@ -193,7 +193,7 @@ gw_target_message(enum GwTargetFault fault)
 		case GW_TARGET_MANY_PARAMS:
 			return "The request target has too many query parameters";
 		case GW_TARGET_DEEP:
-			return "There is nothing here";
+			return "There is no such endpoint: /api/docs shows those that there are";
 		case GW_TARGET_OK:
 			break;
 	}

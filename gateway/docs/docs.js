@@ -353,13 +353,22 @@ function operationView(method, path, operation) {
     inside);
 }
 
+/* Where a tag stands: signing in and the user first, the product's own, then what administrators and machines use. */
+const FIRST = ['auth', 'user', 'users'];
+const LAST = ['admin', 'audit', 'cron', 'dev', 'health', 'openapi.json', '.well-known'];
+
+function rank(tag) {
+    return FIRST.includes(tag) ? FIRST.indexOf(tag) - FIRST.length : LAST.indexOf(tag) + 1;
+}
+
 /* All operations as [tag, method, path, operation], by tag and path: the description's own order is no order. */
 function operationsOf() {
     return Object.entries(specification.paths || {}).flatMap(([path, item]) => METHODS
         .filter((method) => item[method])
         .map((method) => [(item[method].tags || ['other'])[0], method, path,
             { ...item[method], parameters: [...(item.parameters || []), ...(item[method].parameters || [])] }]))
-        .sort(([tagA, , pathA], [tagB, , pathB]) => tagA.localeCompare(tagB) || pathA.localeCompare(pathB));
+        .sort(([tagA, , pathA], [tagB, , pathB]) =>
+            rank(tagA) - rank(tagB) || tagA.localeCompare(tagB) || pathA.localeCompare(pathB));
 }
 
 function contentsEntry(method, path, operation) {

@@ -23,6 +23,7 @@
 #include "dispatch/limit.h"
 #include "limits/limits.h"
 
+static bool is_replaced(const KsCall *call, const ErrorData *error);
 static void soften(KsCall *call, ErrorData *error);
 static const char *constraint_comment(const ErrorData *error);
 static const char *domain_comment(const ErrorData *error, Oid namespace);
@@ -37,6 +38,11 @@ ks_failure_take(KsCall *call, bool timed_out, int *status)
 	FlushErrorState();
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && timed_out)
 		error->message = psprintf("canceling the call: endpoint \"%s\" may take %d ms", call->route->name, call->route->timeout_ms);
+	if (is_replaced(call, error))
+	{
+		error->message = psprintf("endpoint \"%s\" was replaced while it ran: %s", call->route->name, error->message);
+		error->sqlerrcode = ERRCODE_T_R_SERIALIZATION_FAILURE;
+	}
 	soften(call, error);
 	/* The gateway tries again, and one request counts once. */
 	if (error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE || error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
@@ -51,6 +57,27 @@ ks_failure_take(KsCall *call, bool timed_out, int *status)
 	if (*status < 500)
 		error->output_to_server = false;
 	return error;
+}
+
+/*
+ * Whether the call missed something because a transaction that replaced the
+ * function, and what belongs to it, has committed meanwhile. Tried again it
+ * finds the new. To have missed it the backend has heard of that commit, so
+ * the route is stale by now.
+ */
+static bool
+is_replaced(const KsCall *call, const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_FEATURE_NOT_SUPPORTED: /* a cached plan has another result */
+		case ERRCODE_INVALID_SCHEMA_NAME:
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: /* something does not exist */
+		case ERRCODE_INTERNAL_ERROR:                        /* nor what stood in a cache */
+			return call->route != NULL && call->route->is_stale;
+		default:
+			return false;
+	}
 }
 
 /* Make what is the client's fault say so. */

@@ -506,7 +506,7 @@ as $$
         'info', jsonb_build_object(
             'title', 'Keelson API',
             'version', (select e.extversion from pg_catalog.pg_extension as e where e.extname = 'keelson'),
-            'description', 'What this back end answers, read from its live catalogue.',
+            'description', 'Sign in by POST /api/auth/register or /api/auth/login, and send the accessToken of the reply as "Authorization: Bearer …". Read from the live catalogue: what is registered is here.',
             'license', '{"name": "PostgreSQL", "identifier": "PostgreSQL"}'::jsonb),
         'servers', jsonb_build_array(jsonb_build_object(
             'url', coalesce(nullif(current_setting('keelson.public_url', true), ''), 'http://127.0.0.1:8080'))),

@@ -14,10 +14,10 @@ parallel safe
 as $$
 begin
     return (
-        select case when n.nspname = 'keelson' then '' else initcap(n.nspname) end
-            || upper(left(t.typname, 1)) || substr(keelson._camel_case(t.typname), 2)
+        select string_agg(upper(left(part, 1)) || substr(keelson._camel_case(part), 2), '' order by place)
         from pg_catalog.pg_type as t
         join pg_catalog.pg_namespace as n on n.oid = t.typnamespace
+        cross join unnest(array[nullif(n.nspname, 'keelson'), t.typname]::text[]) with ordinality as parts (part, place)
         where t.oid = _openapi_component_name.type
     );
 end;
