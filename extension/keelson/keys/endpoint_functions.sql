@@ -48,29 +48,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     owner_id uuid := keelson._access_key_owner();
-    before_id uuid := keelson.cursor_decode(cursor) ->> 'before';
-    last_id uuid;
-    shown integer := 0;
-    k keelson.access_keys;
+    before_id uuid := keelson.cursor_decode(cursor) ->> 'id';
 begin
-    perform keelson._limit_require("limit");
-    for k in
-        select * from keelson.access_keys as mine
-        where mine.user_id = owner_id and mine.revoked_at is null and (before_id is null or mine.id < before_id)
-        order by mine.id desc
-        limit "limit" + 1
-    loop
-        if shown = "limit" then
-            perform keelson.page("limit", keelson.cursor_encode(jsonb_build_object('before', last_id)));
-            return;
-        end if;
-        shown := shown + 1;
-        last_id := k.id;
-        return next row(
-            k.id, k.name, k.prefix, k.scopes, k.allowed_networks::text[], k.expires_at, k.replaced_by, k.last_used_at, k.created_at
-        )::keelson.access_key;
-    end loop;
-    perform keelson.page("limit", null);
+    return query
+    select k.id, k.name, k.prefix, k.scopes, k.allowed_networks::text[], k.expires_at, k.replaced_by, k.last_used_at, k.created_at
+    from keelson.access_keys as k
+    where k.user_id = owner_id and k.revoked_at is null and (before_id is null or k.id < before_id)
+    order by k.id desc
+    limit keelson.page_by("limit", 'id');
 end
 $$;
 comment on function keelson.user_access_keys(integer, text) is

@@ -326,31 +326,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     place jsonb := keelson.cursor_decode(cursor);
-    found_row keelson.blocks;
-    previous keelson.blocks;
-    shown integer := 0;
 begin
     perform keelson.permission_require('limits.read');
-    perform keelson._limit_require("limit");
-    for found_row in
-        select * from keelson.blocks as b
-        where (b.expires_at is null or b.expires_at > now())
-            and (place is null or (b.created_at, b.network) < ((place ->> 0)::timestamptz, (place ->> 1)::cidr))
-        order by b.created_at desc, b.network desc
-        limit "limit" + 1
-    loop
-        if shown = "limit" then
-            perform keelson.page("limit", keelson.cursor_encode(jsonb_build_array(previous.created_at, previous.network)));
-            return;
-        end if;
-        shown := shown + 1;
-        previous := found_row;
-        return next row(
-            found_row.network::text, found_row.reason, found_row.is_automatic, found_row.created_by,
-            found_row.created_at, found_row.expires_at
-        )::keelson.block;
-    end loop;
-    perform keelson.page("limit", null);
+    return query
+    select b.network::text, b.reason, b.is_automatic, b.created_by, b.created_at, b.expires_at
+    from keelson.blocks as b
+    where (b.expires_at is null or b.expires_at > now())
+        and (place is null or (b.created_at, b.network) < ((place ->> 'created_at')::timestamptz, (place ->> 'network')::cidr))
+    order by b.created_at desc, b.network desc
+    limit keelson.page_by("limit", 'created_at', 'network');
 end
 $$;
 comment on function keelson.admin_blocks(integer, text) is
