@@ -134,8 +134,9 @@ parse_query(struct GwTarget *target, char *query, size_t len)
 }
 
 /*
- * Decodes one segment, name or value in place. In a path no control character,
- * slash or backslash may hide behind an escape; in a query "+" is a space.
+ * Decodes one segment, name or value in place. In a path no control character
+ * or slash may hide behind an escape, and a backslash, which some take for a
+ * slash, stands nowhere; in a query "+" is a space.
  */
 static enum GwTargetFault
 decode(struct GwSlice *out, char *data, size_t len, enum Part part)
@@ -160,9 +161,11 @@ decode(struct GwSlice *out, char *data, size_t len, enum Part part)
 				return GW_TARGET_BAD_ESCAPE;
 			c = (char) (high * 16 + low);
 			from += 2;
-			if (c == '\0' || (part == IN_PATH && ((unsigned char) c < 0x20 || c == 0x7F || c == '/' || c == '\\')))
+			if (c == '\0' || (part == IN_PATH && ((unsigned char) c < 0x20 || c == 0x7F || c == '/')))
 				return GW_TARGET_BAD_ESCAPE;
 		}
+		if (c == '\\' && part == IN_PATH)
+			return GW_TARGET_BAD_ESCAPE;
 		is_ascii &= (unsigned char) c < 0x80;
 		*to++ = c;
 	}

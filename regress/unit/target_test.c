@@ -78,6 +78,7 @@ main(void)
 	is("/a%2fb", "bad escape");
 	is("/a%2Fb", "bad escape");
 	is("/a%5cb", "bad escape");
+	is("/a\\b", "bad escape");
 	is("/a%0ab", "bad escape");
 	is("/a#b", "bad escape");
 	is("/a/../b", "bad escape");
