@@ -113,6 +113,10 @@ select pg_temp.ask(:types_id, null, '{"query": {"anInt": "+5", "aBigint": "0x10"
 select pg_temp.ask(:types_id, '{"aText": 5, "aVarchar": true, "aBool": "true", "aSmallint": "5", "anInt": "x", "aBigint": [], "aNumeric": "1", "aReal": {}, "aDouble": "1"}');
 select pg_temp.ask(:types_id, '{"aSmallint": 32768, "anInt": -2147483649, "aBigint": 9223372036854775808, "aReal": 1e39, "aDouble": 1e309, "aNumeric": 1e131073}');
 select pg_temp.ask(:types_id, '{"aSmallint": 1.5, "anInt": 1e-1, "aBigint": 1e99999999999999999999, "aNumeric": 1e-16384, "aDouble": 1e-400}');
+-- What numeric cannot show is out of its range too, zero with so many digits behind the point and all others that bring digits along.
+select pg_temp.ask(:types_id, '{"aNumeric": 0e-99999, "anInt": true}');
+select pg_temp.ask(:types_id, '{"aNumeric": 1.0e-16383, "anInt": true}');
+select pg_temp.ask(:types_id, '{"aNumeric": 0e2222222222, "anInt": true}');
 select pg_temp.ask(:types_id, '{"aUuid": "0194e0a0000070008000000000000000", "aTime": "2025-01-15", "aDate": "2025-02-29", "someBytes": "a b", "aColour": "blue"}');
 select pg_temp.ask(:types_id, '{"aUuid": "0194e0a0-0000-7000-8000-00000000000g", "aTime": "now", "aDate": "infinity", "someBytes": "YQ", "aColour": 1}');
 select pg_temp.ask(:types_id, '{"aTime": "2025-01-15T24:00:00Z", "aDate": "0000-01-01"}');

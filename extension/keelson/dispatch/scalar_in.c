@@ -31,6 +31,7 @@ typedef struct Number
 	char *digits; /* without zeros at either end; empty for zero */
 	int count;
 	int exponent;
+	int scale; /* digits behind the point as it is written, zeros too */
 } Number;
 
 static bool take_apart(const char *text, int len, Number *number);
@@ -74,10 +75,9 @@ ks_read_numeric(const char *text, int len, Datum *out)
 
 	if (!take_apart(text, len, &number))
 		return KS_NOT_THAT;
-	if (number.count + number.exponent > NUMERIC_INTEGER_DIGITS || number.exponent < -NUMERIC_FRACTION_DIGITS || len > NUMERIC_INTEGER_DIGITS)
-		return KS_OUT_OF_RANGE;
-	/* Trailing zeros of a fraction count for numeric, so it reads the text itself. */
-	if (len > NUMERIC_FRACTION_DIGITS && memchr(text, '.', len) != NULL)
+	/* Trailing zeros of a fraction, and those of zero, count for numeric. */
+	if (number.count + number.exponent > NUMERIC_INTEGER_DIGITS || number.scale < -NUMERIC_INTEGER_DIGITS ||
+		number.scale > NUMERIC_FRACTION_DIGITS || len > NUMERIC_INTEGER_DIGITS)
 		return KS_OUT_OF_RANGE;
 	*out = DirectFunctionCall3(numeric_in, CStringGetDatum(pnstrdup(text, len)), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 	return KS_READ;
@@ -117,6 +117,7 @@ take_apart(const char *text, int len, Number *number)
 	}
 	if (at < end)
 		number->exponent += read_exponent(at + 1, end);
+	number->scale = -number->exponent;
 	while (number->count > 0 && number->digits[number->count - 1] == '0')
 	{
 		number->count--;
