@@ -90,6 +90,13 @@ subtest 'where it does not count' => sub {
 	is($reply->{status}, 200, 'a caller whom nobody knows');
 	$reply = $gateway->post('/api/product/echo', { name => 'Eve' }, headers => { 'Idempotency-Key' => 'open' });
 	is($reply->{json}{data}{name}, 'Eve', 'has no keys');
+	my $made = $gateway->post('/api/user/access-keys', { name => 'key', scopes => ['usage.write'] }, token => $ada->{token});
+	for my $name ('Ida', 'Ivy')
+	{
+		$reply = $gateway->post('/api/product/echo', { name => $name }, headers => { 'Idempotency-Key' => 'open', 'X-API-Key' => $made->{json}{data}{key} });
+		is($reply->{status}, 200, 'an access key where everybody may call') or diag $reply->{content};
+		is($reply->{json}{data}{name}, $name, 'is nobody too');
+	}
 	$reply = $gateway->get('/api/product/whoami', token => $ada->{token}, headers => { 'Idempotency-Key' => 'key-1' });
 	is($reply->{status}, 200, 'nor has a GET');
 };
