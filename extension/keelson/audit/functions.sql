@@ -25,7 +25,7 @@ comment on column keelson.audit_event.type is 'One of the registered types, such
 comment on column keelson.audit_event.outcome is 'success, failure or denied.';
 comment on column keelson.audit_event.user_id is 'Whom it concerns; null where that is nobody known.';
 comment on column keelson.audit_event.actor is 'Who did it: user, access_key, admin, system or anonymous.';
-comment on column keelson.audit_event.actor_id is 'The user who did it, when that is known.';
+comment on column keelson.audit_event.actor_id is 'The user who did it; null when that is not known.';
 comment on column keelson.audit_event.ip_address is 'Whence; null when unknown, or erased.';
 
 create or replace function keelson.audit(

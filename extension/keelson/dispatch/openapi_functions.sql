@@ -219,6 +219,16 @@ as $$
 $$;
 comment on function keelson._openapi_headers(text) is 'The headers that come with a reply of this status.';
 
+create or replace function keelson._openapi_texts(content_types text[])
+returns jsonb
+language sql
+immutable
+parallel safe
+as $$
+    select jsonb_object_agg(type, '{}'::jsonb) from unnest(_openapi_texts.content_types) as type;
+$$;
+comment on function keelson._openapi_texts(text[]) is 'Bodies of these types, of which no more is said; null without any.';
+
 create or replace function keelson._openapi_success(route_id int)
 returns jsonb
 language plpgsql
@@ -232,10 +242,13 @@ begin
             || case
                 when route.status = '204' then '{}'
                 when r.kind = 'watch' then '{"content": {"text/event-stream": {"schema": {"type": "string"}}}}'
-                when r.is_raw then '{"content": {"*/*": {}}}'
+                when r.is_raw then jsonb_build_object('content', case
+                    when r.method = 'GET' then coalesce(keelson._openapi_texts(r.content_types), '{"*/*": {}}')
+                    else '{"*/*": {}}'
+                end)
                 when r.kind = 'rows' then jsonb_build_object('content', jsonb_build_object('application/json', jsonb_build_object(
                     'schema', jsonb_build_object('type', 'array', 'items', keelson._openapi_schema(route.returns)))))
-                else jsonb_build_object('content', jsonb_build_object('application/json',
+                else jsonb_build_object('content', coalesce(keelson._openapi_texts(r.content_types), '{}') || jsonb_build_object('application/json',
                     jsonb_build_object('schema', keelson._openapi_envelope(route.returns, route.is_list))
                     || case
                         when r.examples ? 'response' then jsonb_build_object('example', jsonb_build_object(
@@ -292,19 +305,23 @@ as $$
         from keelson._openapi_routes() as route
         join keelson.effective_routes as r on r.id = route.id
         cross join lateral (values
-            ('VALIDATION_FAILED', exists (select from keelson._openapi_arguments(route.function))),
+            -- A request's head may be malformed, and a name in its query unknown, where nothing is asked for too.
+            ('BAD_REQUEST', true),
+            ('VALIDATION_FAILED', true),
             ('MALFORMED_JSON', route.takes_body and not r.is_raw),
             ('PAYLOAD_TOO_LARGE', route.takes_body),
             ('UNSUPPORTED_MEDIA_TYPE', route.takes_body),
             ('UNAUTHENTICATED', not r.is_public),
             ('TOKEN_EXPIRED', not r.is_public),
-            ('FORBIDDEN', r.permission is not null or r.scope is not null),
+            -- A signed-in user may do without a permission what an access key may not without a scope.
+            ('FORBIDDEN', not r.is_public),
             ('TIER_REQUIRED', r.tier is not null),
             ('EMAIL_UNVERIFIED', r.needs_verified_email),
             ('SECOND_FACTOR_REQUIRED', r.factor_within_s is not null or r.tier is not null),
-            ('CSRF_FAILED', not r.is_public and route.is_writing),
-            ('IDEMPOTENCY_CONFLICT', not r.is_public and route.is_writing),
-            ('IDEMPOTENCY_IN_PROGRESS', not r.is_public and route.is_writing),
+            -- Of a signed-in caller, where it is public too.
+            ('CSRF_FAILED', route.is_writing),
+            ('IDEMPOTENCY_CONFLICT', route.is_writing),
+            ('IDEMPOTENCY_IN_PROGRESS', route.is_writing),
             ('RATE_LIMITED', true), ('INTERNAL', true), ('UNAVAILABLE', true), ('TIMEOUT', true)
         ) as general (word, holds)
         where route.id = _openapi_errors.route_id and general.holds

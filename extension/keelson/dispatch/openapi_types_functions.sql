@@ -2,8 +2,8 @@
 --
 -- Rules that an author of endpoints can rely on:
 --   * a type's or domain's comment describes it wherever it is used, a composite type's column comment describes
---     the field; a field is nullable unless its comment exists and does not speak of null; a reply has all fields, of
---     what is given those that are nullable may be left out;
+--     the field; a field is nullable unless its comment exists and does not speak of null; a reply has all fields but
+--     those of which the comment says that they are left out at times, of what is given those that are nullable may be;
 --   * limits of a domain come from its checks, as far as they are plain: length, range, regular expression, list.
 
 create or replace function keelson._openapi_component_name(type oid)
@@ -211,7 +211,8 @@ as $$
 begin
     return (
         select jsonb_strip_nulls(jsonb_build_object('required',
-                jsonb_agg(keelson._camel_case(field.name) order by field.place) filter (where not (is_given and field.is_nullable))))
+                jsonb_agg(keelson._camel_case(field.name) order by field.place)
+                    filter (where case when is_given then not field.is_nullable else not field.is_left_out end)))
             || jsonb_build_object(
             'type', 'object',
             'properties', jsonb_object_agg(
@@ -223,6 +224,7 @@ begin
         from (
             select a.attname as name, a.atttypid as type, a.atttypmod as modifier, a.attnum as place,
                 pg_catalog.col_description(a.attrelid, a.attnum) as description,
+                coalesce(pg_catalog.col_description(a.attrelid, a.attnum) ~* '\mleft out\M', false) as is_left_out,
                 not (a.attnotnull or t.typnotnull
                     or coalesce(pg_catalog.col_description(a.attrelid, a.attnum) !~* '\mnull\M', false)) as is_nullable
             from pg_catalog.pg_class as c

@@ -528,7 +528,7 @@ begin
         (10, pool not in ('fast', 'slow', 'upstream'), 'pool is not fast, slow or upstream'),
         (11, kind not in ('once', 'rows', 'watch'), 'kind is not once, rows or watch'),
         (12, kind in ('rows', 'watch') and method <> 'GET', format('an endpoint of kind %s has the method GET', kind)),
-        (13, content_types is not null and not is_raw, 'content_types are for raw endpoints; the others take JSON'),
+        (13, content_types is not null and not is_raw and method <> 'GET', 'content_types are for raw endpoints; the others take JSON'),
         (14, status not between 200 and 299, 'status is not between 200 and 299'),
         (15, sunset_at is not null and (deprecated_at is null or sunset_at < deprecated_at),
             'sunset_at does not come after deprecated_at'),

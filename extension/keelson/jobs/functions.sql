@@ -36,7 +36,7 @@ comment on type keelson.job_run_object is 'A run of a job, as clients see it.';
 comment on column keelson.job_run_object.cause is 'schedule, request (a cron endpoint) or manual.';
 comment on column keelson.job_run_object.outcome is 'running, success, failed, or crashed: its process was gone before it had ended.';
 comment on column keelson.job_run_object.counts is 'How many rows were taken, by step.';
-comment on column keelson.job_run_object.error is 'The steps that failed; the server''s log says why.';
+comment on column keelson.job_run_object.error is 'The steps that failed, of which the server''s log says why; null when none did.';
 comment on type keelson.job_object is 'A job, as clients see it.';
 comment on column keelson.job_object.schedule is 'As cron writes it, in UTC.';
 comment on column keelson.job_object.scheduled is 'Whether pg_cron runs it.';

@@ -16,7 +16,8 @@ select keelson.route(
     is_public => true,
     rate_class => 'auth',
     returns => 'keelson.verification',
-    errors => '{INVALID_TOKEN}'
+    errors => '{INVALID_TOKEN}',
+    content_types => '{text/html}'
 );
 
 select keelson.route(

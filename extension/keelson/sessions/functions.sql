@@ -76,16 +76,22 @@ end
 $types$;
 comment on type keelson.registration is
     'What a new user gets: themselves and the tokens of their first session.';
+comment on column keelson.registration.access_token is 'JWT for Authorization: Bearer; left out where cookies hold it.';
+comment on column keelson.registration.refresh_token is 'Good once, for the next pair of tokens; left out where cookies hold it.';
+comment on column keelson.registration.expires_in is 'Seconds until the access token expires.';
 comment on type keelson.session_tokens is
     'What a login gives: the user, the session''s tokens and the device''s.';
-comment on column keelson.session_tokens.access_token is 'JWT for Authorization: Bearer.';
-comment on column keelson.session_tokens.refresh_token is 'Good once, for the next pair of tokens.';
+comment on column keelson.session_tokens.access_token is 'JWT for Authorization: Bearer; left out where cookies hold it.';
+comment on column keelson.session_tokens.refresh_token is 'Good once, for the next pair of tokens; left out where cookies hold it.';
 comment on column keelson.session_tokens.expires_in is 'Seconds until the access token expires.';
-comment on column keelson.session_tokens.device_token is 'Tells at the next login that this device has signed in before.';
+comment on column keelson.session_tokens.device_token is 'Tells at the next login that this device has signed in before; left out where a cookie holds it.';
 comment on type keelson.cookie_session is
     'What a login with cookies gives: the tokens are in the cookies.';
 comment on type keelson.token_pair is
     'What a refresh gives: the next access token and the next refresh token.';
+comment on column keelson.token_pair.access_token is 'JWT for Authorization: Bearer; left out where cookies hold it.';
+comment on column keelson.token_pair.refresh_token is 'Good once, for the next pair of tokens; left out where cookies hold it.';
+comment on column keelson.token_pair.expires_in is 'Seconds until the access token expires.';
 comment on type keelson._rotation is
     'What became of a refresh: outcome is rotated, repeated, reused or ended; the others describe the session''s present token, lifetime in seconds until the session ends.';
 comment on type keelson.auth_state is

@@ -21,7 +21,7 @@ comment on column keelson.session_object.current is 'Whether it is the one that 
 comment on column keelson.session_object.last_seen_at is 'When it was last logged in or refreshed.';
 comment on column keelson.session_object.expires_at is 'When it ends, unless it is refreshed before and has time left.';
 comment on column keelson.session_object.ip_address is 'Where it was last logged in or refreshed from.';
-comment on column keelson.session_object.user_agent is 'The client as it named itself then.';
+comment on column keelson.session_object.user_agent is 'The client as it named itself then; null when it did not.';
 
 create or replace function keelson.session_list("limit" integer default 20, cursor text default null)
 returns setof keelson.session_object
