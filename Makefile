@@ -2,7 +2,7 @@
 # KEELSON_PORT=9090 or TESTS='dispatch t/010' may be given as arguments.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down psql check check-asan check-valgrind torture-courier bench format lint clean install \
+.PHONY: help up down psql check check-asan check-valgrind torture-courier fuzz fuzz-api bench format lint clean install \
 	keyring-status keyring-backup keyring-restore keyring-rotate keyring-retire
 
 help: ## list the targets
@@ -43,6 +43,13 @@ check-valgrind: ## run the tests under valgrind
 
 torture-courier: ## crash courier, sessions and server while events are delivered, ROUNDS times (200) as SEED says
 	@TORTURE_ROUNDS='$(or $(ROUNDS),200)' TORTURE_SEED='$(or $(SEED),1815)' CHECK_SECONDS=14400 TESTS=t/063_courier_crash scripts/check
+
+fuzz: ## fuzz the readers of what comes from outside, FUZZ_SECONDS each (60); TARGETS names some, FUZZ_SEED repeats
+	@TARGETS='$(TARGETS)' FUZZ_SECONDS='$(or $(FUZZ_SECONDS),60)' FUZZ_SEED='$(FUZZ_SEED)' VECTORS='$(VECTORS)' scripts/fuzz
+
+fuzz-api: ## send generated requests to every endpoint for FUZZ_SECONDS (600), and try the properties for FUZZ_ROUNDS (10) times as long
+	@FUZZ_SECONDS='$(or $(FUZZ_SECONDS),600)' FUZZ_ROUNDS='$(or $(FUZZ_ROUNDS),10)' FUZZ_RUNS=40 FUZZ_SEED="$${FUZZ_SEED:-$$(date +%s)}" \
+		CHECK_SECONDS=86400 TESTS='t/072_openapi_fuzz t/073_properties' scripts/check
 
 bench: ## run the benchmarks, write bench/results.json
 	@scripts/bench

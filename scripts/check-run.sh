@@ -29,23 +29,26 @@ as_tester() {
 	as_tester_reads "$@" </dev/null
 }
 
+# Does TESTS select the test of this kind and name?
+is_selected() {
+	local kind=$1 name=$2 word
+	[ -n "${TESTS:-}" ] || return 0
+	for word in $TESTS; do
+		if [[ $word == */* && $kind/$name == "$word"* ]] || [[ $word != */* && $name == "$word"* ]]; then
+			return 0
+		fi
+	done
+	return 1
+}
+
 # Print the names of the tests of a kind that TESTS selects: files of a folder
 # without their ending.
 selected() {
-	local kind=$1 folder=$2 ending=$3 file name word
+	local kind=$1 folder=$2 ending=$3 file name
 	for file in "$folder"/*"$ending"; do
 		[ -e "$file" ] || continue
 		name=$(basename "$file" "$ending")
-		if [ -z "${TESTS:-}" ]; then
-			echo "$name"
-			continue
-		fi
-		for word in $TESTS; do
-			if [[ $word == */* && $kind/$name == "$word"* ]] || [[ $word != */* && $name == "$word"* ]]; then
-				echo "$name"
-				break
-			fi
-		done
+		! is_selected "$kind" "$name" || echo "$name"
 	done
 }
 

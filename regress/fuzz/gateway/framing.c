@@ -1,14 +1,11 @@
 /*
- * guard_fuzz: a libFuzzer harness for the reader of request framing.
+ * framing.c
+ *	  Fuzzes the reader of request framing.
  *
  * The first byte of the input says how the rest is cut. The verdict, the place
  * of the fault and the number of requests must be the same as in one piece, and
  * what was accepted must be what a second, simple-minded reader of the same
  * bytes finds: every request of its list ends where that reader says.
- *
- *   clang -g -O1 -fsanitize=fuzzer,address,undefined -I gateway \
- *       regress/fuzz/guard_fuzz.c gateway/framing.c gateway/uuid.c -o guard_fuzz
- *   ./guard_fuzz -max_len=4096 -dict=regress/fuzz/guard.dict
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
@@ -16,15 +13,9 @@
 #include <strings.h>
 
 #include "framing.h"
+#include "require.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define REQUIRE(condition)    \
-	do                        \
-	{                         \
-		if (!(condition))     \
-			__builtin_trap(); \
-	} while (0)
 
 /* Feeds in pieces; returns the offset of the fault, or size. */
 static size_t
