@@ -71,9 +71,10 @@ begin
     end if;
     perform keelson._route_arguments_check(endpoint, wanted.template, target, is_raw);
     perform keelson._route_result_check(endpoint, kind, target);
+    -- A GET whose function makes its reply itself may name what it answers beside JSON.
     perform keelson._route_settings_check(
         endpoint, wanted.method, permission, scope, is_public, rate_class, rate_cost, rate_wait, timeout, body_limit,
-        pool, kind, is_raw, content_types, version, status, deprecated_at, sunset_at
+        pool, kind, is_raw, case when wanted.method <> 'GET' or returns is null then content_types end, version, status, deprecated_at, sunset_at
     );
     if tier is not null then
         perform keelson._route_tier_check(endpoint, tier, is_public);
@@ -528,7 +529,7 @@ begin
         (10, pool not in ('fast', 'slow', 'upstream'), 'pool is not fast, slow or upstream'),
         (11, kind not in ('once', 'rows', 'watch'), 'kind is not once, rows or watch'),
         (12, kind in ('rows', 'watch') and method <> 'GET', format('an endpoint of kind %s has the method GET', kind)),
-        (13, content_types is not null and not is_raw and method <> 'GET', 'content_types are for raw endpoints; the others take JSON'),
+        (13, content_types is not null and not is_raw, 'content_types are for raw endpoints; the others take JSON'),
         (14, status not between 200 and 299, 'status is not between 200 and 299'),
         (15, sunset_at is not null and (deprecated_at is null or sunset_at < deprecated_at),
             'sunset_at does not come after deprecated_at'),
