@@ -103,11 +103,19 @@ function bodyOf(description, operation) {
         { weight: 1, arbitrary: fc.record({ type: fc.constantFrom('text/plain', 'application/x-www-form-urlencoded', 'application/json; charset=latin1', ''), text: anyText }) });
 }
 
+/* A cursor that a reply has told before, or one of it with a letter changed: whoever sends it puts it in. */
+const toldCursor = fc.tuple(fc.nat(100), fc.oneof(fc.constant(-1), fc.nat(60))).map(([which, place]) => `@cursor ${which} ${place}`);
+
 /* The parameters in the query: some of them, now and then an unknown one, one twice, or one that makes no sense. */
 function queryOf(description, parameters) {
-    const pairs = parameters.map((parameter) => fc.option(
-        fc.oneof({ weight: 3, arbitrary: valueOf(description, parameter.schema).map((value) => (Array.isArray(value) ? value.join(',') : String(value))) }, { weight: 1, arbitrary: anyText })
-            .map((value) => [parameter.name, value]), { freq: parameter.required ? 20 : 2 }));
+    const pairs = parameters.map((parameter) => fc.oneof(
+        { weight: parameter.required ? 1 : 15, arbitrary: fc.constant(null) },
+        {
+            weight: 4,
+            arbitrary: (parameter.name === 'cursor' ? toldCursor : valueOf(description, parameter.schema))
+                .map((value) => [parameter.name, Array.isArray(value) ? value.join(',') : String(value)]),
+        },
+        { weight: 1, arbitrary: anyText.map((value) => [parameter.name, value]) }));
     const extra = fc.option(fc.tuple(fc.constantFrom('nonsense', 'limit', 'cursor', 'id', 'user_id', ''), anyText), { freq: 1, nil: null });
     return fc.tuple(fc.tuple(...pairs), fc.oneof({ weight: 5, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: extra })).map(([some, more]) => [...some, more].filter((pair) => pair));
 }

@@ -49,6 +49,7 @@ my $configuration = write_text('fuzz.json', json_encode({
 	runs        => 0 + ($ENV{FUZZ_RUNS} || 6),
 	seconds     => 0 + ($ENV{FUZZ_SECONDS} || 0),
 	callers     => \%callers,
+	protected   => [ $users{admin}{id}, qw(user admin owner) ],
 	strangers   => [ 'stranger-marker', 'Stranger Marker', $stranger->{id} ],
 }));
 open my $fuzzer, '-|', 'node', "$KeelsonTest::root/regress/openapi/fuzz.js", $configuration or die "node: $!";
