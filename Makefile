@@ -2,7 +2,7 @@
 # KEELSON_PORT=9090 or TESTS='dispatch t/010' may be given as arguments.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down psql check check-asan check-valgrind torture-courier fuzz fuzz-api bench format lint clean install \
+.PHONY: help up down psql log example check check-asan check-valgrind torture-courier fuzz fuzz-api bench format lint clean install \
 	keyring-status keyring-backup keyring-restore keyring-rotate keyring-retire
 
 help: ## list the targets
@@ -16,6 +16,12 @@ down: ## stop the gateway and the server
 
 psql: ## open psql as administrator
 	@scripts/psql
+
+log: ## show what went wrong lately, and where the logs are
+	@scripts/log
+
+example: ## put the example product, examples/invoices, into the running Keelson
+	@examples/invoices/run
 
 keyring-status: ## show the master keys, and what rests on each
 	@scripts/keyring status

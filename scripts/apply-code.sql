@@ -22,6 +22,7 @@ select exists (select from pg_extension where extname = 'keelson') as created,
     \if :outdated
         alter extension keelson update;
     \else
+        \ir code-kept.sql
         drop extension keelson cascade;
         create extension keelson cascade;
     \endif
@@ -30,4 +31,8 @@ select exists (select from pg_extension where extname = 'keelson') as created,
 \endif
 
 select capability, number, name from keelson.migrate();
+select to_regclass('pg_temp.code_kept') is not null as keeps \gset
+\if :keeps
+    select statement from code_kept \gexec
+\endif
 select job, state from keelson.jobs_install();
