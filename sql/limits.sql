@@ -61,7 +61,7 @@ as $$
         case h.key
             when 'X-RateLimit-Reset' then
                 case when h.value::bigint - extract(epoch from clock_timestamp()) between 0 and 901 then 'soon' else h.value end
-            else regexp_replace(regexp_replace(h.value, 'pk=:[A-Za-z0-9+/]{16}:', 'pk=:…:', 'g'), 't=(59|60|899|900)\y', 't=…', 'g')
+            else regexp_replace(regexp_replace(h.value, 'pk=:[A-Za-z0-9+/]{16}:', 'pk=:…:', 'g'), 't=([3-5][0-9]|60|8[789][0-9]|900)\y', 't=…', 'g')
         end
     from jsonb_each_text(headers) as h
     order by h.key collate "C"

@@ -232,9 +232,52 @@ sub test_down
 	my ($place, $name) = @_;
 	my @pids = (server_pid($place), gateway_pid($place));
 	is(make($place, 'down'), 0, "$name: down") or diag $place->{said};
+	# The server removes its pid file a moment before it is gone.
+	for (1 .. 100)
+	{
+		last unless grep { is_alive($_) } @pids;
+		sleep 0.1;
+	}
 	ok(!(grep { is_alive($_) } @pids), "$name: both have ended");
 	is(make($place, 'down'), 0, "$name: down again");
 	like($place->{said}, qr/not running/, "$name: says that nothing runs");
+	return;
+}
+
+# The example product, and that it stays when the code is replaced.
+sub test_product
+{
+	my ($place, $name) = @_;
+	is(make($place, 'example'), 0, "$name: put in") or diag $place->{said};
+	is(make($place, 'example'), 0, "$name: again") or diag $place->{said};
+	is(run($place, $place->{folder}, 'examples/invoices/test'), 0, "$name: its tests pass") or diag $place->{said};
+	sql($place, q{alter table invoices.invoices alter column number set default 7;
+		create policy narrow on invoices.invoices as restrictive for delete to keelson_app, keelson_system using (keelson.current_actor() = 'nobody');
+		comment on policy narrow on invoices.invoices is 'Nothing is deleted.';
+		create function invoices_api.answer(event keelson.incoming_event default null) returns keelson.reply language plpgsql as 'begin return null; end';
+		comment on function invoices_api.answer is 'An answer.';
+		revoke execute on function invoices_api.answer from public;
+		grant execute on function invoices_api.answer to keelson_app with grant option;
+		grant execute on function invoices_api.answer to keelson_jobs;
+		alter function invoices_api.answer owner to keelson_owner});
+	my $state = q{select string_agg(concat_ws(' ', polname, polpermissive, polcmd, polroles::regrole[], pg_get_expr(polqual, polrelid),
+		pg_get_expr(polwithcheck, polrelid), obj_description(oid, 'pg_policy')), '; ' order by polname)
+		|| (select string_agg(adnum || pg_get_expr(adbin, adrelid), ';' order by adnum) from pg_attrdef where adrelid = 'invoices.invoices'::regclass)
+		|| (select concat_ws(' ', pg_get_functiondef(oid), proowner::regrole, obj_description(oid), array(select unnest(proacl)::text order by 1))
+			from pg_proc where proname = 'answer')
+		from pg_policy where polrelid = 'invoices.invoices'::regclass};
+	my $before = sql($place, $state);
+	like($before, qr/narrow f d .*current_actor.*Nothing is deleted.*own_rows t \*.*keelson\.uuid7.*An answer.*keelson_app=X\*/s, "$name: has policies, defaults and functions");
+	sql($place, q{create view public.mine as select keelson.current_user_id() as me; update keelson.installation set code_checksum = 'old'});
+	isnt(make($place, 'up'), 0, "$name: what would be lost stops new code");
+	like($place->{said}, qr/objects of yours:\n  view (?:public\.)?mine/s, "$name: and is named, alone") or diag $place->{said};
+	sql($place, 'drop view public.mine');
+	is(make($place, 'up'), 0, "$name: new code comes in") or diag $place->{said};
+	is(sql($place, $state), $before, "$name: policies, defaults and functions are as they were");
+	sql($place, 'drop policy narrow on invoices.invoices');
+	is(run($place, $place->{folder}, 'examples/invoices/test'), 0, "$name: its tests pass") or diag $place->{said};
+	is(make($place, 'log'), 0, "$name: the log is shown") or diag $place->{said};
+	like($place->{said}, qr{errors of the server \(\S+\)\n}, "$name: with the server's errors");
 	return;
 }
 
@@ -282,6 +325,7 @@ test_up($first, $is_root ? 'below a closed folder' : 'in a closed folder');
 ok(-l "$first->{folder}/var", 'below a closed folder: var is a link') if $is_root;
 test_refusals($first, 'refusals');
 test_reboot($first, 'reboot');
+test_product($first, 'product');
 test_keyring($first, 'keyring');
 test_down($first, 'down');
 test_keyring_lost($first, 'keyring lost');
