@@ -46,6 +46,8 @@ struct Out
 };
 
 static ssize_t hand_on(struct GwGuard *guard, struct Out *out);
+static ssize_t take_head(struct GwGuard *guard, struct Out *out, bool *is_good);
+static ssize_t take_body(struct GwGuard *guard, struct Out *out, bool *is_good);
 static ssize_t receive(struct GwGuard *guard, void *buffer, size_t size);
 static bool read_head(struct GwGuard *guard, const char *data, size_t len, struct Out *out);
 static bool read_body(struct GwGuard *guard, const char *data, size_t len, struct Out *out);
@@ -118,21 +120,12 @@ gw_guard_of(int fd)
 static ssize_t
 hand_on(struct GwGuard *guard, struct Out *out)
 {
-	char scratch[READ_SIZE];
-	ssize_t got = 0;
 	bool is_good = true;
+	ssize_t got;
 
 	do
-	{
-		bool is_body = gw_framing_phase(&guard->framing) == GW_FRAMING_BODY;
-		/* A body needs no second copy. */
-		char *data = is_body ? out->data + out->len : scratch;
-		size_t size = is_body ? out->size - out->len : sizeof(scratch);
-
-		got = receive(guard, data, size);
-		if (got > 0)
-			is_good = is_body ? read_body(guard, data, (size_t) got, out) : read_head(guard, data, (size_t) got, out);
-	} while (got > 0 && is_good && !guard->is_busy && out->len < out->size && gw_guard_holds_more(guard));
+		got = gw_framing_phase(&guard->framing) == GW_FRAMING_BODY ? take_body(guard, out, &is_good) : take_head(guard, out, &is_good);
+	while (got > 0 && is_good && !guard->is_busy && out->len < out->size && gw_guard_holds_more(guard));
 	if (guard->framing.fault != GW_FRAMING_OK)
 	{
 		refuse(guard);
@@ -147,6 +140,29 @@ hand_on(struct GwGuard *guard, struct Out *out)
 		errno = EAGAIN;
 		got = -1;
 	}
+	return got;
+}
+
+static ssize_t
+take_head(struct GwGuard *guard, struct Out *out, bool *is_good)
+{
+	char data[READ_SIZE];
+	ssize_t got = receive(guard, data, sizeof(data));
+
+	if (got > 0)
+		*is_good = read_head(guard, data, (size_t) got, out);
+	return got;
+}
+
+/* A body needs no second copy. */
+static ssize_t
+take_body(struct GwGuard *guard, struct Out *out, bool *is_good)
+{
+	char *data = out->data + out->len;
+	ssize_t got = receive(guard, data, out->size - out->len);
+
+	if (got > 0)
+		*is_good = read_body(guard, data, (size_t) got, out);
 	return got;
 }
 

@@ -92,6 +92,7 @@ gw_link_close(struct GwLink *link)
 		link->first = (link->first + 1) % GW_LINK_DEPTH;
 		link->used--;
 	}
+	link->nslow = 0;
 	if (link->loop != NULL)
 		gw_timer_close(&link->loop->timers, &link->timer);
 	drop_connection(link);
@@ -161,10 +162,7 @@ gw_link_has_room(const struct GwLink *link, unsigned depth, int64_t now)
 bool
 gw_link_is_quick(const struct GwLink *link)
 {
-	for (unsigned i = 0; i < link->used; i++)
-		if (!link->slots[(link->first + i) % GW_LINK_DEPTH].is_quick)
-			return false;
-	return true;
+	return link->nslow == 0;
 }
 
 /* Sends the call.  Should the connection fail at it, the call is told so like any lost one. */
@@ -175,6 +173,7 @@ gw_link_send(struct GwLink *link, struct GwCall *call)
 
 	*slot = (struct GwSlot){.call = call, .sent_at = link->loop->now, .is_quick = gw_call_is_quick(call)};
 	link->used++;
+	link->nslow += !slot->is_quick;
 	call->link = link;
 	call->state = GW_CALL_SENT;
 	if (call->body_len > LARGE_BODY)
@@ -393,6 +392,7 @@ finish_first(struct GwLink *link)
 
 	link->first = (link->first + 1) % GW_LINK_DEPTH;
 	link->used--;
+	link->nslow -= !slot.is_quick;
 	gw_timer_clear(&link->loop->timers, &link->timer);
 	gw_metrics_add(&link->loop->metrics, GW_COUNT_FAST_BUSY + (enum GwCount) link->lane, -1);
 	if (slot.call != NULL)
@@ -456,7 +456,7 @@ lose(struct GwLink *link, const char *why)
 	snprintf(link->fault, sizeof(link->fault), "%.*s", (int) strcspn(why, "\n"), why);
 	for (unsigned i = 0; i < used; i++)
 		slots[i] = link->slots[(link->first + i) % GW_LINK_DEPTH];
-	link->used = 0;
+	link->used = link->nslow = 0;
 	gw_timer_clear(&link->loop->timers, &link->timer);
 	drop_connection(link);
 	link->state = GW_LINK_DOWN;

@@ -50,6 +50,7 @@ struct GwLink
 	PGconn *connection;
 	struct GwSlot slots[GW_LINK_DEPTH]; /* a ring */
 	unsigned first, used;
+	unsigned nslow;      /* of those in use that are no quick reads */
 	int64_t answered_at; /* the last time */
 	bool is_paused;      /* a streamed call wants no more for now */
 	bool is_cancelling;  /* a cancel is on its way: nothing may be sent */
