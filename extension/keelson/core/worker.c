@@ -63,6 +63,7 @@ static WorkerShared *shared;
 static int my_slot = -1;
 
 static void init_shared(void *area, bool found);
+static void take_signals(void);
 static void leave(int code, Datum arg);
 static void await_database(void);
 static Oid find_database(void);
@@ -112,10 +113,7 @@ ks_worker_begin(const char *name, int slot)
 {
 	bool connect;
 
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-
+	take_signals();
 	my_slot = slot;
 	on_shmem_exit(leave, (Datum) 0);
 	SpinLockAcquire(&shared->lock);
@@ -136,21 +134,31 @@ ks_worker_begin(const char *name, int slot)
 	pgstat_report_appname(psprintf("keelson %s", name));
 }
 
+void
+ks_worker_begin_apart(const char *name)
+{
+	take_signals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	pgstat_report_appname(psprintf("keelson %s", name));
+}
+
 bool
 ks_worker_wait(long timeout_ms)
 {
-	bool reloaded = false;
-
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout_ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-		reloaded = true;
-	}
-	return reloaded;
+	return ks_worker_reload();
+}
+
+bool
+ks_worker_reload(void)
+{
+	if (!ConfigReloadPending)
+		return false;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	return true;
 }
 
 bool
@@ -196,6 +204,14 @@ ks_worker_wake(int slot)
 	/* A latch of shared memory outlives its process, so a late call does no harm. */
 	if (latch != NULL)
 		SetLatch(latch);
+}
+
+static void
+take_signals(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
 }
 
 /* Tell that the slot's process is gone. */

@@ -31,11 +31,17 @@ extern void ks_worker_register(const char *name, const char *function, int slot)
  */
 extern void ks_worker_begin(const char *name, int slot);
 
+/* Begin the life of a worker that is in no database, and has no slot. */
+extern void ks_worker_begin_apart(const char *name);
+
 /*
  * Wait until the latch is set or the time has passed; handle interrupts and
  * reload. Returns true when the configuration was reloaded.
  */
 extern bool ks_worker_wait(long timeout_ms);
+
+/* Reload the configuration, if that was asked for; returns whether. */
+extern bool ks_worker_reload(void);
 
 /*
  * Start a transaction as keelson_system, with a snapshot; false, and no

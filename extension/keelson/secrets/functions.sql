@@ -365,6 +365,18 @@ as 'MODULE_PATHNAME', 'ks_password_check';
 comment on function keelson._password_check(text, text, integer) is
     'Whether the password is the stored one (pepper key id 0: stored without a pepper), and whether it should be stored anew. With a null hash, for a user that does not exist, it takes as long and does not match.';
 
+create or replace function keelson._password_queue(
+    out running integer,
+    out waiting integer,
+    out refused bigint
+)
+language c
+volatile
+parallel restricted
+as 'MODULE_PATHNAME', 'ks__password_queue';
+comment on function keelson._password_queue() is
+    'Hashes of passwords that are being made, that wait, and that were refused for want of room or time since the server started.';
+
 -- Signed tokens.
 
 create or replace function keelson._signing_key_make(active_from timestamptz)

@@ -39,11 +39,11 @@
 #include "core/guc.h"
 #include "core/keeper.h"
 #include "core/shmem.h"
+#include "secrets/hashing.h"
 #include "secrets/keyring.h"
 #include "secrets/keyring_check.h"
 #include "secrets/keyring_file.h"
 #include "secrets/locked.h"
-#include "secrets/password.h"
 #include "secrets/seal.h"
 
 #define KEEPER_INTERVAL_MS 60000
@@ -114,7 +114,7 @@ ks_secrets_init(void)
 	ks_keeper_on_reload(reload);
 	ks_keeper_register("keyring", KEEPER_INTERVAL_MS, true, keep);
 	ks_sealing_init();
-	ks_password_init();
+	ks_hashing_init();
 }
 
 /*

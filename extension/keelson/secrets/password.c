@@ -1,14 +1,10 @@
 /*
  * password.c
- *	  argon2id (argon2.c), bcrypt by pgcrypto, and the queue before them.
+ *	  Passwords: what they are hashed with, and which hashes are borne.
  *
- * A hash costs a core and 19 MiB for some 20 ms, so shared memory counts those
- * that run and those that wait: at most `slots` run, at most MAX_WAITING wait,
- * none longer than MAX_WAIT_MS. The spinlock guards the two counters; who finds
- * no slot sleeps on the condition variable. A slot is given back when the hash
- * is done, on error, and when the backend exits (kill -9 makes the server build
- * its shared memory anew). A hash runs without a chance to be interrupted, for
- * a time that is bounded by the limits on a stored hash's own cost.
+ * A hash costs a core and 19 MiB for some 20 ms, or as much as the limits on a
+ * stored hash's own cost allow: the hasher makes them (hashing.h), a bounded
+ * number at once.
  *
  * Passwords are normalised to NFC (RFC 8265) before hashing; only an imported
  * bcrypt hash, which somebody else has made, is first compared with the bytes
@@ -16,31 +12,15 @@
  */
 #include "postgres.h"
 
-#include <unistd.h>
-
-#include "catalog/pg_collation.h"
-#include "catalog/pg_type.h"
 #include "common/unicode_norm.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
-#include "miscadmin.h"
-#include "nodes/value.h"
-#include "parser/parse_func.h"
-#include "storage/condition_variable.h"
-#include "storage/ipc.h"
-#include "storage/spin.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
-#include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "core/error.h"
-#include "core/guc.h"
-#include "core/shmem.h"
-#include "core/spi.h"
-#include "secrets/argon2.h"
 #include "secrets/crypto.h"
+#include "secrets/hashing.h"
 #include "secrets/keyring.h"
 #include "secrets/password.h"
 
@@ -55,16 +35,6 @@
 #define MAX_BCRYPT_COST 14
 
 #define MAX_CODE_POINTS 1024
-#define MAX_WAITING 64
-#define MAX_WAIT_MS 10000
-
-typedef struct PasswordShared
-{
-	slock_t lock;
-	int running;
-	int waiting;
-	ConditionVariable slot_free;
-} PasswordShared;
 
 /* What an argon2id hash says of its cost. */
 typedef struct Argon2Cost
@@ -74,23 +44,6 @@ typedef struct Argon2Cost
 	unsigned lanes;
 } Argon2Cost;
 
-/* Set when shared memory is made. */
-static PasswordShared *shared;
-
-/* Does this backend have a slot, does it wait for one? Written by take_slot() and leave(). */
-static bool has_slot;
-static bool is_waiting;
-
-static KsPlan schema_plan = {
-	"select n.nspname from pg_catalog.pg_extension as e join pg_catalog.pg_namespace as n on n.oid = e.extnamespace where e.extname = 'pgcrypto'"};
-
-static void init_shared(void *area, bool found);
-static void take_slot(void);
-static bool try_slot(void);
-static void begin_waiting(void);
-static int slot_count(void);
-static void leave(void);
-static void leave_at_exit(int code, Datum arg);
 static char *normalise(const text *password, size_t *len);
 static void prepare_input(const text *password, uint32 pepper_key_id, char **input, size_t *len);
 static void wipe_input(char *input, size_t len);
@@ -98,42 +51,18 @@ static bool parse_argon2(const char *hash, Argon2Cost *cost);
 static bool verify_argon2(const char *hash, const text *password, uint32 pepper_key_id);
 static bool is_bcrypt(const char *hash);
 static bool verify_bcrypt(const char *hash, const text *password);
-static bool bcrypt_matches(Oid function, const char *hash, const char *password, size_t len);
-static Oid find_crypt(void);
 static void waste_time(const text *password, uint32 pepper_key_id);
-static void check_sodium(void);
-
-void
-ks_password_init(void)
-{
-	ks_shmem_register("keelson passwords", sizeof(PasswordShared), init_shared, (void **) &shared);
-}
-
-static void
-init_shared(void *area, bool found)
-{
-	PasswordShared *passwords = area;
-
-	if (found)
-		return;
-	memset(passwords, 0, sizeof(*passwords));
-	SpinLockInit(&passwords->lock);
-	ConditionVariableInit(&passwords->slot_free);
-}
 
 text *
 ks_password_hash(const text *password, uint32 pepper_key_id)
 {
-	char hash[KS_ARGON2_SIZE];
+	char hash[KS_HASH_SIZE];
 	char *input;
 	size_t len;
 	bool is_made;
 
-	check_sodium();
 	prepare_input(password, pepper_key_id, &input, &len);
-	take_slot();
-	is_made = ks_argon2_hash(input, len, PASSES, MEMORY_KIB, hash);
-	leave();
+	is_made = ks_hashing_make(input, len, PASSES, MEMORY_KIB, hash);
 	wipe_input(input, len);
 	if (!is_made)
 		ereport(ERROR,
@@ -150,7 +79,6 @@ ks_password_verify(const text *password, const text *hash, uint32 pepper_key_id)
 	char *stored = hash != NULL ? text_to_cstring(hash) : "";
 	Argon2Cost cost;
 
-	check_sodium();
 	if (parse_argon2(stored, &cost))
 	{
 		result.is_match = verify_argon2(stored, password, pepper_key_id);
@@ -161,116 +89,6 @@ ks_password_verify(const text *password, const text *hash, uint32 pepper_key_id)
 	else
 		waste_time(password, pepper_key_id);
 	return result;
-}
-
-/* Wait until a hash may run. */
-static void
-take_slot(void)
-{
-	TimestampTz deadline = GetCurrentTimestamp() + MAX_WAIT_MS * INT64CONST(1000);
-	static bool registered = false;
-
-	ks_require_shmem();
-	if (!registered)
-		before_shmem_exit(leave_at_exit, (Datum) 0);
-	registered = true;
-	/* An error that jumped over leave() has left these set. */
-	leave();
-	if (try_slot())
-		return;
-	begin_waiting();
-	PG_TRY();
-	{
-		ConditionVariablePrepareToSleep(&shared->slot_free);
-		while (!try_slot())
-		{
-			long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-
-			if (left <= 0)
-				ks_raise(503, "UNAVAILABLE", "Try again in a few seconds.", "too many passwords are being checked");
-			(void) ConditionVariableTimedSleep(&shared->slot_free, left, PG_WAIT_EXTENSION);
-		}
-		ConditionVariableCancelSleep();
-	}
-	PG_CATCH();
-	{
-		ConditionVariableCancelSleep();
-		leave();
-		/* The wake-up that this backend did not use is for another. */
-		ConditionVariableSignal(&shared->slot_free);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-}
-
-/* Take a slot if one is free; who takes it waits no longer. */
-static bool
-try_slot(void)
-{
-	int slots = slot_count();
-
-	SpinLockAcquire(&shared->lock);
-	if (shared->running < slots)
-	{
-		shared->running++;
-		has_slot = true;
-		if (is_waiting)
-			shared->waiting--;
-		is_waiting = false;
-	}
-	SpinLockRelease(&shared->lock);
-	return has_slot;
-}
-
-static void
-begin_waiting(void)
-{
-	SpinLockAcquire(&shared->lock);
-	if (shared->waiting < MAX_WAITING)
-	{
-		shared->waiting++;
-		is_waiting = true;
-	}
-	SpinLockRelease(&shared->lock);
-	if (!is_waiting)
-		ks_raise(503, "UNAVAILABLE", "Try again in a few seconds.", "too many passwords are being checked");
-}
-
-static int
-slot_count(void)
-{
-	static int cores = 0; /* asked for once */
-
-	if (ks_guc_password_hash_slots > 0)
-		return ks_guc_password_hash_slots;
-	if (cores == 0)
-		cores = (int) sysconf(_SC_NPROCESSORS_ONLN);
-	return Max(cores - 1, 1);
-}
-
-/* Give back what this backend has, slot or place in the queue. */
-static void
-leave(void)
-{
-	bool had_slot = has_slot;
-
-	if (!has_slot && !is_waiting)
-		return;
-	SpinLockAcquire(&shared->lock);
-	if (has_slot)
-		shared->running--;
-	if (is_waiting)
-		shared->waiting--;
-	SpinLockRelease(&shared->lock);
-	has_slot = is_waiting = false;
-	if (had_slot)
-		ConditionVariableSignal(&shared->slot_free);
-}
-
-static void
-leave_at_exit(int code, Datum arg)
-{
-	leave();
 }
 
 /* The password in NFC, palloc-ed, its length in bytes. */
@@ -341,7 +159,7 @@ parse_argon2(const char *hash, Argon2Cost *cost)
 {
 	int end = 0;
 
-	if (strlen(hash) >= KS_ARGON2_SIZE ||
+	if (strlen(hash) >= KS_HASH_SIZE ||
 		sscanf(hash, "$argon2id$v=19$m=%6u,t=%2u,p=%2u$%n", &cost->memory_kib, &cost->passes, &cost->lanes, &end) != 3 || end == 0)
 		return false;
 	return cost->memory_kib <= MAX_MEMORY_KIB && cost->passes <= MAX_PASSES && cost->lanes <= MAX_LANES;
@@ -350,17 +168,12 @@ parse_argon2(const char *hash, Argon2Cost *cost)
 static bool
 verify_argon2(const char *hash, const text *password, uint32 pepper_key_id)
 {
-	/* The library reads the whole array. */
-	char stored[KS_ARGON2_SIZE] = {0};
 	char *input;
 	size_t len;
 	bool matches;
 
-	strlcpy(stored, hash, sizeof(stored));
 	prepare_input(password, pepper_key_id, &input, &len);
-	take_slot();
-	matches = ks_argon2_matches(input, len, stored);
-	leave();
+	matches = ks_hashing_matches(KS_HASH_ARGON2, input, len, hash);
 	wipe_input(input, len);
 	return matches;
 }
@@ -389,63 +202,12 @@ verify_bcrypt(const char *hash, const text *password)
 	const char *raw = VARDATA_ANY(password);
 	size_t raw_len = VARSIZE_ANY_EXHDR(password);
 	bool is_composed = len == raw_len && memcmp(raw, composed, len) == 0;
-	Oid function = find_crypt();
-	volatile bool matches = false;
+	bool matches = ks_hashing_matches(KS_HASH_BCRYPT, raw, raw_len, hash);
 
-	take_slot();
-	PG_TRY();
-	{
-		matches = bcrypt_matches(function, hash, raw, raw_len);
-		if (!matches && !is_composed)
-			matches = bcrypt_matches(function, hash, composed, len);
-	}
-	PG_FINALLY();
-	{
-		leave();
-		wipe_input(composed, len);
-	}
-	PG_END_TRY();
+	if (!matches && !is_composed)
+		matches = ks_hashing_matches(KS_HASH_BCRYPT, composed, len, hash);
+	wipe_input(composed, len);
 	return matches;
-}
-
-/*
- * Does pgcrypto's crypt() of the password give the hash? It knows the prefix
- * $2a$ alone; $2b$ and $2y$ name the same algorithm.
- */
-static bool
-bcrypt_matches(Oid function, const char *hash, const char *password, size_t len)
-{
-	char *salt = pstrdup(hash);
-	text *given = cstring_to_text_with_len(password, (int) len);
-	text *made;
-	bool matches;
-
-	salt[2] = 'a';
-	made = DatumGetTextPP(OidFunctionCall2Coll(function, DEFAULT_COLLATION_OID, PointerGetDatum(given), CStringGetTextDatum(salt)));
-	matches = VARSIZE_ANY_EXHDR(made) == strlen(salt) && ks_equal(VARDATA_ANY(made), salt, strlen(salt));
-	ks_wipe(VARDATA(given), len);
-	return matches;
-}
-
-/* pgcrypto's crypt(text, text), in whatever schema that extension lies. */
-static Oid
-find_crypt(void)
-{
-	Oid argtypes[2] = {TEXTOID, TEXTOID};
-	char *schema = NULL;
-	MemoryContext caller = CurrentMemoryContext;
-
-	ks_spi_connect();
-	(void) ks_spi_execute(&schema_plan, NULL, NULL, true, 1);
-	if (SPI_processed == 1)
-		schema = MemoryContextStrdup(caller, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
-	ks_spi_finish();
-	if (schema == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"pgcrypto\" is not installed"),
-				 errhint("Run \"create extension pgcrypto\".")));
-	return LookupFuncName(list_make2(makeString(schema), makeString("crypt")), 2, argtypes, false);
 }
 
 /* Cost as much as a comparison that fails. */
@@ -453,13 +215,6 @@ static void
 waste_time(const text *password, uint32 pepper_key_id)
 {
 	(void) ks_password_hash(password, pepper_key_id);
-}
-
-static void
-check_sodium(void)
-{
-	if (sodium_init() < 0)
-		elog(ERROR, "could not initialise libsodium");
 }
 
 PG_FUNCTION_INFO_V1(ks_password_hash_sql);

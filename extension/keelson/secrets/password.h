@@ -1,6 +1,6 @@
 /*
  * password.h
- *	  Hashing of passwords, a bounded number at once.
+ *	  Passwords: hash one, compare one.
  */
 #ifndef KS_PASSWORD_H
 #define KS_PASSWORD_H
@@ -15,8 +15,8 @@ typedef struct KsPasswordResult
 
 /*
  * Hash with argon2id; with a pepper when the key id is not 0: then what is
- * hashed is the password's HMAC under a key of the keyring. Waits for one of
- * keelson.password_hash_slots, cancellably; raises KS503 after ten seconds.
+ * hashed is the password's HMAC under a key of the keyring. Waits for the hasher,
+ * cancellably, and raises KS503 as hashing.h says.
  */
 extern text *ks_password_hash(const text *password, uint32 pepper_key_id);
 
@@ -26,7 +26,5 @@ extern text *ks_password_hash(const text *password, uint32 pepper_key_id);
  * a user that does not exist.
  */
 extern KsPasswordResult ks_password_verify(const text *password, const text *hash, uint32 pepper_key_id);
-
-extern void ks_password_init(void);
 
 #endif /* KS_PASSWORD_H */

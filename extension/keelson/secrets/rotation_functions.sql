@@ -410,9 +410,17 @@ union all
 select 'keelson_keyring_rotation_moved_total', null, coalesce(pg_catalog.sum(user_keys + server_values), 0)::double precision, 'counter',
     'Users'' keys and values of the server that rotations have moved to a new master key.'
 from keelson.keyring_rotations
+union all
+select metric.name, metric.labels, metric.value, metric.type, metric.help
+from keelson._password_queue() as q,
+    lateral (values
+        ('keelson_password_hashes', '{"state": "running"}'::jsonb, q.running::double precision, 'gauge', 'Hashes of passwords that are being made, and that wait.'),
+        ('keelson_password_hashes', '{"state": "waiting"}', q.waiting, 'gauge', 'Hashes of passwords that are being made, and that wait.'),
+        ('keelson_password_hashes_refused_total', null, q.refused, 'counter', 'Hashes of passwords refused, since too many waited or for too long.')
+    ) as metric (name, labels, value, type, help)
 $$;
 comment on function keelson._secrets_metrics() is
-    'Samples of sealing and the keyring.';
+    'Samples of sealing, the keyring and the hashing of passwords.';
 
 create or replace function keelson.key_inventory()
 returns table (
