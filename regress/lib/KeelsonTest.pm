@@ -30,7 +30,7 @@ use MIME::Base64 qw(encode_base64);
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(wait_until json_decode json_encode slurp);
+our @EXPORT = qw(wait_until json_decode json_encode process_holds slurp);
 
 our $slow = $ENV{KEELSON_TEST_SLOW} || 1;
 our $root = abs_path(dirname(__FILE__) . '/../..');
@@ -80,6 +80,28 @@ sub wait_until
 		return 0 if time() > $deadline;
 		sleep(0.02);
 	}
+}
+
+# Whether bytes stand anywhere in a process's memory; undef where it cannot be looked at.
+sub process_holds
+{
+	my ($pid, $bytes) = @_;
+	open my $memory, '<:raw', "/proc/$pid/mem" or return undef;
+	for my $line (split /\n/, slurp("/proc/$pid/maps"))
+	{
+		my ($from, $until, $what) = $line =~ /^([0-9a-f]+)-([0-9a-f]+) r\S+ \S+ \S+ \S+\s*(.*)/ or next;
+		next if $what =~ /^\[v/;
+		my ($place, $end, $tail) = (hex $from, hex $until, '');
+		while ($place < $end)
+		{
+			sysseek $memory, $place, 0 or last;
+			my $got = sysread $memory, my $piece, $end - $place < 1 << 20 ? $end - $place : 1 << 20 or last;
+			return 1 if index($tail . $piece, $bytes) >= 0;
+			$tail = substr $piece, -length $bytes;
+			$place += $got;
+		}
+	}
+	return 0;
 }
 
 # What stands in base64, of either alphabet, wherever the text stands in what was encoded: for each of three places the

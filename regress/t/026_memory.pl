@@ -16,28 +16,6 @@ my ($master) = slurp($keelson->{keyring}) =~ m{^key 1 (\S+)}m;
 my $kept = 256;    # keys that the cache has room for
 my ($ada, $ben, $cora) = map { "00000000-0000-7000-8000-00000000000$_" } 1 .. 3;
 
-# Whether bytes stand anywhere in the process's memory; undef where it cannot be looked at.
-sub holds
-{
-	my ($bytes) = @_;
-	open my $memory, '<:raw', "/proc/$pid/mem" or return undef;
-	for my $line (split /\n/, slurp("/proc/$pid/maps"))
-	{
-		my ($from, $until, $what) = $line =~ /^([0-9a-f]+)-([0-9a-f]+) r\S+ \S+ \S+ \S+\s*(.*)/ or next;
-		next if $what =~ /^\[v/;
-		my ($place, $end, $tail) = (hex $from, hex $until, '');
-		while ($place < $end)
-		{
-			sysseek $memory, $place, 0 or last;
-			my $got = sysread $memory, my $piece, $end - $place < 1 << 20 ? $end - $place : 1 << 20 or last;
-			return 1 if index($tail . $piece, $bytes) >= 0;
-			$tail = substr $piece, -length $bytes;
-			$place += $got;
-		}
-	}
-	return 0;
-}
-
 sub hkdf
 {
 	my ($purpose) = @_;
@@ -65,40 +43,40 @@ sub unwrap
 sub seal { my ($user) = @_; return "select length(keelson.seal('x', row('totp', '$user', null)))"; }
 
 plan skip_all => 'memory under a checker is not the server\'s alone' if $ENV{KEELSON_TEST_GATEWAY_WRAPPER} || $KeelsonTest::slow > 1;
-plan skip_all => 'the memory of a process cannot be looked at' unless defined holds('x' x 40);
+plan skip_all => 'the memory of a process cannot be looked at' unless defined process_holds($pid, 'x' x 40);
 
 # Each is sealed for and committed.
 $session->query_safe("begin; @{[ seal($ada) ]}; commit; begin; @{[ seal($ben) ]}; commit;");
 my ($ada_key, $ben_key) = map { unwrap($keelson->sql(wrapped($_))) } $ada, $ben;
 is(length $ada_key, 32, 'a key is unwrapped as the server does it');
-is(holds($ada_key), 1, 'a key that is kept is found, so what is looked for is the key');
-is(holds($ben_key), 1, 'another too');
+is(process_holds($pid, $ada_key), 1, 'a key that is kept is found, so what is looked for is the key');
+is(process_holds($pid, $ben_key), 1, 'another too');
 
 # As many others as there is room for: the least recently used goes first.
 my $others = sub { return "select count(keelson.seal('x', row('totp', ('00000000-0000-7000-9000-' || lpad(n::text, 12, '0'))::uuid, null))) from generate_series(1, $_[0]) as n"; };
 $session->query_safe($others->($kept - 2));
-is(holds($ada_key), 1, 'it stays while there is room');
+is(process_holds($pid, $ada_key), 1, 'it stays while there is room');
 $session->query_safe(seal($ben));
 $session->query_safe($others->($kept - 1));
-is(holds($ada_key), 0, 'then the one used longest ago goes, and nothing of it is left');
-is(holds($ben_key), 1, 'the one used since stays');
+is(process_holds($pid, $ada_key), 0, 'then the one used longest ago goes, and nothing of it is left');
+is(process_holds($pid, $ben_key), 1, 'the one used since stays');
 
 # Erased by somebody else: gone with the next thing that the process does.
 $keelson->sql("select keelson._user_keys_erase('$ben')");
 $session->query_safe('select count(*) from keelson.user_keys');
-is(holds($ben_key), 0, 'of a key that somebody has erased nothing is left');
+is(process_holds($pid, $ben_key), 0, 'of a key that somebody has erased nothing is left');
 
 # Made in a transaction that rolls back.
 $session->query_safe("begin; @{[ seal($cora) ]};");
 my $cora_key = unwrap($session->query_safe(wrapped($cora)));
-is(holds($cora_key), 1, 'a key that was just made');
+is(process_holds($pid, $cora_key), 1, 'a key that was just made');
 $session->query_safe('rollback');
-is(holds($cora_key), 0, 'is gone with its transaction');
+is(process_holds($pid, $cora_key), 0, 'is gone with its transaction');
 
 # Rotated, in the process that wraps it anew.
 $keelson->sql(seal($ada));
 $session->query_safe('select r.moved from keelson._user_keys_rewrap(1, \'00000000-0000-0000-0000-000000000000\', 1, 10000) as r');
-is(holds($ada_key), 0, 'a key that was only wrapped anew leaves nothing behind');
+is(process_holds($pid, $ada_key), 0, 'a key that was only wrapped anew leaves nothing behind');
 $session->quit;
 done_testing();
 $keelson->stop;
