@@ -2,7 +2,7 @@
 # KEELSON_PORT=9090 or TESTS='dispatch t/010' may be given as arguments.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down psql log example check check-asan check-valgrind torture-courier fuzz fuzz-api bench format lint clean install \
+.PHONY: help up down psql log example check check-asan check-valgrind torture-courier fuzz fuzz-api bench bench-peers performance-doc format lint clean install \
 	keyring-status keyring-backup keyring-restore keyring-rotate keyring-retire
 
 help: ## list the targets
@@ -59,6 +59,12 @@ fuzz-api: ## send generated requests to every endpoint for FUZZ_SECONDS (600), a
 
 bench: ## run the benchmarks, write bench/results.json
 	@scripts/bench
+
+bench-peers: ## measure what people use instead beside Keelson (PARTS names parts), write bench/results-peers.json
+	@scripts/bench peers
+
+performance-doc: ## write docs/performance.md and the README's figures from bench/results-peers.json
+	@bench/performance-doc
 
 format: ## format the C code
 	@scripts/format

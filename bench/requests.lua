@@ -1,12 +1,13 @@
--- wrk sends the requests of a file in turn: one per line, METHOD PATH TOKEN BODY (tab-separated, "-" for none).
+-- wrk sends the requests of a file in turn: one per line, METHOD PATH HEADER BODY (tab-separated, "-" for none).
 
 local requests, at = {}, 0
 
 function init(args)
     for line in io.lines(args[1]) do
-        local method, path, token, body = line:match("^([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$")
+        local method, path, header, body = line:match("^([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$")
         local headers = {}
-        if token ~= "-" then headers["Authorization"] = "Bearer " .. token end
+        local name, value = header:match("^([^:]*): (.*)$")
+        if name then headers[name] = value end
         if body == "-" then body = nil else headers["Content-Type"] = "application/json" end
         requests[#requests + 1] = wrk.format(method, path, headers, body)
     end

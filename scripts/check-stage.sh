@@ -19,7 +19,7 @@ make_stage() {
 	chmod 0755 "$STAGE"
 	SOURCE=$STAGE/src
 	mkdir "$SOURCE" "$STAGE/tmp" "$STAGE/tools" "$STAGE/sql"
-	tar -C "$ROOT" --exclude=./var --exclude=./.git -cf - . | tar -C "$SOURCE" -xf -
+	tar -C "$ROOT" --exclude=./var --exclude=./.git --exclude=./bench/peers/node_modules -cf - . | tar -C "$SOURCE" -xf -
 	[ -z "$vectors" ] || cp -r "$vectors" "$STAGE/vectors"
 	[ ! -d "$TOOLS" ] || cp -r "$TOOLS/." "$STAGE/tools"
 	STAGE_BIN=$STAGE/pgsql/usr/lib/postgresql/$PG_MAJOR/bin

@@ -11,7 +11,7 @@ use warnings;
 use Exporter 'import';
 use List::Util qw(max min);
 
-our @EXPORT = qw(measure measure_once wanted keep forget cost aim_ratio aim_cost aim_cpu yardstick median percentile say_out);
+our @EXPORT = qw(measure measure_once wanted keep unkept cost aim_ratio aim_cost aim_cpu yardstick median percentile say_out);
 
 my $only = $ENV{BENCH_ONLY} || '.';
 
@@ -23,6 +23,7 @@ my $yardstick_then = 12.6;         # the same where the targets were set
 my %samples;                       # id → list of { value, cpu_us, … }, one a round
 my %order;                         # id → when it was first seen
 my %costs;                         # words → list of values
+our $is_unkept;
 our $terminal = \*STDOUT;          # where the table goes
 
 # What runs in every round, and what runs once, after them.
@@ -48,18 +49,18 @@ sub yardstick { my ($us) = @_; push @yardsticks, $us; return; }
 sub keep
 {
 	my ($id, %sample) = @_;
+	return \%sample if $is_unkept;
 	$order{$id} //= keys %order;
 	push @{ $samples{$id} }, \%sample;
 	return \%sample;
 }
 
-# Drops the last sample of an id, which was not meant to be one.
-sub forget
+# What is measured meanwhile is returned, and not kept.
+sub unkept
 {
-	my ($id) = @_;
-	pop @{ $samples{$id} // [] };
-	delete $samples{$id} unless @{ $samples{$id} // [] };
-	return;
+	my ($code) = @_;
+	local $is_unkept = 1;
+	return $code->();
 }
 
 sub cost { my ($words, $value) = @_; push @{ $costs{$words} }, $value if defined $value; return; }
@@ -86,7 +87,7 @@ sub summary
 	my ($id) = @_;
 	my @values = map { $_->{value} } @{ $samples{$id} };
 	my %line = (id => $id, unit => $samples{$id}[0]{unit}, median => median(@values), min => min(@values), max => max(@values));
-	for my $key (qw(cpu_us gateway_us server_us client_us p50_ms p99_ms ratio))
+	for my $key (qw(cpu_us gateway_us server_us client_us p50_ms p99_ms memory_mib database_mib ratio))
 	{
 		my $value = middle($id, $key);
 		$line{$key} = $value if defined $value;

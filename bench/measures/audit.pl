@@ -9,6 +9,7 @@ use List::Util qw(sum0);
 use Time::HiRes qw(time);
 
 use Bench;
+use Bench::Sql;
 use Bench::System;
 
 my $stored = $ENV{BENCH_EVENTS} || 10_000_000;
@@ -30,40 +31,6 @@ aim_cost(
 
 add_call('audited',   'POST', '/api/bench/audited-events',   'POST bench/audited-events',   '{"feature":"speech","minutes":0.25}');
 add_call('unaudited', 'POST', '/api/bench/unaudited-events', 'POST bench/unaudited-events', '{"feature":"speech","minutes":0.25}');
-
-# Microseconds of its backend's CPU time that a transaction takes which writes, and does so besides: medians of slices,
-# each thing in turn, so that what disturbs the machine disturbs all alike.
-sub transactions_us
-{
-	my (@besides) = @_;
-	my $turn = join '', map {
-		qq{started := bench.cpu_us();
-		for n in 1 .. 500 loop
-			insert into bench.written values (n);
-			$besides[$_];
-			commit;
-		end loop;
-		insert into timed values ($_, (bench.cpu_us() - started) / 500);
-		commit;
-		}
-	} 0 .. $#besides;
-	return split /\n/, keelson->sql(qq{
-		set synchronous_commit = off;
-		set search_path = pg_catalog, pg_temp;
-		create table if not exists bench.written (n integer);
-		truncate bench.written;
-		create temporary table timed (which integer, us float8);
-		do \$\$
-		declare
-			started float8;
-		begin
-			for turn in 1 .. 20 loop
-				$turn
-			end loop;
-		end
-		\$\$;
-		select percentile_cont(0.5) within group (order by us) from timed group by which order by which});
-}
 
 # A call through the dispatcher, as the gateway makes it.
 sub call

@@ -8,6 +8,7 @@ use POSIX ();
 use Time::HiRes qw(time);
 
 use Bench;
+use Bench::Sql;
 use Bench::System;
 
 my $holders = 100_000;
@@ -15,28 +16,6 @@ my %aims = (64 => [ 1.0, 1.11 ], 1024 => [ 1.25, 1.39 ], 4096 => [ 2.0, 2.22 ]);
 aim_cost("sealing a value of $_ bytes, µs" => $aims{$_}) for keys %aims;
 aim_cost('sealing a value of 64 bytes for each of many users, µs' => [ 5, 5.56 ], "rotating the keys of $holders users, s" => [ 20, 20 ],
 	'reads that failed meanwhile' => [ 0, 0 ]);
-
-# Microseconds of an expression for each row of a set, over `data`, a value that stands in memory: reading it from
-# tables, and out of TOAST, is not what is measured.
-sub each_us
-{
-	my ($expression, $set, $rows, $data) = @_;
-	return keelson->sql(qq{
-		create temporary table timed (us float8);
-		set jit = off;
-		do \$\$
-		declare
-			started timestamptz;
-			data bytea := $data;
-		begin
-			perform count($expression) from $set;
-			started := clock_timestamp();
-			perform count($expression) from $set;
-			insert into timed values (extract(epoch from clock_timestamp() - started) * 1e6 / $rows);
-		end
-		\$\$;
-		select us from timed});
-}
 
 # Users with a key each, made once.
 sub make_holders

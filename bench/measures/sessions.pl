@@ -15,12 +15,10 @@ aim_cost(
 # Readers alone, and then beside as many log-ins as eight clients can make.
 sub run_flood
 {
-	my $alone = run_gateway('read', 8);
-	forget('read.8.keelson');
+	my $alone = unkept(sub { run_gateway('read', 8) });
 	keelson->sql('delete from keelson.authentication_failures');
 	my @flood = start_wrk('flood', 8, gateway->port);
-	my $beside = run_gateway('read', 8);
-	forget('read.8.keelson');
+	my $beside = unkept(sub { run_gateway('read', 8) });
 	my %flood = finish_wrk(@flood);
 	my $logins = $flood{requests} * 1e6 / $flood{us};
 	keep('flood.8.alone', %$alone);
@@ -108,7 +106,7 @@ sub run_enumerations
 sub write_flood
 {
 	return write_lines(work_folder() . '/flood.requests', map {
-		qq(POST\t/api/auth/login\t-\t{"email":"flood-$_\@example.com","password":"not the password of anybody"}) } 1 .. 5000);
+		request_line('POST', '/api/auth/login', undef, qq({"email":"flood-$_\@example.com","password":"not the password of anybody"})) } 1 .. 5000);
 }
 
 measure('flood', sub {

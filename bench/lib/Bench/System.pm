@@ -14,15 +14,16 @@ use Time::HiRes qw(sleep time);
 
 use Bench;
 
-our @EXPORT = qw(keelson gateway people route sign_in add_call run_gateway run_bare run_pgbench microseconds
-	process_cpu server_cpu resident_kib write_lines start_command start_wrk finish_wrk work_folder);
+our @EXPORT = qw(keelson gateway people route sign_in add_call request_line run_load run_gateway run_bare run_pgbench pgbench
+	process_cpu server_cpu resident_kib write_lines start_command wait_port start_wrk finish_wrk work_folder);
 
 our $seconds = $ENV{BENCH_SECONDS} || 3;
 my $users = 128;    # four for each of pgbench's clients
 my $pgbench_most = 32;
 my $hertz = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
-my ($keelson, $gateway, @people, %routes);
+our %versions;      # of what takes part: name → version
+my ($keelson, $gateway, @people, $signed_in_at, %routes);
 my %calls;          # name → [ method, path, route, body or undef ]
 
 sub keelson     { return $keelson; }
@@ -40,12 +41,14 @@ sub start
 {
 	$keelson = KeelsonTest->new('bench', limits => 1, conf => join "\n",
 		'shared_buffers = 256MB', 'fsync = on', 'synchronous_commit = on', 'max_wal_size = 8GB',
-		'checkpoint_timeout = 30min', 'keelson.environment = development', 'keelson.allow_private_targets = on', 'keelson.rate_limits = off',
+		'checkpoint_timeout = 30min', 'keelson.environment = development', 'keelson.allow_private_targets = on',
 		'max_connections = 100', 'autovacuum_naptime = 1min');
 	# Limits are decided as everywhere, and refuse nobody.
 	$keelson->sql('select keelson.rate_limit_set(name, 1000000000) from keelson.rate_limits');
 	$keelson->node->safe_psql('keelson', KeelsonTest::slurp("$FindBin::Bin/schema.sql"));
 	$gateway = $keelson->gateway(KEELSON_LOG_LEVEL => $ENV{BENCH_LOG_LEVEL} || 'info');
+	@versions{qw(kernel PostgreSQL)} = ((POSIX::uname())[2], $keelson->sql('show server_version') =~ /^(\S+)/);
+	$signed_in_at = time;
 	@people = map { $keelson->user($gateway) } 1 .. $users;
 	%routes = map { split /\|/ } split /\n/, $keelson->sql("select method || ' ' || template, id from keelson.gateway_routes()");
 	return;
@@ -72,25 +75,35 @@ sub server_cpu
 
 sub resident_kib { return KeelsonTest::slurp("/proc/$_[0]/status") =~ /^VmRSS:\s+(\d+)/m ? $1 : 0; }
 
-# Signs everybody in again: access tokens live for 15 minutes, a run may take longer.
+# Signs everybody in again where that was too long ago, since access tokens live for 15 minutes, and writes their requests.
 sub sign_in
 {
+	log_in() if time - $signed_in_at > 300;
+	$keelson->sql('truncate bench.tokens; insert into bench.tokens values '
+		. join ', ', map { "($_, '$people[$_]{token}')" } 0 .. $#people);
+	while (my ($what, $call) = each %calls)
+	{
+		my ($method, $path, $route, $body) = @$call;
+		write_lines(work_folder() . "/$what.requests", map { request_line($method, $path, "Authorization: Bearer $_->{token}", $body) } @people);
+		write_lines(work_folder() . "/$what.sql", pgbench_script(route($route), defined $body ? ':body' : 'null')) if defined $route;
+	}
+	return;
+}
+
+sub log_in
+{
+	$signed_in_at = time;
 	for my $person (@people)
 	{
 		my $reply = $gateway->post('/api/auth/login', { email => $person->{email}, password => $person->{password} });
 		$reply->{status} == 200 or die "login answered $reply->{status}: $reply->{content}";
 		$person->{token} = $reply->{json}{data}{accessToken};
 	}
-	$keelson->sql('truncate bench.tokens; insert into bench.tokens values '
-		. join ', ', map { "($_, '$people[$_]{token}')" } 0 .. $#people);
-	while (my ($what, $call) = each %calls)
-	{
-		my ($method, $path, $route, $body) = @$call;
-		write_lines(work_folder() . "/$what.requests", map { join "\t", $method, $path, $_->{token}, $body // '-' } @people);
-		write_lines(work_folder() . "/$what.sql", pgbench_script(route($route), defined $body ? ':body' : 'null')) if defined $route;
-	}
 	return;
 }
+
+# A request as requests.lua reads it.
+sub request_line { my ($method, $path, $header, $body) = @_; return join "\t", $method, $path, $header // '-', $body // '-'; }
 
 # What a client of pgbench does: it fetches four tokens of its own once, then calls with one of them at random.
 # So its backend verifies each token once, as the gateway's few connections do, and clients do not wait for
@@ -160,18 +173,25 @@ sub finish_wrk
 	return %got;
 }
 
-# One run of wrk against the gateway, and the CPU time of all who take part.
+# One run of wrk against a port, and the CPU time of all who take part: the client, and those named by what reads theirs.
+sub run_load
+{
+	my ($id, $what, $connections, $port, %others) = @_;
+	my @names = sort keys %others;
+	my $client = sub { return sum0((times)[ 2, 3 ]) };
+	my @before = map { $_->() } @others{@names}, $client;
+	my %got = run_wrk($what, $connections, $port);
+	my @each = map { ($_->() - shift @before) * 1e6 / $got{requests} } @others{@names}, $client;
+	return keep($id, unit => 'req/s', value => $got{requests} * 1e6 / $got{us}, cpu_us => sum0(@each), (map { $names[$_] => $each[$_] } 0 .. $#names),
+		client_us => $each[-1], p50_ms => $got{p50} / 1000, p99_ms => $got{p99} / 1000, faults => $got{faults} + $got{refused}, requests => $got{requests});
+}
+
+# One run of wrk against the gateway.
 sub run_gateway
 {
 	my ($what, $connections) = @_;
-	my @before = (process_cpu($gateway->pid), server_cpu(), sum0((times)[ 2, 3 ]));
-	my %got = run_wrk($what, $connections, $gateway->port);
-	my @cpu = (process_cpu($gateway->pid) - $before[0], server_cpu() - $before[1], sum0((times)[ 2, 3 ]) - $before[2]);
-	my @each = map { $_ * 1e6 / $got{requests} } @cpu;
-	return keep("$what.$connections.keelson",
-		unit => 'req/s', value => $got{requests} * 1e6 / $got{us}, cpu_us => sum0(@each), gateway_us => $each[0],
-		server_us => $each[1], client_us => $each[2], p50_ms => $got{p50} / 1000, p99_ms => $got{p99} / 1000,
-		faults => $got{faults} + $got{refused}, requests => $got{requests});
+	return run_load("$what.$connections.keelson", $what, $connections, $gateway->port,
+		gateway_us => sub { process_cpu($gateway->pid) }, server_us => \&server_cpu);
 }
 
 # One run of wrk against a server that does nothing but reply: what kernel and client cost here.
@@ -180,32 +200,42 @@ sub run_bare
 	my ($what, $connections) = @_;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	my ($pid) = start_command("$FindBin::Bin/bare-server", $port, 2);
-	KeelsonTest::wait_until(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) }) or die "the bare server did not start\n";
-	my @before = (process_cpu($pid), sum0((times)[ 2, 3 ]));
-	my %got = run_wrk($what, $connections, $port);
-	my @cpu = (process_cpu($pid) - $before[0], sum0((times)[ 2, 3 ]) - $before[1]);
+	wait_port($port) or die "the bare server did not start\n";
+	my $sample = run_load("$what.$connections.bare", $what, $connections, $port, server_us => sub { process_cpu($pid) });
 	kill 'TERM', $pid;
 	waitpid $pid, 0;
-	my @each = map { $_ * 1e6 / $got{requests} } @cpu;
-	return keep("$what.$connections.bare", unit => 'req/s', value => $got{requests} * 1e6 / $got{us}, cpu_us => sum0(@each),
-		server_us => $each[0], client_us => $each[1], p50_ms => $got{p50} / 1000, p99_ms => $got{p99} / 1000);
+	return $sample;
 }
 
-# One run of pgbench on the same calls. Its connections are new each time: the first second warms them and
-# does not count.
+# Waits until somebody listens at a port here.
+sub wait_port
+{
+	my ($port) = @_;
+	return KeelsonTest::wait_until(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) }, 20);
+}
+
+# One run of pgbench on the same calls.
 sub run_pgbench
 {
 	my ($what, $connections) = @_;
-	my $work = work_folder();
-	my $clients = min($connections, $pgbench_most);
 	my $body = $calls{$what}[3];
 	my $caller = '{"ip":"127.0.0.1","userAgent":"wrk","requestId":"0194e0a0-0000-7000-8000-000000000000",'
 		. '"scheme":"http","via":"bearer"' . (defined $body ? ',"contentType":"application/json"' : '') . '}';
+	return pgbench("$what.$connections.pgbench", $connections, "$what.sql", caller => $caller, defined $body ? (body => $body) : ());
+}
+
+# One run of pgbench with a script of the work folder and variables for it; client_knows is 0 to begin with. Its
+# connections are new each time: the first second warms them and does not count.
+sub pgbench
+{
+	my ($id, $connections, $script, %variables) = @_;
+	my $work = work_folder();
+	my $clients = min($connections, $pgbench_most);
 	unlink glob "$work/pgbench_log.*";
 	local %ENV = (%ENV, PGHOST => $keelson->node->host, PGPORT => $keelson->node->port);
 	my ($pid, $said) = start_command('pgbench', '-n', '-M', 'prepared', '-c', $clients, '-j', 1, '-T', $seconds + 1,
-		'-P', 1, '-l', '--sampling-rate=0.05', '-D', "caller=$caller", defined $body ? ('-D', "body=$body") : (),
-		'-D', 'client_knows=0', '-f', "$work/$what.sql", 'keelson');
+		'-P', 1, '-l', '--sampling-rate=0.05', (map { ('-D', "$_=$variables{$_}") } sort keys %variables),
+		'-D', 'client_knows=0', '-f', "$work/$script", 'keelson');
 	my (@at, @tps, @cpu, @client, $all);
 	while (my $line = <$said>)
 	{
@@ -223,38 +253,8 @@ sub run_pgbench
 	my $requests = sum0(map { $tps[$_] * ($at[$_] - $at[ $_ - 1 ]) } 1 .. $#at);
 	my @times = sort { $a <=> $b } map { (split ' ')[2] } split /\n/, join '', map { KeelsonTest::slurp($_) } glob "$work/pgbench_log.*";
 	my @each = map { ($_->[-1] - $_->[0]) * 1e6 / $requests } \@cpu, \@client;
-	return keep("$what.$connections.pgbench",
-		unit => 'req/s', value => $requests / ($at[-1] - $at[0]), cpu_us => sum0(@each), server_us => $each[0],
+	return keep($id, unit => 'req/s', value => $requests / ($at[-1] - $at[0]), cpu_us => sum0(@each), server_us => $each[0],
 		client_us => $each[1], p50_ms => percentile(50, @times) / 1000, p99_ms => percentile(99, @times) / 1000);
-}
-
-# Microseconds of one expression, called in a loop inside one backend.
-sub microseconds
-{
-	my ($expression, $times, $prepare) = @_;
-	my $sql = ($prepare // '') . qq{
-		\\set QUIET on
-		set max_parallel_workers_per_gather = 0;
-		set jit = off;
-		create temporary table timed (us float8);
-		do \$\$
-		declare
-			started timestamptz;
-		begin
-			for turn in 1 .. 2 loop
-				started := clock_timestamp();
-				perform count(x) from (select $expression as x from generate_series(1, $times)) as s;
-				if turn = 2 then
-					insert into timed values (extract(epoch from clock_timestamp() - started) * 1e6 / $times);
-				end if;
-			end loop;
-		end
-		\$\$;
-		select us from timed;
-	};
-	my ($status, $output, $messages) = $keelson->try_sql($sql);
-	warn("$expression: $messages"), return undef if $status;
-	return $output =~ /([\d.]+)\s*\z/ ? $1 : undef;
 }
 
 1;
