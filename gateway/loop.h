@@ -69,6 +69,7 @@ struct GwLoop
 	int listener;
 	bool wants_run; /* the daemon must run this turn */
 	bool http_has_events;
+	int64_t served_at; /* when it will, if that was put off; else 0 */
 
 	struct GwPool *pools[GW_LANES];
 	struct GwRoutes *routes; /* NULL until the first load */
