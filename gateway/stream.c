@@ -26,10 +26,10 @@ gw_stream_begin(struct GwRequest *request, int status, const char *content_type,
 	request->response = gw_reply_stream(&request->ask, status, content_type, headers.data, headers.len,
 										read_stream, stream, free_stream, &request->note);
 	if (request->response == NULL)
-	{
-		free(stream);
 		return NULL;
-	}
+	/* The library would send the last chunk of a body that it does not send. */
+	if (request->is_head)
+		(void) MHD_set_response_options(request->response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
 	request->stream = stream;
 	gw_metrics_add(&request->loop->metrics, GW_COUNT_STREAMS, 1);
 	return stream;

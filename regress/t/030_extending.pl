@@ -121,6 +121,8 @@ subtest 'kind rows' => sub {
 	ok(wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where usename = 'keelson_gateway' and state = 'active'") == 0 }, 20),
 		'a reader who leaves ends the call');
 	is($gateway->get('/api/product/export?count=0')->{status}, 200, 'no rows');
+	like($gateway->raw("HEAD /api/product/export?count=$_ HTTP/1.1\r\nHost: a\r\n\r\n", 5), qr{\AHTTP/1\.1 200 (?:(?!\r\n\r\n).)*\r\n\r\n\z}s, "HEAD: nothing of $_ rows")
+		for 0, 5000;
 	is($gateway->get('/api/product/export?count=x')->{status}, 400, 'bad arguments are an ordinary error');
 };
 
