@@ -489,7 +489,8 @@ check_reply(const char *at, size_t len, bool is_head)
 	for (size_t i = 0; i < head_len; i++)
 		REQUIRE(((unsigned char) at[i] >= ' ' && at[i] != 0x7f) || (at[i] == '\r' && at[i + 1] == '\n') || (at[i] == '\n' && at[i - 1] == '\r'));
 	body = body_len(at, head_len, at + head_len, len - head_len, is_head, status);
-	if (body > 0 && !field_value(at, head_len, "Transfer-Encoding", &value, &value_len) &&
+	/* What is sent row by row is whole only in the database's words. */
+	if (body > 0 && field_value(at, head_len, "Content-Length", &value, &value_len) &&
 		!field_value(at, head_len, "Content-Encoding", &value, &value_len) &&
 		field_value(at, head_len, "Content-Type", &value, &value_len) && memmem(value, value_len, "json", 4) != NULL)
 		require_json(at + head_len, body);
