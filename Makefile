@@ -2,11 +2,11 @@
 # KEELSON_PORT=9090 or TESTS='dispatch t/010' may be given as arguments.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down psql log example check check-asan check-valgrind torture-courier fuzz fuzz-api bench bench-peers performance-doc format lint clean install \
+.PHONY: help up down psql log example check check-asan check-valgrind check-pg17 torture-courier fuzz fuzz-api bench bench-peers performance-doc format lint clean install \
 	keyring-status keyring-backup keyring-restore keyring-rotate keyring-retire
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-24s%s\n' "$$target" "$$what"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target what; do printf '%-24s%s\n' "$$target" "$$what"; done
 
 up: ## install what is missing, build, start the server and the gateway
 	@scripts/up
@@ -46,6 +46,9 @@ check-asan: ## run the tests under AddressSanitizer and UBSan
 
 check-valgrind: ## run the tests under valgrind
 	@scripts/check valgrind
+
+check-pg17: ## build and test on Debian 13 with PostgreSQL 17, in a system of its own (as root)
+	@scripts/check-pg17
 
 torture-courier: ## crash courier, sessions and server while events are delivered, ROUNDS times (200) as SEED says
 	@TORTURE_ROUNDS='$(or $(ROUNDS),200)' TORTURE_SEED='$(or $(SEED),1815)' CHECK_SECONDS=14400 TESTS=t/063_courier_crash scripts/check

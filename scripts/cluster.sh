@@ -26,15 +26,6 @@ create_cluster() {
 	mv "$DATA.new" "$DATA"
 }
 
-# Run a command; show what it said only if it fails.
-quietly() {
-	local output
-	if ! output=$("$@" 2>&1); then
-		printf '%s\n' "$output" >&2
-		fail "$* failed"
-	fi
-}
-
 # Who may connect. Written once, then the operator's.
 write_access_rules() {
 	cat >"$1/pg_hba.conf" <<-END

@@ -10,7 +10,15 @@ export LC_ALL=C.UTF-8
 umask 022
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
-PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+
+# The major versions of PostgreSQL and clang that this Debian has.
+# shellcheck disable=SC1091 # the system's
+case $(. /etc/os-release 2>/dev/null && echo "${VERSION_ID:-}") in
+	13) PG_MAJOR=17 CLANG_MAJOR=19 ;;
+	*) PG_MAJOR=15 CLANG_MAJOR=14 ;;
+esac
+PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$PG_MAJOR/bin/pg_config}
+PG_MAJOR=$(basename "$(dirname "$(dirname "$PG_CONFIG")")")
 
 say() {
 	printf '%s\n' "$*"
@@ -22,6 +30,15 @@ fail() {
 	shift
 	[ $# -eq 0 ] || printf '  %s\n' "$@" >&2
 	exit 1
+}
+
+# Run a command; show what it said only if it fails.
+quietly() {
+	local output
+	if ! output=$("$@" 2>&1); then
+		printf '%s\n' "$output" >&2
+		fail "$* failed"
+	fi
 }
 
 is_root() {

@@ -10,7 +10,7 @@ CLUSTER_FILE=$CLUSTER_DEFAULTS/keelson.conf
 need_packages() {
 	local missing command
 	command -v dpkg-query >/dev/null ||
-		fail "this is not Debian: no dpkg-query" "Keelson's makefile finds its packages on Debian 12 (scripts/packages lists them)."
+		fail "this is not Debian: no dpkg-query" "Keelson's makefile finds its packages on Debian 12 or 13 (scripts/packages lists them)."
 	missing=$(missing_packages "$@")
 	[ -n "$missing" ] || return 0
 	command="apt-get install -y --no-install-recommends $missing"
@@ -34,6 +34,8 @@ missing_packages() {
 	local -a wanted=() installed=() missing=()
 	while read -r group package program; do
 		[[ $group != '#'* && " $* " == *" $group "* ]] || continue
+		package=${package/PGMAJOR/$PG_MAJOR}
+		package=${package/CLANGMAJOR/$CLANG_MAJOR}
 		[ -z "$program" ] || ! command -v "$program" >/dev/null || continue
 		wanted+=("$package")
 	done <"$ROOT/scripts/packages"

@@ -29,7 +29,6 @@ fi
 
 DATABASE=keelson
 ADMIN=postgres
-PG_MAJOR=$(basename "$(dirname "$(dirname "$PG_CONFIG")")")
 
 # Name the places in $VAR, links resolved: the users may be unable to enter
 # the folder that the link is in.

@@ -52,6 +52,19 @@ begin
 end
 $$;
 
+-- Seconds that are left of the window by these headers, as a sign; others as they are.
+create function pg_temp.left_over(seconds text, headers jsonb)
+returns text
+language sql
+as $$
+    select case
+        when seconds::int between (headers ->> 'X-RateLimit-Reset')::bigint - extract(epoch from clock_timestamp()) - 1
+            and substring(headers ->> 'RateLimit-Policy', 'w=(\d+)')::int
+        then '…'
+        else seconds
+    end
+$$;
+
 -- What can be compared of the headers: no clock, no digest.
 create function pg_temp.masked(headers jsonb)
 returns table (name text, value text)
@@ -61,9 +74,12 @@ as $$
         case h.key
             when 'X-RateLimit-Reset' then
                 case when h.value::bigint - extract(epoch from clock_timestamp()) between 0 and 901 then 'soon' else h.value end
-            else regexp_replace(regexp_replace(h.value, 'pk=:[A-Za-z0-9+/]{16}:', 'pk=:…:', 'g'), 't=([3-5][0-9]|60|8[789][0-9]|900)\y', 't=…', 'g')
+            when 'Retry-After' then pg_temp.left_over(h.value, headers)
+            else regexp_replace(
+                coalesce(replace(h.value, ';t=' || m.seconds, ';t=' || pg_temp.left_over(m.seconds, headers)), h.value),
+                'pk=:[A-Za-z0-9+/]{16}:', 'pk=:…:', 'g')
         end
-    from jsonb_each_text(headers) as h
+    from jsonb_each_text(headers) as h, substring(h.value, ';t=(\d+)') as m (seconds)
     order by h.key collate "C"
 $$;
 
@@ -77,8 +93,7 @@ select m.* from pg_temp.request('GET auth/status') as r, pg_temp.masked(r.header
 select r.status, r.headers ->> 'X-RateLimit-Remaining' as remaining from pg_temp.request('GET auth/status', repeat => 99) as r;
 select r.status, r.answer - 'error' as body, r.answer ->> 'error' as error
 from pg_temp.request('GET auth/status') as r;
-select m.name, regexp_replace(m.value, '^(59|60)$', '…') as value
-from pg_temp.request('GET auth/status') as r, pg_temp.masked(r.headers) as m where m.name <> ':hold';
+select m.* from pg_temp.request('GET auth/status') as r, pg_temp.masked(r.headers) as m where m.name <> ':hold';
 select r.status, r.headers ->> 'X-RateLimit-Remaining' as remaining from pg_temp.request('GET auth/status', ip => '198.51.100.2') as r;
 
 -- An IPv6 address counts with its /64, an IPv4 address in IPv6's clothes as itself; without an address nothing counts.

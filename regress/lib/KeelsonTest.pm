@@ -44,6 +44,9 @@ BEGIN
 	($ENV{TESTDIR} = ($ENV{KEELSON_TEST_TMP} || 'tmp') . '/' . basename($0)) =~ s/\.pl$//;
 	remove_tree($ENV{TESTDIR});
 	make_path($ENV{TESTDIR});
+	# From 16 on the server's own modules ask for each place by itself.
+	$ENV{TESTDATADIR} = "$ENV{TESTDIR}/tmp_check";
+	$ENV{TESTLOGDIR} = "$ENV{TESTDATADIR}/log";
 	my $source = dirname($pgxs) . '/../..';
 	$ENV{PG_REGRESS} ||= "$source/src/test/regress/pg_regress";
 	unshift @INC, "$source/src/test/perl";

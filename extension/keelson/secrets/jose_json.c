@@ -32,11 +32,11 @@ typedef struct Names
 } Names;
 
 static bool is_shallow(const char *json, size_t len);
-static bool is_well_formed(char *json, size_t len);
-static ks_json_action begin_object(void *state);
-static ks_json_action end_object(void *state);
-static ks_json_action begin_member(void *state, char *name, bool is_null);
-static ks_json_action look_at_scalar(void *state, char *token, JsonTokenType type);
+static bool is_well_formed(const char *json, size_t len);
+static KsJsonActionResult begin_object(void *state);
+static KsJsonActionResult end_object(void *state);
+static KsJsonActionResult begin_member(void *state, char *name, bool is_null);
+static KsJsonActionResult look_at_scalar(void *state, char *token, JsonTokenType type);
 
 Jsonb *
 ks_json_object(const char *json, size_t len)
@@ -112,10 +112,10 @@ is_shallow(const char *json, size_t len)
 }
 
 static bool
-is_well_formed(char *json, size_t len)
+is_well_formed(const char *json, size_t len)
 {
 	Names *names = palloc(sizeof(Names));
-	JsonLexContext *lex = ks_json_lex(json, len, PG_UTF8);
+	JsonLexContext *lex = ks_json_lexer(json, len);
 	JsonSemAction actions;
 
 	names->is_bad = false;
@@ -129,7 +129,7 @@ is_well_formed(char *json, size_t len)
 	return pg_parse_json(lex, &actions) == JSON_SUCCESS && !names->is_bad;
 }
 
-static ks_json_action
+static KsJsonActionResult
 begin_object(void *state)
 {
 	Names *names = state;
@@ -138,7 +138,7 @@ begin_object(void *state)
 	KS_JSON_ACTION_DONE;
 }
 
-static ks_json_action
+static KsJsonActionResult
 end_object(void *state)
 {
 	Names *names = state;
@@ -148,7 +148,7 @@ end_object(void *state)
 }
 
 /* The names of enclosing objects stand before `first` and do not count. */
-static ks_json_action
+static KsJsonActionResult
 begin_member(void *state, char *name, bool is_null)
 {
 	Names *names = state;
@@ -164,7 +164,7 @@ begin_member(void *state, char *name, bool is_null)
 }
 
 /* Numbers of a sane length and an exponent of at most two digits. */
-static ks_json_action
+static KsJsonActionResult
 look_at_scalar(void *state, char *token, JsonTokenType type)
 {
 	Names *names = state;

@@ -7,6 +7,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
+#include "core/compat.h"
 #include "webhooks/glob.h"
 
 bool
