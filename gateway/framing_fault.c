@@ -31,6 +31,7 @@ static const struct
 	[GW_FRAMING_LENGTH_AND_ENCODING] = {400, "BAD_REQUEST", "Content-Length and Transfer-Encoding exclude each other"},
 	[GW_FRAMING_BAD_ENCODING] = {400, "BAD_REQUEST", "The only transfer encoding is chunked, once, in HTTP/1.1"},
 	[GW_FRAMING_BAD_CHUNK] = {400, "BAD_REQUEST", "The chunk framing of the body is broken"},
+	[GW_FRAMING_CHUNK_EXTENSION] = {400, "BAD_REQUEST", "A chunk of the body has an extension, which is not accepted"},
 	[GW_FRAMING_BAD_TRAILER] = {400, "BAD_REQUEST", "A trailer must not have framing fields"},
 	[GW_FRAMING_LONG_HEADER] = {431, "HEADERS_TOO_LARGE", "The header section is larger than 16384 bytes, or the trailer section than 1024"},
 	[GW_FRAMING_MANY_FIELDS] = {431, "HEADERS_TOO_LARGE", "There are more than 100 header fields, or 8 trailer fields"},

@@ -82,6 +82,7 @@ subtest 'framing' => sub {
 		'a chunk size that is none'             => "${post}Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
 		'a negative chunk size'                 => "${post}Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
 		'a chunk size that overflows'           => "${post}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+		'a chunk with an extension'             => "${post}Transfer-Encoding: chunked\r\n\r\n2;name=value\r\n{}\r\n0\r\n\r\n",
 		'a chunk longer than its size'          => "${post}Transfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n0\r\n\r\n",
 		'a chunk line ended by a bare line feed' => "${post}Transfer-Encoding: chunked\r\n\r\n2\n{}\r\n0\r\n\r\n",
 		'a chunk ended by a bare line feed'     => "${post}Transfer-Encoding: chunked\r\n\r\n2\r\n{}\n0\r\n\r\n",
@@ -118,7 +119,7 @@ subtest 'what is fine' => sub {
 	is($replies->($live x 40 . $get . $live x 3 . $get . $last), join(' ', (200) x 46), 'also those that the gateway answers at once');
 	is($replies->("${live}GET /no HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost : a\r\n\r\n$last"), '200 404 400', 'up to one that is refused');
 	is($replies->("${post}Content-Length: 2\r\n\r\n{}$last"), '200 200', 'a body, then a request');
-	is($replies->("${post}Transfer-Encoding: chunked\r\n\r\n2;name=value\r\n{}\r\n0\r\nX-T: 1\r\n\r\n$last"), '200 200', 'chunks with extension and trailer');
+	is($replies->("${post}Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-T: 1\r\n\r\n$last"), '200 200', 'chunks with a trailer');
 	is($replies->("GET http://a/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), '200', 'an absolute target');
 	is($replies->("GET /live HTTP/1.0\r\n\r\n"), '200', 'HTTP/1.0');
 	is($replies->("\r\n$last"), '200', 'an empty line before');
