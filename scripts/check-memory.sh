@@ -2,8 +2,9 @@
 # Running the tests under AddressSanitizer with UBSan, or under valgrind:
 # building for it, putting it before the programs, counting what it reports.
 
-# How the unit tests are to be built.
-UNIT_FLAGS=()
+watches_memory() {
+	[ "$MODE" = asan ] || [ "$MODE" = valgrind ]
+}
 
 build_for_memory() {
 	local flags='-O1 -g -fno-omit-frame-pointer' sanitize=''

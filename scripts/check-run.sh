@@ -4,6 +4,8 @@
 passed=0
 failed=0
 skipped=0
+# How the unit tests are to be built.
+UNIT_FLAGS=()
 server_up=
 
 # Run a command as the tests' user, in the staged clone, in the surroundings
@@ -21,6 +23,7 @@ as_tester_reads() {
 		export PG_REGRESS=$PGXS_TESTS/regress/pg_regress PATH="$STAGE/tools:$STAGE_BIN:$PATH" TMPDIR=$STAGE/tmp
 		[ ! -d "$STAGE/vectors" ] || export VECTORS=$STAGE/vectors
 		memory_surroundings
+		[ "$MODE" != coverage ] || coverage_surroundings
 		become "$CHECK_USER" env --chdir="$SOURCE" timeout -k 10 "${CHECK_SECONDS:-1200}" "$@"
 	)
 }
@@ -159,7 +162,7 @@ run_tap() {
 # Run TAP programs in the stage, three at a time where nothing watches their memory; what a failed one logged is shown.
 run_harness() {
 	local counts=$STAGE/tmp/counts at_once=1 program
-	[ "$MODE" != plain ] || at_once=3
+	watches_memory || at_once=3
 	# shellcheck disable=SC2016 # expanded by the inner shell
 	printf '%s\n' "$@" | as_tester_reads sh -c 'tac | xargs -P "$1" -I{} sh -c "perl scripts/run-tap \"$2.\$(basename {})\" {}"' sh "$at_once" "$counts" || true
 	for program in "$@"; do

@@ -10,6 +10,7 @@
 #   KEELSON_TEST_GATEWAY  the gateway's binary
 #   KEELSON_TEST_GATEWAY_WRAPPER  words put before it (valgrind …)
 #   KEELSON_TEST_SLOW     factor on every deadline (sanitizer and valgrind runs)
+#   KEELSON_TEST_GENTLE   what a test leaves running is stopped, not killed, so that it can tell what it has run
 #   KEELSON_TEST_TMP      where scratch files go; VECTORS  the published vectors
 #
 # Nothing here sleeps for luck: wait_until() polls a condition with a deadline.
@@ -56,6 +57,12 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
 
 use KeelsonTest::Gateway;
+
+if ($ENV{KEELSON_TEST_GENTLE})
+{
+	no warnings 'redefine';
+	*PostgreSQL::Test::Cluster::teardown_node = sub { $_[0]->stop('fast', fail_ok => 1) };
+}
 
 my $json = JSON::PP->new->utf8->canonical->allow_nonref;
 

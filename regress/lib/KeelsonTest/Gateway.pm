@@ -272,7 +272,8 @@ sub load
 END
 {
 	my $status = $?;
-	for my $gateway (values %running) { kill 'KILL', $gateway->{pid} if $gateway->{pid}; }
+	my $signal = $ENV{KEELSON_TEST_GENTLE} ? 'TERM' : 'KILL';
+	for my $gateway (values %running) { kill $signal, $gateway->{pid} if $gateway->{pid}; }
 	waitpid $_, 0 for keys %running;
 	$? = $status;
 }
