@@ -1,7 +1,7 @@
 /*
  * transfer.c
- *	  Setting up an easy handle for a request, reading its outcome, and sending
- *	  one while somebody waits.
+ *	  Setting up an easy handle for a request, and sending one while somebody
+ *	  waits.
  *
  * What never differs is set once per handle: no redirects, no proxy of the
  * environment, no .netrc, no cookies, TLS verified, no signals, quick exit from
@@ -39,15 +39,7 @@
 #define MAIL_IDLE_SECONDS 30
 #define MAX_REPLY_LINE 512
 
-/* What a handle is set up for. */
-enum
-{
-	FOR_NOTHING,
-	FOR_HTTP,
-	FOR_MAIL
-};
-
-static bool set_up(KsTransfer *transfer, int kind);
+static bool set_up(KsTransfer *transfer, KsTransferKind kind);
 static bool prepare_http(KsTransfer *transfer, const KsRequest *request);
 static bool prepare_mail(KsTransfer *transfer, const KsRequest *request);
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address);
@@ -57,10 +49,6 @@ static size_t give_upload(char *out, size_t size, size_t count, void *arg);
 static int rewind_upload(void *arg, curl_off_t offset, int origin);
 static int follow_mail(CURL *easy, curl_infotype type, char *data, size_t size, void *arg);
 static bool keep(KsTransfer *transfer, const char *data, size_t len);
-static void explain(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome);
-static void explain_mail(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome);
-static const char *header(CURL *easy, const char *name);
-static int micros(CURL *easy, CURLINFO info);
 static void perform(KsTransfer *transfer, CURLM *multi, CURLcode *code);
 static void copy_outcome(KsAnswer *outcome);
 
@@ -113,7 +101,7 @@ bool
 ks_transfer_prepare(KsTransfer *transfer, const KsRequest *request)
 {
 	CURL *easy = transfer->easy;
-	int kind = request->mail_from != NULL ? FOR_MAIL : FOR_HTTP;
+	KsTransferKind kind = request->mail_from != NULL ? KS_TRANSFER_MAIL : KS_TRANSFER_HTTP;
 	int timeout_ms = request->timeout_ms > 0 ? request->timeout_ms : ks_guc_courier_timeout * 1000;
 
 	if ((transfer->kind != kind || strcmp(transfer->ca_file, ks_guc_courier_ca_file) != 0) && !set_up(transfer, kind))
@@ -136,18 +124,18 @@ ks_transfer_prepare(KsTransfer *transfer, const KsRequest *request)
 		return false;
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) timeout_ms);
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) Min(timeout_ms, CONNECT_TIMEOUT_MS));
-	return kind == FOR_MAIL ? prepare_mail(transfer, request) : prepare_http(transfer, request);
+	return kind == KS_TRANSFER_MAIL ? prepare_mail(transfer, request) : prepare_http(transfer, request);
 }
 
 /* What never differs between requests of a kind. */
 static bool
-set_up(KsTransfer *transfer, int kind)
+set_up(KsTransfer *transfer, KsTransferKind kind)
 {
 	CURL *easy = transfer->easy;
 
 	curl_easy_reset(easy);
-	transfer->kind = FOR_NOTHING;
-	if (curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, kind == FOR_MAIL ? "smtp,smtps" : "http,https") != CURLE_OK ||
+	transfer->kind = KS_TRANSFER_NOTHING;
+	if (curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, kind == KS_TRANSFER_MAIL ? "smtp,smtps" : "http,https") != CURLE_OK ||
 		curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "https") != CURLE_OK ||
 		curl_easy_setopt(easy, CURLOPT_PROXY, "") != CURLE_OK ||
 		curl_easy_setopt(easy, CURLOPT_USERAGENT, "Keelson/1.0") != CURLE_OK)
@@ -353,163 +341,6 @@ follow_mail(CURL *easy, curl_infotype type, char *data, size_t size, void *arg)
 		(void) keep(transfer, data, Min(size, MAX_REPLY_LINE));
 	}
 	return 0;
-}
-
-void
-ks_transfer_finish(KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
-{
-	CURL *easy = transfer->easy;
-	long status = 0;
-	long version = 0;
-	curl_off_t retry_after = 0;
-	char *address = NULL;
-	char *content_type = NULL;
-
-	/* What never began has no figures but those of the request before. */
-	if (!transfer->is_started)
-	{
-		memset((char *) outcome + offsetof(KsAnswer, status), 0, sizeof(*outcome) - offsetof(KsAnswer, status));
-		explain(transfer, code, outcome);
-		return;
-	}
-	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
-	curl_easy_getinfo(easy, CURLINFO_HTTP_VERSION, &version);
-	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
-	curl_easy_getinfo(easy, CURLINFO_PRIMARY_IP, &address);
-	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &content_type);
-	outcome->status = status;
-	outcome->stage = transfer->stage;
-	outcome->http_version = version == CURL_HTTP_VERSION_1_0 ? 10 : version == CURL_HTTP_VERSION_1_1 ? 11
-																: version == CURL_HTTP_VERSION_2_0   ? 20
-																									 : 0;
-	outcome->name_us = micros(easy, CURLINFO_NAMELOOKUP_TIME_T);
-	outcome->connect_us = micros(easy, CURLINFO_CONNECT_TIME_T);
-	outcome->tls_us = micros(easy, CURLINFO_APPCONNECT_TIME_T);
-	outcome->first_byte_us = micros(easy, CURLINFO_STARTTRANSFER_TIME_T);
-	outcome->total_us = micros(easy, CURLINFO_TOTAL_TIME_T);
-	outcome->retry_after = (int) Min(retry_after, PG_INT32_MAX);
-	strlcpy(outcome->address, address != NULL ? address : "", sizeof(outcome->address));
-	outcome->response = transfer->buffer;
-	outcome->response_length = transfer->kept;
-	outcome->response_size = transfer->read;
-	outcome->content_type = content_type;
-	outcome->cache_control = transfer->wants_cache_control ? header(easy, "cache-control") : NULL;
-	outcome->error = NULL;
-	outcome->code = NULL;
-	outcome->is_timeout = false;
-	outcome->is_unreachable = false;
-	if (code != CURLE_OK)
-		explain(transfer, code, outcome);
-}
-
-/* Say in our words why there is no whole response: stable, and without what lies inside our network. */
-static void
-explain(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
-{
-	static const struct
-	{
-		CURLcode code;
-		const char *name;
-		const char *text;
-		bool is_unreachable;
-	} known[] = {
-		{CURLE_COULDNT_RESOLVE_HOST, "dns", "the host name could not be resolved", true},
-		{CURLE_COULDNT_CONNECT, "connect", "the connection was refused or could not be made", true},
-		{CURLE_SSL_CONNECT_ERROR, "tls", "TLS could not be agreed on", true},
-		{CURLE_PEER_FAILED_VERIFICATION, "tls", "the TLS certificate could not be verified", true},
-		{CURLE_SSL_CACERT_BADFILE, "tls", "our own list of trusted certificates could not be read", true},
-		{CURLE_GOT_NOTHING, "reset", "the connection was closed without a response", false},
-		{CURLE_RECV_ERROR, "reset", "the connection was broken while the response was awaited", false},
-		{CURLE_SEND_ERROR, "reset", "the connection was broken while the request was sent", false},
-		{CURLE_PARTIAL_FILE, "reset", "the connection was closed before the response was complete", false},
-		{CURLE_HTTP2, "protocol", "the response broke the rules of HTTP/2", false},
-		{CURLE_HTTP2_STREAM, "protocol", "the response broke the rules of HTTP/2", false},
-		{CURLE_WEIRD_SERVER_REPLY, "protocol", "the response was not understood", false},
-		{CURLE_UNSUPPORTED_PROTOCOL, "protocol", "the response was not understood", false},
-		{CURLE_LOGIN_DENIED, "login", "the server refused our name and password", false},
-	};
-
-	outcome->code = "failed";
-	outcome->error = "the request failed";
-	if (transfer->is_blocked)
-	{
-		outcome->code = "blocked";
-		outcome->error = "the address is private, local or reserved, or its port is not allowed";
-		outcome->address[0] = '\0';
-		outcome->status = 0;
-		outcome->is_unreachable = true;
-		return;
-	}
-	if (transfer->is_too_large)
-	{
-		/* The status has come and counts; nobody needs so much of the rest. */
-		outcome->code = outcome->status >= 200 && outcome->status < 300 ? NULL : "too_large";
-		outcome->error = outcome->code == NULL ? NULL : "the response was larger than is taken";
-		return;
-	}
-	if (code == CURLE_OPERATION_TIMEDOUT)
-	{
-		outcome->code = "timeout";
-		outcome->is_timeout = true;
-		outcome->is_unreachable = !transfer->is_connected;
-		outcome->error = !transfer->is_named ? "the host name was not resolved in time"
-						 : !transfer->is_connected
-							 ? "no connection was made in time"
-							 : "there was no complete response in time";
-		/* A response that never ended is none, whatever it began with. */
-		outcome->status = 0;
-		return;
-	}
-	for (int i = 0; i < lengthof(known); i++)
-		if (known[i].code == code)
-		{
-			outcome->code = known[i].name;
-			outcome->error = known[i].text;
-			outcome->is_unreachable = known[i].is_unreachable;
-		}
-	if (transfer->kind == FOR_MAIL)
-		explain_mail(transfer, code, outcome);
-	else
-		outcome->status = 0;
-}
-
-/* A mail server's refusal has a number; without one of those its last reply tells nothing of the end. */
-static void
-explain_mail(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
-{
-	if (code == CURLE_USE_SSL_FAILED)
-	{
-		outcome->code = "tls";
-		outcome->error = "the mail server offers no TLS";
-	}
-	else if (code != CURLE_LOGIN_DENIED && outcome->status >= 400 && outcome->status <= 599)
-	{
-		outcome->code = outcome->status < 500 ? "deferred" : "rejected";
-		outcome->error = outcome->status < 500 ? "the mail server asks to try again later"
-						 : transfer->stage < KS_MAIL_RECIPIENT
-							 ? "the mail server refuses to take mail from us"
-							 : "the mail server refuses the mail";
-	}
-	else
-		outcome->status = 0;
-}
-
-/* A header field of the response, or NULL. */
-static const char *
-header(CURL *easy, const char *name)
-{
-	struct curl_header *found;
-
-	return curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &found) == CURLHE_OK ? found->value : NULL;
-}
-
-static int
-micros(CURL *easy, CURLINFO info)
-{
-	curl_off_t value = 0;
-
-	curl_easy_getinfo(easy, info, &value);
-	return (int) Min(value, PG_INT32_MAX);
 }
 
 void

@@ -74,6 +74,14 @@ typedef struct KsAnswer
 	const char *cache_control; /* the same, where the request wants it */
 } KsAnswer;
 
+/* What a transfer's handle is set up for. */
+typedef enum KsTransferKind
+{
+	KS_TRANSFER_NOTHING,
+	KS_TRANSFER_HTTP,
+	KS_TRANSFER_MAIL
+} KsTransferKind;
+
 /* A reusable transfer; everything in it is malloc's. */
 typedef struct KsTransfer
 {
@@ -86,12 +94,12 @@ typedef struct KsTransfer
 	size_t read_most;
 	bool is_trusted;
 	bool wants_cache_control;
-	bool is_started;         /* handed to libcurl since it was prepared */
-	bool is_blocked;         /* the guard has refused the address */
-	bool is_too_large;       /* the response was cut off */
-	bool is_connected;       /* the request went out, over a new connection or an old one */
-	bool is_named;           /* the name was resolved, or needed no resolving */
-	int kind;                /* of what the handle is set up for */
+	bool is_started;   /* handed to libcurl since it was prepared */
+	bool is_blocked;   /* the guard has refused the address */
+	bool is_too_large; /* the response was cut off */
+	bool is_connected; /* the request went out, over a new connection or an old one */
+	bool is_named;     /* the name was resolved, or needed no resolving */
+	KsTransferKind kind;
 	char ca_file[MAXPGPATH]; /* keelson.courier_ca_file, as it is set up for */
 	const char *upload;
 	size_t upload_left;
