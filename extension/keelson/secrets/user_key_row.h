@@ -7,7 +7,6 @@
 
 #include "postgres.h"
 
-#include "utils/snapshot.h"
 #include "utils/uuid.h"
 
 #include "secrets/crypto.h"
@@ -23,7 +22,7 @@ typedef struct KsUserKeyRow
 	uint8 wrapped[KS_WRAPPED_LENGTH];
 } KsUserKeyRow;
 
-/* The user's key of the number, the newest for 0, as the snapshot has it; false where there is none. */
-extern bool ks_user_key_row_read(const pg_uuid_t *user_id, uint32 key_no, Snapshot snapshot, KsUserKeyRow *row);
+/* The user's key of the number, the newest for 0, as the active snapshot has it; false where there is none. */
+extern bool ks_user_key_row_read(const pg_uuid_t *user_id, uint32 key_no, KsUserKeyRow *row);
 
 #endif /* KS_USER_KEY_ROW_H */

@@ -280,7 +280,7 @@ read_row(const pg_uuid_t *user_id, uint32 key_no, bool fresh, KeyRow *row)
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
 	}
-	found = ks_user_key_row_read(user_id, key_no, GetActiveSnapshot(), &stored);
+	found = ks_user_key_row_read(user_id, key_no, &stored);
 	if (fresh)
 		PopActiveSnapshot();
 	if (!found)
