@@ -134,10 +134,12 @@ rollback;
 select keelson.auth_me();
 select keelson.user_profile();
 select keelson.user_profile_update(name => 'Eve');
+select keelson.acting_user_id();
 
 -- Isolation: one sees oneself and changes nothing but by the functions.
 begin;
 select keelson.act_as('bob@identity.example.com') is not null as is_bob;
+select keelson.acting_user_id() = keelson.current_user_id() as is_known;
 select count(*) as users, min(email) as email from keelson.users;
 savepoint here;
 select keelson.user_get(keelson.uuid7());

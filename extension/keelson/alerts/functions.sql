@@ -366,25 +366,11 @@ grant execute on function keelson.alert_rule_set(text, numeric, interval, boolea
 
 create or replace function keelson._alerts_purge(batch integer)
 returns bigint
-language plpgsql
+language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
-as $$
-declare
-    purged bigint;
-begin
-    delete from keelson.alerts as a
-    where a.id in (
-        select old.id from keelson.alerts as old
-        where old.resolved_at <= now() - interval '90 days'
-        order by old.resolved_at
-        limit batch
-    );
-    get diagnostics purged = row_count;
-    return purged;
-end
-$$;
+as $$ select keelson._purge('keelson.alerts', 'resolved_at', now() - interval '90 days', batch) $$;
 alter function keelson._alerts_purge(integer) owner to keelson_system;
 comment on function keelson._alerts_purge(integer) is
     'Delete alerts that were over 90 days ago, at most so many; returns how many.';

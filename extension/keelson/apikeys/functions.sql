@@ -64,23 +64,6 @@ comment on column keelson.api_key_service.max_length is 'How many it has at most
 comment on column keelson.api_key_service.can_verify is 'Whether the service can be asked if a key is good.';
 comment on column keelson.api_key_service.is_stored is 'Whether the user keeps a key for it.';
 
-create or replace function keelson._acting_user()
-returns uuid
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    end if;
-    return keelson.current_user_id();
-end
-$$;
-comment on function keelson._acting_user() is
-    'The id of the user who is acting; 401 when nobody is.';
-
 create or replace function keelson._api_key_mask(api_key text, prefix text)
 returns text
 language sql
@@ -174,7 +157,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-    acting uuid := keelson._acting_user();
+    acting uuid := keelson.acting_user_id();
     row_id uuid := keelson.uuid7();
     prefix text;
     stored keelson.api_key;
@@ -223,12 +206,12 @@ as $$
 begin
     perform keelson._require(service, 'service');
     delete from keelson.user_api_keys as k
-    where k.user_id = keelson._acting_user() and k.service = user_api_key_delete.service;
+    where k.user_id = keelson.acting_user_id() and k.service = user_api_key_delete.service;
     if not found then
         perform keelson.raise(404, 'NOT_FOUND', 'there is no key stored for this service', field => 'service');
     end if;
     perform keelson.audit('key.revoke', jsonb_build_object('what', 'API key', 'service', service));
-    perform keelson.webhook_emit('api_key.removed', jsonb_build_object('userId', keelson._acting_user(), 'service', service), keelson._acting_user());
+    perform keelson.webhook_emit('api_key.removed', jsonb_build_object('userId', keelson.acting_user_id(), 'service', service), keelson.acting_user_id());
 end
 $$;
 comment on function keelson.user_api_key_delete(text) is

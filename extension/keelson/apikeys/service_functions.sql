@@ -121,7 +121,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    acting uuid := keelson._acting_user();
+    acting uuid := keelson.acting_user_id();
     sealed bytea;
 begin
     perform keelson._require(service, 'service');
@@ -160,7 +160,7 @@ declare
     called record;
     answer keelson.upstream_answer;
 begin
-    perform keelson._acting_user();
+    perform keelson.acting_user_id();
     perform keelson._require(service, 'service'), keelson._require(path, 'path');
     select * into s from keelson.api_key_services as known where known.service = call_with_key.service;
     if s.base_url is null then

@@ -188,9 +188,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    end if;
+    perform keelson.acting_user_id();
     -- Whence somebody else acted, who is known, is not the user's to know.
     return query
     select

@@ -60,6 +60,31 @@ comment on function keelson.uuid7() is
     'A new UUID version 7 (RFC 9562): sorts by time, rises strictly within a session. It is an id, not a secret.';
 grant execute on function keelson.uuid7() to keelson_app, keelson_admin;
 
+create or replace function keelson._purge(place regclass, age name, until timestamptz, batch bigint)
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    purged bigint;
+begin
+    -- A row's place in the file tells it from others in a table without partitions alone.
+    if (select c.relkind from pg_class as c where c.oid = place) <> 'r' then
+        raise exception 'table "%" has partitions, which are dropped instead', place;
+    end if;
+    execute format(
+        'delete from %1$s where ctid = any (array('
+        'select old.ctid from %1$s as old where old.%2$I <= $1 order by old.%2$I limit $2 for update skip locked))',
+        place, age
+    ) using until, batch;
+    get diagnostics purged = row_count;
+    return purged;
+end
+$$;
+comment on function keelson._purge(regclass, name, timestamptz, bigint) is
+    'Delete the oldest rows by a column of time, those until then, at most so many; returns how many. Rows that somebody holds are left for the next time.';
+
 create or replace function keelson.current_user_id()
 returns uuid
 language c
@@ -70,6 +95,16 @@ as 'MODULE_PATHNAME', 'ks_current_user_id';
 comment on function keelson.current_user_id() is
     'The id of the user who is acting, null when nobody is known. Row-level security compares with it.';
 grant execute on function keelson.current_user_id() to public;
+
+create or replace function keelson.acting_user_id()
+returns uuid
+language c
+stable
+parallel restricted
+as 'MODULE_PATHNAME', 'ks_acting_user_id';
+comment on function keelson.acting_user_id() is
+    'The id of the user who is acting; when nobody is known, refused with 401 UNAUTHENTICATED.';
+grant execute on function keelson.acting_user_id() to public;
 
 create or replace function keelson.current_session_id()
 returns uuid

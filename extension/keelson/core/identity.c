@@ -15,6 +15,7 @@
 #include "utils/inet.h"
 #include "utils/uuid.h"
 
+#include "core/error.h"
 #include "core/identity.h"
 
 /* Written by ks_identity_set(), ks_caller_set() and the end of transaction. */
@@ -104,6 +105,23 @@ ks_current_user_id(PG_FUNCTION_ARGS)
 	if (!identity.has_user)
 		PG_RETURN_NULL();
 	PG_RETURN_UUID_P(&identity.user_id);
+}
+
+const pg_uuid_t *
+ks_acting_user(void)
+{
+	if (!identity.has_user)
+		ks_raise(401, "UNAUTHENTICATED", "In psql, say who is acting: select keelson.act_as(...).", "nobody is signed in");
+	return &identity.user_id;
+}
+
+PG_FUNCTION_INFO_V1(ks_acting_user_id);
+
+/* keelson.acting_user_id() */
+Datum
+ks_acting_user_id(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_UUID_P(ks_acting_user());
 }
 
 PG_FUNCTION_INFO_V1(ks_current_session_id);

@@ -67,6 +67,9 @@ typedef struct KsCaller
 extern const KsIdentity *ks_identity(void);
 extern const KsCaller *ks_caller(void);
 
+/* The acting user's id; an error (401) when nobody is known. */
+extern const pg_uuid_t *ks_acting_user(void);
+
 /* For dispatch() and act_as() alone. */
 extern void ks_identity_set(const KsIdentity *identity);
 extern void ks_caller_set(const KsCaller *caller);

@@ -172,26 +172,9 @@ grant execute on function keelson.act_as(text) to keelson_admin;
 
 create or replace function keelson._idempotency_keys_purge(row_limit integer)
 returns integer
-language plpgsql
+language sql
 volatile
-as $$
-declare
-    purged integer;
-begin
-    delete from keelson.idempotency_keys as kept
-    using (
-        select expired.user_id, expired.key
-        from keelson.idempotency_keys as expired
-        where expired.expires_at <= pg_catalog.now()
-        order by expired.expires_at
-        limit row_limit
-        for update skip locked
-    ) as batch
-    where kept.user_id = batch.user_id and kept.key = batch.key;
-    get diagnostics purged = row_count;
-    return purged;
-end
-$$;
+as $$ select keelson._purge('keelson.idempotency_keys', 'expires_at', pg_catalog.now(), row_limit)::integer $$;
 comment on function keelson._idempotency_keys_purge(integer) is
     'Delete kept replies that have expired, at most so many; returns how many. The keeper calls it.';
 

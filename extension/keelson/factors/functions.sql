@@ -285,10 +285,8 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    elsif keelson.current_actor() = 'access_key' then
+    perform keelson.acting_user_id();
+    if keelson.current_actor() = 'access_key' then
         perform keelson.raise(403, 'FORBIDDEN', 'an access key has no second factor');
     end if;
     return keelson.current_user_id();

@@ -68,28 +68,11 @@ comment on function keelson._challenge_use(text, uuid) is
 
 create or replace function keelson._challenges_purge(row_limit integer)
 returns bigint
-language plpgsql
+language sql
 volatile
 security definer
 set search_path = pg_catalog, pg_temp
-as $$
-declare
-    purged bigint;
-begin
-    delete from keelson.login_challenges as c
-    using (
-        select old.user_id, old.token_hash
-        from keelson.login_challenges as old
-        where old.expires_at <= now()
-        order by old.expires_at
-        limit row_limit
-        for update skip locked
-    ) as batch
-    where c.user_id = batch.user_id and c.token_hash = batch.token_hash;
-    get diagnostics purged = row_count;
-    return purged;
-end
-$$;
+as $$ select keelson._purge('keelson.login_challenges', 'expires_at', now(), row_limit) $$;
 alter function keelson._challenges_purge(integer) owner to keelson_system;
 comment on function keelson._challenges_purge(integer) is
     'Delete challenges that have expired, at most so many; returns how many.';

@@ -37,10 +37,8 @@ declare
     changes_name boolean := name is not null or is_request and keelson.given('name');
     changes_preferences boolean := preferences is not null or is_request and keelson.given('preferences');
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    elsif is_request and email is null and keelson.given('email') then
+    perform keelson.acting_user_id();
+    if is_request and email is null and keelson.given('email') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the e-mail address must not be null', field => 'email');
     elsif is_request and new_password is null and keelson.given('new_password') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the new password must not be null', field => 'new_password');

@@ -103,7 +103,9 @@ PG_FUNCTION_INFO_V1(ks_user_get);
 Datum
 ks_user_get(PG_FUNCTION_ARGS)
 {
-	return make_user(PG_ARGISNULL(0) ? NULL : PG_GETARG_UUID_P(0), get_func_rettype(fcinfo->flinfo->fn_oid), NULL);
+	if (PG_ARGISNULL(0))
+		ks_raise(404, "NOT_FOUND", NULL, "there is no such user");
+	return make_user(PG_GETARG_UUID_P(0), get_func_rettype(fcinfo->flinfo->fn_oid), NULL);
 }
 
 PG_FUNCTION_INFO_V1(ks_auth_me);
@@ -112,9 +114,7 @@ PG_FUNCTION_INFO_V1(ks_auth_me);
 Datum
 ks_auth_me(PG_FUNCTION_ARGS)
 {
-	const KsIdentity *identity = ks_identity();
-
-	return make_user(identity->has_user ? &identity->user_id : NULL, get_func_rettype(fcinfo->flinfo->fn_oid), NULL);
+	return make_user(ks_acting_user(), get_func_rettype(fcinfo->flinfo->fn_oid), NULL);
 }
 
 PG_FUNCTION_INFO_V1(ks_user_profile);
@@ -123,7 +123,7 @@ PG_FUNCTION_INFO_V1(ks_user_profile);
 Datum
 ks_user_profile(PG_FUNCTION_ARGS)
 {
-	const KsIdentity *identity = ks_identity();
+	const pg_uuid_t *id = ks_acting_user();
 	Oid type = get_func_rettype(fcinfo->flinfo->fn_oid);
 	TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
 	Oid user_type = TupleDescAttr(desc, PROFILE_USER)->atttypid;
@@ -132,7 +132,7 @@ ks_user_profile(PG_FUNCTION_ARGS)
 	bool nulls[PROFILE_COLUMNS] = {false};
 
 	ReleaseTupleDesc(desc);
-	values[PROFILE_USER] = make_user(identity->has_user ? &identity->user_id : NULL, user_type, &member_since);
+	values[PROFILE_USER] = make_user(id, user_type, &member_since);
 	values[PROFILE_MEMBER_SINCE] = TimestampTzGetDatum(member_since);
 	read_tier(&values[PROFILE_SUBSCRIPTION], &nulls[PROFILE_SUBSCRIPTION]);
 	return form_row(type, values, nulls);
@@ -170,8 +170,6 @@ make_user(const pg_uuid_t *id, Oid type, TimestampTz *created_at)
 	Datum values[USER_COLUMNS];
 	bool nulls[USER_COLUMNS] = {0};
 
-	if (id == NULL)
-		ks_raise(401, "UNAUTHENTICATED", "In psql, say who is acting: select keelson.act_as(...).", "nobody is signed in");
 	if (identity->has_user && memcmp(&identity->user_id, id, UUID_LEN) == 0)
 		read_own(id, &read);
 	else

@@ -24,13 +24,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    acting uuid := keelson.current_user_id();
+    acting uuid := keelson.acting_user_id();
     said text := lower(btrim(split_part(content_type, ';', 1)));
     picture record;
 begin
-    if acting is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    elsif coalesce(octet_length(body), 0) not between 1 and 1048576 then
+    if coalesce(octet_length(body), 0) not between 1 and 1048576 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a picture has 1 byte to 1 MiB', field => 'body');
     end if;
     picture := keelson._image_read(body);
@@ -56,9 +54,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    end if;
+    perform keelson.acting_user_id();
     return keelson._avatar_reply(keelson.current_user_id());
 end
 $$;
@@ -90,9 +86,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    end if;
+    perform keelson.acting_user_id();
     perform keelson._avatar_set(keelson.current_user_id(), null, null, null, null);
 end
 $$;

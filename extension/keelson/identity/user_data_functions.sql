@@ -148,9 +148,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    end if;
+    perform keelson.acting_user_id();
     perform keelson.audit('user.export');
     return query select * from keelson._user_export(keelson.current_user_id());
 end
@@ -257,30 +255,18 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    gone bigint;
     purged bigint := 0;
 begin
     if batch is null or batch not between 1 and 100000 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a batch is 1 to 100,000 rows', field => 'batch');
     end if;
-    delete from keelson.user_emails as e where e.email in (
-        select o.email from keelson.user_emails as o where o.reserved_until <= now()
-        order by o.reserved_until limit batch for update skip locked
+    purged := keelson._purge('keelson.user_emails', 'reserved_until', now(), batch);
+    purged := purged + keelson._purge('keelson.email_changes', 'undo_until', now(), batch - purged);
+    -- A row has the results of up to a thousand changes.
+    return purged + keelson._purge(
+        'keelson.bulk_operations', 'created_at', now() - interval '30 days',
+        case when purged < batch then greatest((batch - purged) / 1000, 1) else 0 end
     );
-    get diagnostics gone = row_count;
-    purged := purged + gone;
-    delete from keelson.email_changes as c where (c.user_id, c.id) in (
-        select o.user_id, o.id from keelson.email_changes as o where o.undo_until <= now()
-        order by o.undo_until limit batch - purged for update skip locked
-    );
-    get diagnostics gone = row_count;
-    purged := purged + gone;
-    delete from keelson.bulk_operations as b where (b.user_id, b.id) in (
-        select o.user_id, o.id from keelson.bulk_operations as o where o.created_at <= now() - interval '30 days'
-        order by o.created_at limit case when purged < batch then greatest((batch - purged) / 1000, 1) else 0 end for update skip locked
-    );
-    get diagnostics gone = row_count;
-    return purged + gone;
 end
 $$;
 alter function keelson.identity_purge(integer) owner to keelson_system;

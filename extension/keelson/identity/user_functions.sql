@@ -8,9 +8,8 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    elsif id is distinct from keelson.current_user_id() and not keelson.has_permission('users.read') then
+    perform keelson.acting_user_id();
+    if id is distinct from keelson.current_user_id() and not keelson.has_permission('users.read') then
         perform keelson._user_raise_missing();
     end if;
 end

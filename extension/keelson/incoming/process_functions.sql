@@ -420,66 +420,24 @@ comment on function keelson._failed_webhooks_retry(integer) is
 
 create or replace function keelson._processed_webhooks_purge(batch integer)
 returns bigint
-language plpgsql
+language sql
 volatile
-as $$
-declare
-    purged bigint;
-begin
-    delete from keelson.incoming_events as e
-    where e.id = any (array(
-        select old.id from keelson.incoming_events as old
-        where old.processed_at < pg_catalog.now() - interval '7 days'
-        order by old.processed_at
-        limit batch
-    ));
-    get diagnostics purged = row_count;
-    return purged;
-end
-$$;
+as $$ select keelson._purge('keelson.incoming_events', 'processed_at', pg_catalog.now() - interval '7 days', batch) $$;
 comment on function keelson._processed_webhooks_purge(integer) is
     'Delete incoming events that were handled more than seven days ago, at most so many; returns how many. That they came is known for ever.';
 
 create or replace function keelson._webhook_versions_purge(batch integer)
 returns bigint
-language plpgsql
+language sql
 volatile
-as $$
-declare
-    purged bigint;
-begin
-    delete from keelson.webhook_versions as v
-    where (v.source, v.object) in (
-        select old.source, old.object from keelson.webhook_versions as old
-        where old.occurred_at < pg_catalog.now() - interval '90 days'
-        order by old.occurred_at
-        limit batch
-    );
-    get diagnostics purged = row_count;
-    return purged;
-end
-$$;
+as $$ select keelson._purge('keelson.webhook_versions', 'occurred_at', pg_catalog.now() - interval '90 days', batch) $$;
 comment on function keelson._webhook_versions_purge(integer) is
     'Forget of which objects nothing newer was heard for 90 days, at most so many; returns how many. Nobody sends events that old.';
 
 create or replace function keelson._resolved_webhooks_purge(batch integer)
 returns bigint
-language plpgsql
+language sql
 volatile
-as $$
-declare
-    purged bigint;
-begin
-    delete from keelson.failed_webhook_events as f
-    where f.id = any (array(
-        select old.id from keelson.failed_webhook_events as old
-        where old.resolved_at < pg_catalog.now() - interval '30 days'
-        order by old.resolved_at
-        limit batch
-    ));
-    get diagnostics purged = row_count;
-    return purged;
-end
-$$;
+as $$ select keelson._purge('keelson.failed_webhook_events', 'resolved_at', pg_catalog.now() - interval '30 days', batch) $$;
 comment on function keelson._resolved_webhooks_purge(integer) is
     'Delete failed events that were resolved more than 30 days ago, at most so many; returns how many.';

@@ -54,10 +54,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    end if;
+    perform keelson.acting_user_id();
     return query select * from keelson._external_identities(keelson.current_user_id());
 end
 $$;
@@ -90,12 +87,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson.current_user_id();
+    me uuid := keelson.acting_user_id();
 begin
-    if me is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    end if;
     -- Two who go at once must not take each the other's way in.
     perform from keelson.users as u where u.id = me for no key update;
     if not exists (select from keelson.passwords as p where p.user_id = me)

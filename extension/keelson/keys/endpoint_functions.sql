@@ -6,10 +6,8 @@ language plpgsql
 stable
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    elsif keelson.current_actor() = 'access_key' then
+    perform keelson.acting_user_id();
+    if keelson.current_actor() = 'access_key' then
         perform keelson.raise(403, 'FORBIDDEN', 'an access key cannot make, change or see access keys');
     end if;
     return keelson.current_user_id();

@@ -179,28 +179,13 @@ language plpgsql
 volatile
 as $$
 declare
-    removed integer;
-    total bigint := 0;
+    place regclass;
+    purged bigint := 0;
 begin
-    delete from keelson.blocks as b
-    where b.network in (
-        select old.network from keelson.blocks as old where old.expires_at < pg_catalog.now() - interval '1 hour' limit batch
-    );
-    get diagnostics total = row_count;
-    delete from keelson.exempt_networks as e
-    where e.network in (
-        select old.network from keelson.exempt_networks as old
-        where old.expires_at < pg_catalog.now() - interval '1 hour' limit batch - total
-    );
-    get diagnostics removed = row_count;
-    total := total + removed;
-    delete from keelson.user_rate_limits as u
-    where (u.user_id, u.access_key_id, u.name) in (
-        select old.user_id, old.access_key_id, old.name from keelson.user_rate_limits as old
-        where old.expires_at < pg_catalog.now() - interval '1 hour' limit batch - total
-    );
-    get diagnostics removed = row_count;
-    return total + removed;
+    foreach place in array array['keelson.blocks', 'keelson.exempt_networks', 'keelson.user_rate_limits']::regclass[] loop
+        purged := purged + keelson._purge(place, 'expires_at', pg_catalog.now() - interval '1 hour', batch - purged);
+    end loop;
+    return purged;
 end
 $$;
 comment on function keelson._limits_remnants_purge(integer) is

@@ -31,14 +31,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    acting uuid := keelson.current_user_id();
+    acting uuid := keelson.acting_user_id();
     before_id uuid;
     page keelson.session_object[];
 begin
-    if acting is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    end if;
     if "limit" is null or "limit" not between 1 and 100 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
     end if;
@@ -79,14 +75,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    acting uuid := keelson.current_user_id();
+    acting uuid := keelson.acting_user_id();
     is_own boolean := id is not distinct from keelson.current_session_id();
     headers jsonb;
 begin
-    if acting is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    end if;
     if id is null or keelson._sessions_end(acting, id, null, 'ended') = 0 then
         perform keelson.raise(404, 'NOT_FOUND', 'there is no such session');
     end if;

@@ -178,37 +178,13 @@ comment on function keelson._locked_reply(timestamptz) is
 
 create or replace function keelson._authentication_purge(row_limit integer)
 returns integer
-language plpgsql
+language sql
 volatile
 as $$
-declare
-    failures integer;
-    sessions integer;
-begin
-    delete from keelson.authentication_failures as f
-    using (
-        select old.user_id, old.failed_at
-        from keelson.authentication_failures as old
-        where old.failed_at <= pg_catalog.now() - interval '1 hour'
-        order by old.failed_at
-        limit row_limit
-        for update skip locked
-    ) as batch
-    where f.user_id = batch.user_id and f.failed_at = batch.failed_at;
-    get diagnostics failures = row_count;
-    delete from keelson.sessions as s
-    using (
-        select old.user_id, old.id
-        from keelson.sessions as old
-        where old.expires_at <= pg_catalog.now() - interval '1 day'
-        order by old.expires_at
-        limit row_limit
-        for update skip locked
-    ) as batch
-    where s.user_id = batch.user_id and s.id = batch.id;
-    get diagnostics sessions = row_count;
-    return greatest(failures, sessions);
-end
+select greatest(
+    keelson._purge('keelson.authentication_failures', 'failed_at', pg_catalog.now() - interval '1 hour', row_limit),
+    keelson._purge('keelson.sessions', 'expires_at', pg_catalog.now() - interval '1 day', row_limit)
+)::integer
 $$;
 comment on function keelson._authentication_purge(integer) is
     'Delete failures older than an hour and sessions whose time was over a day ago, at most so many of each; returns the greater number. The keeper calls it.';

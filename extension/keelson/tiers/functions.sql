@@ -227,9 +227,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    end if;
+    perform keelson.acting_user_id();
     return keelson._tier_object(keelson._tier_of(keelson.current_user_id()));
 end
 $$;

@@ -155,9 +155,8 @@ language plpgsql
 stable
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    elsif unit = 'minutes' then
+    perform keelson.acting_user_id();
+    if unit = 'minutes' then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'minutes are taken by recording usage', field => 'unit');
     elsif not exists (select from keelson.tier_limits as l where l.kind = 'unit' and l.name = unit) then
         perform keelson.raise(400, 'VALIDATION_FAILED', pg_catalog.format('no tier has a quota of "%s"', coalesce(unit, '')), field => 'unit');
@@ -213,7 +212,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson.current_user_id();
+    me uuid := keelson.acting_user_id();
     reservation uuid := keelson.uuid7();
     place record;
 begin
@@ -223,8 +222,6 @@ begin
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a reservation lasts a second to 7 days', field => 'expires_in');
     elsif unit is not null then
         me := keelson._quota_require(unit, amount);
-    elsif me is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
     elsif feature !~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$' then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a feature is a name of letters, digits, _, . and -', field => 'feature');
     elsif not coalesce(amount > 0 and amount <= 1e15, false) then
@@ -290,13 +287,11 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson.current_user_id();
+    me uuid := keelson.acting_user_id();
     held record;
     used numeric;
 begin
-    if me is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    elsif amount is not null and not (amount >= 0 and amount <= 1e15) then
+    if amount is not null and not (amount >= 0 and amount <= 1e15) then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'an amount is 0 to 1e15', field => 'amount');
     end if;
     held := keelson._quota_let_go(me, reservation);
@@ -323,9 +318,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    end if;
+    perform keelson.acting_user_id();
     perform keelson._quota_let_go(keelson.current_user_id(), reservation);
 end
 $$;
@@ -367,12 +360,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson.current_user_id();
+    me uuid := keelson.acting_user_id();
     s keelson._subscription_state;
 begin
-    if me is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    end if;
     s := keelson._subscription_of(me);
     return query
     select

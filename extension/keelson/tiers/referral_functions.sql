@@ -86,9 +86,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform keelson._require(referral_code, 'referral_code');
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    elsif not exists (
+    perform keelson.acting_user_id();
+    if not exists (
         select from keelson.users as u where u.id = keelson.current_user_id() and u.created_at > now() - interval '30 days'
     ) then
         perform keelson.raise(409, 'CONFLICT', 'referral codes are for new users', field => 'referral_code');

@@ -266,9 +266,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in');
-    elsif not exists (select from pg_timezone_names as z where z.name = time_zone) then
+    perform keelson.acting_user_id();
+    if not exists (select from pg_timezone_names as z where z.name = time_zone) then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a time zone is a name such as Europe/Berlin', field => 'time_zone');
     end if;
     perform keelson._subscription_open(keelson.current_user_id());

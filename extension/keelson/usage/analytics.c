@@ -209,9 +209,7 @@ static const pg_uuid_t *
 require_user(void)
 {
 	ks_require_shmem();
-	if (!ks_identity()->has_user)
-		ks_raise(401, "UNAUTHENTICATED", "In psql, say who is acting: select keelson.act_as(...).", "nobody is signed in");
-	return &ks_identity()->user_id;
+	return ks_acting_user();
 }
 
 static void

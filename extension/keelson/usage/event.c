@@ -314,7 +314,7 @@ find_recorder(Recorder *recorder)
 	recorder->most = int64_to_numeric(MAX_MINUTES);
 	recorder->has_asked = recorder->may_name_others = false;
 	if (!recorder->identity->has_user && !may_name_others(recorder))
-		ks_raise(401, "UNAUTHENTICATED", "In psql, say who is acting: select keelson.act_as(...).", "nobody is signed in");
+		(void) ks_acting_user();
 }
 
 /* May the caller record usage of users other than the acting one? */

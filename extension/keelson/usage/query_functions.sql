@@ -154,10 +154,8 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    elsif since > until then
+    perform keelson.acting_user_id();
+    if since > until then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the first day is after the last', field => 'since');
     end if;
     return next convert_to(E'id,occurredAt,recordedAt,feature,minutes,requests\r\n', 'UTF8');
@@ -189,7 +187,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     forecast keelson.usage_forecast;
-    me uuid := keelson.current_user_id();
+    me uuid := keelson.acting_user_id();
     -- Two-sided 90 % quantiles of Student's t for 1 to 27 degrees of freedom.
     quantiles constant numeric[] := '{6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771,
         1.761, 1.753, 1.746, 1.740, 1.734, 1.729, 1.725, 1.721, 1.717, 1.714, 1.711, 1.708, 1.706, 1.703}';
@@ -200,10 +198,6 @@ declare
     days_left numeric;
     margin numeric;
 begin
-    if me is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in',
-            'In psql, say who is acting: select keelson.act_as(...).');
-    end if;
     select p.period_start, p.period_end, p.minutes_limit
     into forecast.period_start, forecast.period_end, forecast.minutes_limit
     from keelson._subscription_of(me) as p;

@@ -80,7 +80,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
     event uuid;
     made keelson.webhook_delivery;
 begin
@@ -169,7 +169,7 @@ as $$
 declare
     page record;
 begin
-    perform keelson._webhook_require_user();
+    perform keelson.acting_user_id();
     perform keelson._webhook_endpoint(webhook_deliveries.id);
     if "limit" is null or "limit" not between 1 and 100 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
@@ -228,7 +228,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
     found_row record;
     event keelson.webhook_events;
 begin
@@ -314,7 +314,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
 begin
     perform keelson._webhook_require_enabled(webhook_delivery_replay.id);
     if keelson._webhook_replay(webhook_delivery_replay.id, array[delivery_id]) = 0 then
@@ -355,7 +355,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     most constant integer := 1000;
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
     ids uuid[];
 begin
     perform keelson._webhook_require_enabled(webhook_replay.id);

@@ -377,13 +377,10 @@ PG_FUNCTION_INFO_V1(ks_webhook_emit_to);
 Datum
 ks_webhook_emit_to(PG_FUNCTION_ARGS)
 {
-	const KsIdentity *identity = ks_identity();
 	KsWebhookEvent event = {0};
 	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 
-	if (!identity->has_user)
-		ks_raise(401, "UNAUTHENTICATED", NULL, "nobody is signed in");
-	event.user_id = identity->user_id;
+	event.user_id = *ks_acting_user();
 	event.endpoint_id = PG_GETARG_UUID_P(0);
 	event.type = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	event.payload = PG_GETARG_JSONB_P(2);

@@ -54,118 +54,6 @@ comment on type keelson.webhook_event_type is 'A type of event that endpoints ca
 comment on type keelson.webhook_dry_run is 'What an endpoint would be sent.';
 comment on column keelson.webhook_dry_run.matches is 'Whether the endpoint wants such an event.';
 
-create or replace function keelson._webhook_require_user()
-returns uuid
-language plpgsql
-stable
-as $$
-begin
-    if keelson.current_user_id() is null then
-        perform keelson.raise(401, 'UNAUTHENTICATED', 'nobody is signed in', 'In psql, say who is acting: select keelson.act_as(...).');
-    end if;
-    return keelson.current_user_id();
-end
-$$;
-comment on function keelson._webhook_require_user() is
-    'The acting user; 401 without one.';
-
-create or replace function keelson._webhook_check_events(events text[])
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    glob text;
-begin
-    if coalesce(cardinality(events), 0) not between 1 and 64 or array_ndims(events) <> 1 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'events names 1 to 64 types or globs such as user.*', field => 'events');
-    end if;
-    foreach glob in array events loop
-        if glob is null or glob !~ '^[a-z0-9_.*]{1,63}$' then
-            perform keelson.raise(400, 'VALIDATION_FAILED', 'events are types, or globs such as user.*, of at most 63 characters', field => 'events');
-        end if;
-        if not exists (select from keelson.webhook_event_types as t where keelson._webhook_glob_matches(glob, t.name)) then
-            perform keelson.raise(400, 'VALIDATION_FAILED', format('no event type matches "%s"', glob), 'GET webhooks/event-types lists them.', 'events');
-        end if;
-    end loop;
-end
-$$;
-comment on function keelson._webhook_check_events(text[]) is
-    'Refuse globs that match no registered type.';
-
-create or replace function keelson._webhook_check_filter(filter text)
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    found jsonb;
-begin
-    if filter is null then
-        return;
-    end if;
-    if char_length(filter) > 1000 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'a filter has at most 1,000 characters', field => 'filter');
-    end if;
-    begin
-        found := keelson._webhook_filter_query(filter, '{}');
-    exception
-        when sqlstate 'KS400' then
-            raise;
-        when undefined_object then
-            perform keelson.raise(400, 'VALIDATION_FAILED', 'a filter has no variables', field => 'filter');
-        when others then
-            perform keelson.raise(400, 'VALIDATION_FAILED', 'the filter is not a jsonpath', 'Such as: $.amount > 100 && $.currency == "EUR"', 'filter');
-    end;
-    -- One that this payload did not ask for. Strings aside, a $ before a quote is a variable.
-    if regexp_replace(filter::jsonpath::text, '"(\\.|[^"\\])*"', 'S', 'g') ~ '\$S' then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'a filter has no variables', field => 'filter');
-    end if;
-    -- A predicate has one answer for whatever it is asked about.
-    if jsonb_array_length(found) <> 1 or jsonb_typeof(found -> 0) not in ('boolean', 'null') then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'the filter is not a predicate: it must be true or false', 'Write exists(...) around a path.', 'filter');
-    end if;
-end
-$$;
-comment on function keelson._webhook_check_filter(text) is
-    'Refuse what is no jsonpath predicate.';
-
-create or replace function keelson._webhook_check_transform(transform jsonb, events text[])
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    type record;
-    reason text;
-begin
-    if transform is null then
-        return;
-    end if;
-    if octet_length(transform::text) > 16384 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'a transform has at most 16 KiB', field => 'transform');
-    end if;
-    for type in
-        select t.name, t.sample from keelson.webhook_event_types as t
-        where exists (select from unnest(events) as glob where keelson._webhook_glob_matches(glob, t.name))
-        order by t.name
-        limit 20
-    loop
-        reason := (keelson._webhook_body(transform, keelson._webhook_envelope(type.name, type.sample))).fault;
-        if reason is not null then
-            perform keelson.raise(400, 'VALIDATION_FAILED',
-                format('with the sample of %s %s', type.name, reason),
-                'A path stands in a string between {{ and }}, such as {{ $.data.email }}.', 'transform');
-        end if;
-    end loop;
-end
-$$;
-comment on function keelson._webhook_check_transform(jsonb, text[]) is
-    'Refuse a template that fails for the sample of a type that the endpoint wants.';
-
 create or replace function keelson._webhook_envelope(event_type text, payload jsonb)
 returns jsonb
 language sql
@@ -178,37 +66,6 @@ select pg_catalog.jsonb_build_object(
 $$;
 comment on function keelson._webhook_envelope(text, jsonb) is
     'What transforms see of an event, for trying them.';
-
-create or replace function keelson._webhook_check_headers(headers jsonb)
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    field record;
-begin
-    if headers is null then
-        return;
-    end if;
-    if jsonb_typeof(headers) <> 'object' or (select count(*) from jsonb_each(headers)) > 20 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'headers is an object of at most 20 names and values', field => 'headers');
-    end if;
-    for field in select h.key, h.value from jsonb_each(headers) as h loop
-        if field.key !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$' then
-            perform keelson.raise(400, 'VALIDATION_FAILED', 'a header field''s name has letters, digits and hyphens', field => 'headers');
-        end if;
-        if lower(field.key) ~ '^(webhook-.*|content-.*|host|connection|transfer-encoding|te|trailer|upgrade|expect|keep-alive|proxy-.*|cookie|user-agent|traceparent|tracestate|x-request-id)$' then
-            perform keelson.raise(400, 'VALIDATION_FAILED', format('the header field "%s" is not yours to set', field.key), field => 'headers');
-        end if;
-        if jsonb_typeof(field.value) <> 'string' or char_length(field.value #>> '{}') > 1000 or field.value #>> '{}' !~ '^[\x20-\x7e]*$' then
-            perform keelson.raise(400, 'VALIDATION_FAILED', 'a header field''s value is a string of at most 1,000 printable ASCII characters', field => 'headers');
-        end if;
-    end loop;
-end
-$$;
-comment on function keelson._webhook_check_headers(jsonb) is
-    'Refuse header fields that could break a request or pass for our own.';
 
 create or replace function keelson._webhook_header_names(headers jsonb)
 returns text[]
@@ -232,27 +89,6 @@ end
 $$;
 comment on function keelson._webhook_headers_seal(uuid, uuid, jsonb) is
     'Header fields as they are stored: their values may be credentials of the receiver''s. Null where there are none.';
-
-create or replace function keelson._webhook_check_limits(rate_limit integer, retry_schedule integer[])
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if rate_limit is not null and rate_limit not between 1 and 10000 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'a rate limit is 1 to 10,000 deliveries a second', field => 'rate_limit');
-    end if;
-    if retry_schedule is not null and (
-        coalesce(cardinality(retry_schedule), 0) not between 1 and 32 or array_ndims(retry_schedule) <> 1
-        or exists (select from unnest(retry_schedule) as s (seconds) where s.seconds is null or s.seconds not between 1 and 604800)
-    ) then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'a retry schedule has 1 to 32 waits of 1 second to 7 days', field => 'retry_schedule');
-    end if;
-end
-$$;
-comment on function keelson._webhook_check_limits(integer, integer[]) is
-    'Refuse limits out of bounds.';
 
 create or replace function keelson._webhook_secret_make(user_id uuid, endpoint_id uuid, out secret text, out sealed bytea)
 language plpgsql
@@ -311,7 +147,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
     made uuid := keelson.uuid7();
     secret record;
 begin
@@ -347,21 +183,6 @@ comment on function keelson.webhook_create(text, text[], text, text, jsonb, json
     'Add an endpoint that is told of events: types or globs, a jsonpath predicate over the payload, a template of the body, further header fields, at most so many deliveries a second, seconds to wait after each failure. The secret that deliveries are signed with is shown this once.';
 grant execute on function keelson.webhook_create(text, text[], text, text, jsonb, jsonb, integer, integer[], boolean) to keelson_app;
 
-create or replace function keelson._webhook_check_description(description text)
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    if char_length(description) > 200 or description ~ '[\u0001-\u001f\u007f]' then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'a description has at most 200 characters and no control characters', field => 'description');
-    end if;
-end
-$$;
-comment on function keelson._webhook_check_description(text) is
-    'Refuse a description that is too long or would not show.';
-
 create or replace function keelson.webhook_list("limit" integer default 20, cursor text default null)
 returns setof keelson.webhook_endpoint
 language plpgsql
@@ -370,7 +191,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
     before_id uuid := (keelson.cursor_decode(cursor) ->> 'before')::uuid;
     ids uuid[];
 begin
@@ -399,7 +220,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform keelson._webhook_require_user();
+    perform keelson.acting_user_id();
     return keelson._webhook_endpoint(id);
 end
 $$;
@@ -426,7 +247,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
     present keelson.webhook_endpoints;
     lane keelson.courier_lanes;
     -- Outside a request null says nothing; inside it takes away.
@@ -506,7 +327,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
 begin
     delete from keelson.webhook_endpoints as e where e.user_id = me and e.id = webhook_delete.id;
     if not found then
@@ -530,7 +351,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
     secret record;
 begin
     perform keelson._webhook_endpoint(webhook_rotate_secret.id);
@@ -558,7 +379,7 @@ declare
     after_name text := coalesce(keelson.cursor_decode(cursor) ->> 'after', '');
     names text[];
 begin
-    perform keelson._webhook_require_user();
+    perform keelson.acting_user_id();
     if "limit" is null or "limit" not between 1 and 100 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
     end if;
@@ -581,7 +402,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    me uuid := keelson._webhook_require_user();
+    me uuid := keelson.acting_user_id();
     endpoint keelson.webhook_endpoints;
     input jsonb := payload;
     event_id uuid := keelson.uuid7();
