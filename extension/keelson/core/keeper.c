@@ -17,6 +17,7 @@
 
 #include "core/keeper.h"
 #include "core/shmem.h"
+#include "core/spi.h"
 #include "core/worker.h"
 
 #define MAX_DUTIES 32
@@ -95,15 +96,6 @@ ks_keeper_on_reload(void (*run)(void))
 }
 
 void
-ks_keeper_wake(void)
-{
-	if (shared == NULL)
-		return;
-	pg_atomic_write_u32(&shared->wake, PG_UINT32_MAX);
-	ks_worker_wake(KS_KEEPER_SLOT);
-}
-
-void
 ks_keeper_wake_duty(int duty)
 {
 	if (shared != NULL)
@@ -115,6 +107,21 @@ ks_keeper_wake_duty_soon(int duty)
 {
 	if (shared != NULL)
 		leave_note(&shared->soon, duty);
+}
+
+void
+ks_keeper_purge(int duty, KsPlan *plan, int batch)
+{
+	Datum values[] = {Int32GetDatum(batch)};
+	bool is_null;
+	int purged;
+
+	ks_spi_connect();
+	(void) ks_spi_execute(plan, values, NULL, false, 0);
+	purged = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
+	ks_spi_finish();
+	if (purged >= batch)
+		ks_keeper_wake_duty(duty);
 }
 
 /* Leave the keeper a note, and wake it unless the same is there already. */

@@ -37,6 +37,9 @@
 /* Marks a reply without headers or body. */
 #define ABSENT (-1)
 
+/* The keeper's duty, by number; set while the library is preloaded. */
+static int duty;
+
 static bool is_key_good(const char *key);
 static void key_hash(const KsCall *call, uint8 *hash);
 static bool claim(const uint8 *hash);
@@ -52,7 +55,7 @@ static void purge(void);
 void
 ks_idempotency_init(void)
 {
-	ks_keeper_register("idempotency keys", PURGE_INTERVAL_MS, true, purge);
+	duty = ks_keeper_register("idempotency keys", PURGE_INTERVAL_MS, true, purge);
 }
 
 bool
@@ -270,14 +273,6 @@ purge(void)
 		.sql = "select keelson._idempotency_keys_purge($1)",
 		.nargs = 1,
 		.argtypes = {INT4OID}};
-	Datum values[] = {Int32GetDatum(PURGE_BATCH)};
-	bool is_null;
-	int purged;
 
-	ks_spi_connect();
-	(void) ks_spi_execute(&plan, values, NULL, false, 0);
-	purged = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
-	ks_spi_finish();
-	if (purged == PURGE_BATCH)
-		ks_keeper_wake();
+	ks_keeper_purge(duty, &plan, PURGE_BATCH);
 }

@@ -27,6 +27,7 @@
 
 #define FLUSH_MS 60000
 #define CLEANUP_MS 600000
+#define CLEANUP_BATCH 10000
 #define NOTE_SECONDS 10
 #define PARTITIONS 16
 #define SLOTS 256
@@ -59,8 +60,9 @@ static Shared *shared;
 /* What this backend has noted; a key has one place, by its id, which it may lose to another. */
 static Use noted[REMEMBERED];
 
-/* The keeper's duty, by number. */
+/* The keeper's duties, by number; set while the library is preloaded. */
 static int flush_duty;
+static int cleanup_duty;
 
 static void init_shared(void *area, bool found);
 static uint32 number_of(const pg_uuid_t *id);
@@ -77,7 +79,7 @@ ks_last_use_init(void)
 {
 	ks_shmem_register("keelson access keys", sizeof(Shared), init_shared, (void **) &shared);
 	flush_duty = ks_keeper_register("keys: write down last uses", FLUSH_MS, false, flush);
-	(void) ks_keeper_register("keys: remove what has ended", CLEANUP_MS, true, clean_up);
+	cleanup_duty = ks_keeper_register("keys: remove what has ended", CLEANUP_MS, true, clean_up);
 }
 
 static void
@@ -236,11 +238,12 @@ array_of(Datum *elements, int count, Oid type)
 static void
 clean_up(void)
 {
-	static KsPlan plan = {.sql = "select keelson._access_keys_purge(10000)"};
+	static KsPlan plan = {
+		.sql = "select keelson._access_keys_purge($1)",
+		.nargs = 1,
+		.argtypes = {INT4OID}};
 
-	ks_spi_connect();
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 0);
-	ks_spi_finish();
+	ks_keeper_purge(cleanup_duty, &plan, CLEANUP_BATCH);
 }
 
 PG_FUNCTION_INFO_V1(ks__key_used);

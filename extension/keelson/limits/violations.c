@@ -87,6 +87,9 @@ typedef struct Shared
 /* Set when shared memory is made. */
 static Shared *shared;
 
+/* The keeper's duty, by number; set while the library is preloaded. */
+static int flush_duty;
+
 static void init_shared(void *area, bool found);
 static void anonymise(const uint8 ip[16], uint8 out[16]);
 static Violation *find_slot(Partition *partition, const Identity *who, uint32 hash);
@@ -103,7 +106,7 @@ void
 ks_violations_init(void)
 {
 	ks_shmem_register("keelson limits violations", sizeof(Shared), init_shared, (void **) &shared);
-	ks_keeper_register("limits: write down violations", FLUSH_MS, false, flush);
+	flush_duty = ks_keeper_register("limits: write down violations", FLUSH_MS, false, flush);
 	ks_keeper_register("limits: remove what has expired", CLEANUP_MS, true, clean_up);
 }
 
@@ -211,7 +214,7 @@ ks_block_request(const uint8 ip[16], int reason)
 	}
 	LWLockRelease(&shared->pending_lock);
 	if (is_new)
-		ks_keeper_wake();
+		ks_keeper_wake_duty(flush_duty);
 }
 
 void

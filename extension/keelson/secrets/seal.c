@@ -95,6 +95,7 @@ static const KnownPurpose *check_purpose(const KsSealContext *context);
 static const KnownPurpose *find_purpose(const char *name);
 static const KnownPurpose *load_purpose(const char *name);
 static void record_opening(KsPlan *plan, const KsSealContext *context, Jsonb *details);
+static bytea *open_recorded(FunctionCallInfo fcinfo, KsPlan *plan);
 
 /* Begin: the counter of failures. */
 void
@@ -495,11 +496,9 @@ ks_unseal_sql(PG_FUNCTION_ARGS)
 	PG_RETURN_BYTEA_P(data);
 }
 
-PG_FUNCTION_INFO_V1(ks_unseal_for);
-
-/* keelson._unseal_for(bytea, keelson.seal_context, details jsonb) */
-Datum
-ks_unseal_for(PG_FUNCTION_ARGS)
+/* Open a value and have that recorded, with the details of the third argument. */
+static bytea *
+open_recorded(FunctionCallInfo fcinfo, KsPlan *plan)
 {
 	bytea *sealed = PG_GETARG_BYTEA_PP(0);
 	char purpose[KS_SEAL_PURPOSE_LENGTH];
@@ -508,8 +507,17 @@ ks_unseal_for(PG_FUNCTION_ARGS)
 
 	read_context(fcinfo, PG_GETARG_HEAPTUPLEHEADER(1), &context, purpose);
 	data = ks_unseal(&context, sealed);
-	record_opening(&audit_plan, &context, PG_GETARG_JSONB_P(2));
-	PG_RETURN_BYTEA_P(data);
+	record_opening(plan, &context, PG_GETARG_JSONB_P(2));
+	return data;
+}
+
+PG_FUNCTION_INFO_V1(ks_unseal_for);
+
+/* keelson._unseal_for(bytea, keelson.seal_context, details jsonb) */
+Datum
+ks_unseal_for(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BYTEA_P(open_recorded(fcinfo, &audit_plan));
 }
 
 PG_FUNCTION_INFO_V1(ks_unseal_at_once);
@@ -518,15 +526,7 @@ PG_FUNCTION_INFO_V1(ks_unseal_at_once);
 Datum
 ks_unseal_at_once(PG_FUNCTION_ARGS)
 {
-	bytea *sealed = PG_GETARG_BYTEA_PP(0);
-	char purpose[KS_SEAL_PURPOSE_LENGTH];
-	KsSealContext context;
-	bytea *data;
-
-	read_context(fcinfo, PG_GETARG_HEAPTUPLEHEADER(1), &context, purpose);
-	data = ks_unseal(&context, sealed);
-	record_opening(&audit_at_once_plan, &context, PG_GETARG_JSONB_P(2));
-	PG_RETURN_BYTEA_P(data);
+	PG_RETURN_BYTEA_P(open_recorded(fcinfo, &audit_at_once_plan));
 }
 
 PG_FUNCTION_INFO_V1(ks_reseal);

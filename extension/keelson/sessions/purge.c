@@ -32,14 +32,6 @@ purge(void)
 		.sql = "select keelson._authentication_purge($1)",
 		.nargs = 1,
 		.argtypes = {INT4OID}};
-	Datum values[] = {Int32GetDatum(PURGE_BATCH)};
-	bool is_null;
-	int purged;
 
-	ks_spi_connect();
-	(void) ks_spi_execute(&plan, values, NULL, false, 0);
-	purged = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
-	ks_spi_finish();
-	if (purged == PURGE_BATCH)
-		ks_keeper_wake_duty(duty);
+	ks_keeper_purge(duty, &plan, PURGE_BATCH);
 }
