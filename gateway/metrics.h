@@ -88,12 +88,6 @@ gw_metrics_add(struct GwMetrics *metrics, enum GwCount count, int64_t delta)
 	atomic_store_explicit(&metrics->counts[count], old + (uint64_t) delta, memory_order_relaxed);
 }
 
-static inline void
-gw_metrics_set(struct GwMetrics *metrics, enum GwCount count, uint64_t value)
-{
-	atomic_store_explicit(&metrics->counts[count], value, memory_order_relaxed);
-}
-
 /* The sum of a count over all loops. Any thread. */
 uint64_t gw_metrics_sum(struct GwMetrics *const *all, size_t n, enum GwCount count);
 

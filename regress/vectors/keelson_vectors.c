@@ -217,7 +217,7 @@ vector_time(PG_FUNCTION_ARGS)
 		if (strcmp(what, "sha256") == 0)
 			ks_sha256(in, 43, out);
 		else if (strcmp(what, "hmac") == 0)
-			ks_hmac_sha256(key, sizeof(key), in, 43, out);
+			(void) ks_hmac(KS_SHA256, key, sizeof(key), in, 43, out);
 		else if (strcmp(what, "kept_hmac") == 0)
 			ks_mac(mac, in, 43, out);
 		else if (strcmp(what, "hkdf") == 0)

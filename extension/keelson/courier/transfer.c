@@ -31,7 +31,6 @@
 #include "courier/transfer.h"
 
 #define CONNECT_TIMEOUT_MS 10000
-#define SLOWEST_BYTES 1
 #define CONNECTION_SECONDS 300
 /* How long certificates of authorities are good that were read from their file. */
 #define CA_SECONDS 300

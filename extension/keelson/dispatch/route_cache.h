@@ -75,8 +75,6 @@ typedef struct KsRoute
 	KsCounter *counter;
 } KsRoute;
 
-extern void ks_route_cache_init(void);
-
 /*
  * The route, or NULL when there is none with this id. Valid until the next
  * call of this function.

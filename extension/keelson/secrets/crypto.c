@@ -93,12 +93,6 @@ ks_sha256(const void *data, size_t len, uint8 out[KS_SHA256_LENGTH])
 		ks_crypto_fail("hash");
 }
 
-void
-ks_hmac_sha256(const uint8 *key, size_t keylen, const void *data, size_t len, uint8 out[KS_SHA256_LENGTH])
-{
-	(void) ks_hmac(KS_SHA256, key, keylen, data, len, out);
-}
-
 size_t
 ks_hmac(KsDigest digest, const uint8 *key, size_t keylen, const void *data, size_t len, uint8 *out)
 {

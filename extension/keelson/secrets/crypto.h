@@ -28,7 +28,6 @@ typedef enum KsDigest
 } KsDigest;
 
 extern void ks_sha256(const void *data, size_t len, uint8 out[KS_SHA256_LENGTH]);
-extern void ks_hmac_sha256(const uint8 *key, size_t keylen, const void *data, size_t len, uint8 out[KS_SHA256_LENGTH]);
 
 /* Returns the length of the MAC; `out` has room for KS_DIGEST_MAX_LENGTH. */
 extern size_t ks_hmac(KsDigest digest, const uint8 *key, size_t keylen, const void *data, size_t len, uint8 *out);

@@ -60,15 +60,6 @@ ks_algorithm(const char *name)
 }
 
 const char *
-ks_algorithm_name(KsAlgorithm algorithm)
-{
-	for (int i = 0; i < lengthof(algorithms); i++)
-		if (algorithms[i].algorithm == algorithm)
-			return algorithms[i].name;
-	return "none of ours";
-}
-
-const char *
 ks_jws_verify(const KsJwkSet *set, int allowed, const char *token, size_t len, KsJws *jws)
 {
 	Parts parts;

@@ -30,9 +30,8 @@ typedef enum KsAlgorithm
 
 #define KS_ALL_ALGORITHMS (KS_ES256 | KS_RS256 | KS_PS256 | KS_EDDSA)
 
-/* The algorithm of the name ("ES256"), or 0; and its name. */
+/* The algorithm of the name ("ES256"), or 0. */
 extern int ks_algorithm(const char *name);
-extern const char *ks_algorithm_name(KsAlgorithm algorithm);
 
 typedef struct KsJwk
 {

@@ -79,12 +79,12 @@ typedef struct DerivedCache
 } DerivedCache;
 
 /*
- * What keys may be derived for. A purpose's name is part of the key: it is
+ * What keys are derived for here. A purpose's name is part of the key: it is
  * never changed, and never given to something else.
  */
 static const char *const purposes[] = {
-	"access-key", "audit-address", "challenge", "check", "csrf", "cursor", "device", "idempotency", "oauth", "pepper",
-	"principal", "recovery", "refresh", "signing", "undo", "unsubscribe", "verify"};
+	"access-key", "audit-address", "challenge", "check", "csrf", "cursor", "device", "idempotency", "nobody", "oauth",
+	"pepper", "principal", "recovery", "refresh", "signing", "undo", "unsubscribe", "verify"};
 
 /* Set by the postmaster when shared memory is made, inherited by all. */
 static KeyringShared *shared;
@@ -99,6 +99,7 @@ static void load(void);
 static void report_load(bool done, bool changed, const char *problem);
 static bool take(const KsKeyring *ring);
 static bool is_ready(StringInfo why, bool is_use);
+static void check_purpose(const char *purpose);
 static Derived *find_derived(uint32 key_id, const char *purpose);
 static Derived *derive(uint32 key_id, const char *purpose);
 static void forget_derived(Derived *entry);
@@ -286,18 +287,6 @@ ks_keyring_require(void)
 }
 
 void
-ks_keyring_derive(uint32 key_id, const char *purpose, uint8 out[KS_KEY_LENGTH])
-{
-	bool is_registered = false;
-
-	for (int i = 0; i < lengthof(purposes); i++)
-		is_registered |= strcmp(purposes[i], purpose) == 0;
-	if (!is_registered)
-		elog(ERROR, "purpose \"%s\" of a derived key is not registered", purpose);
-	memcpy(out, ks_keyring_key(key_id, purpose)->bytes, KS_KEY_LENGTH);
-}
-
-void
 ks_keyring_mac(uint32 key_id, const char *purpose, const void *data, size_t len, uint8 out[KS_SHA256_LENGTH])
 {
 	Derived *entry;
@@ -305,8 +294,21 @@ ks_keyring_mac(uint32 key_id, const char *purpose, const void *data, size_t len,
 	ks_keyring_require();
 	entry = find_derived(key_id, purpose);
 	if (entry->mac == NULL)
+	{
+		check_purpose(purpose);
 		entry->mac = ks_mac_create(entry->key.bytes, KS_KEY_LENGTH);
+	}
 	ks_mac(entry->mac, data, len, out);
+}
+
+/* A purpose that is not in the list could be another's too. */
+static void
+check_purpose(const char *purpose)
+{
+	for (int i = 0; i < lengthof(purposes); i++)
+		if (strcmp(purposes[i], purpose) == 0)
+			return;
+	elog(ERROR, "purpose \"%s\" of a derived key is not registered", purpose);
 }
 
 const KsKey *

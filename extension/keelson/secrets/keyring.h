@@ -37,14 +37,12 @@ extern bool ks_keyring_has(uint32 key_id);
 extern uint64 ks_keyring_generation(void);
 
 /*
- * The key for a purpose: HKDF-SHA-256 of a master key (id 0: the primary), kept
- * per backend. The purpose is one of the list in keyring.c. Requires the
- * keyring, and raises an error for a key id that it lacks; a key id that a
- * client sent is checked with ks_keyring_has() first. Wipe the copy after use.
+ * HMAC-SHA-256 under the key for a purpose, which never leaves the keyring:
+ * HKDF-SHA-256 of a master key (id 0: the primary), kept per backend. The
+ * purpose is one of the list in keyring.c. Requires the keyring, and raises an
+ * error for a key id that it lacks; a key id that a client sent is checked with
+ * ks_keyring_has() first.
  */
-extern void ks_keyring_derive(uint32 key_id, const char *purpose, uint8 out[KS_KEY_LENGTH]);
-
-/* HMAC-SHA-256 under the key for a purpose, which never leaves the keyring. */
 extern void ks_keyring_mac(uint32 key_id, const char *purpose, const void *data, size_t len, uint8 out[KS_SHA256_LENGTH]);
 
 /*

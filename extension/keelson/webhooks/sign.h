@@ -9,7 +9,6 @@
 
 #include "secrets/crypto.h"
 
-#define KS_WEBHOOK_SECRET_LENGTH 32
 #define KS_WEBHOOK_SECRET_PREFIX "whsec_"
 
 /* "v1," and 44 characters of base64, and its end. */

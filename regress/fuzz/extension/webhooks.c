@@ -83,7 +83,7 @@ make_header(int which)
 	uint8 mac[KS_SHA256_LENGTH];
 	char hex[2 * KS_SHA256_LENGTH + 1];
 
-	ks_hmac_sha256((const uint8 *) SECRET, strlen(SECRET), schemes[which].content, strlen(schemes[which].content), mac);
+	(void) ks_hmac(KS_SHA256, (const uint8 *) SECRET, strlen(SECRET), schemes[which].content, strlen(schemes[which].content), mac);
 	for (int i = 0; i < KS_SHA256_LENGTH; i++)
 		snprintf(hex + 2 * i, 3, "%02x", mac[i]);
 	return psprintf(schemes[which].header, hex);
