@@ -8,6 +8,7 @@ use Encode qw(encode_utf8);
 use KeelsonTest;
 use KeelsonTest::Sink;
 use MIME::Base64 qw(decode_base64 encode_base64);
+use POSIX ();
 use Test::More;
 
 my $keelson = KeelsonTest->new('webhooks',
@@ -192,6 +193,16 @@ my $next = $keelson->sql("select extract(epoch from due_at - now())::int from ke
 ok($next > 100 && $next <= 120, 'is left alone for as long as it asks') or diag($next);
 call($bob, DELETE => "/$busy->{id}");
 ok(wait_until(sub { $keelson->sql("select count(*) from keelson.deliveries where lane = '$busy->{id}' and due_at <= now()") == 0 }), 'removed');
+
+# By date.
+my $date = POSIX::strftime('%a, %d %b %Y %H:%M:%S GMT', gmtime(time + 600));
+my $dated = endpoint($bob, '/retry-after/503/' . $date =~ s/([ ,])/sprintf '%%%02X', ord $1/egr, events => ['order.*'], retrySchedule => [1]);
+$event = emit($bob, 'order.paid', '{"n": 3}');
+ok(wait_until(sub { (delivery($bob, $dated, $event) || {})->{attempts} == 1 }), 'one that says until when');
+$next = $keelson->sql("select extract(epoch from due_at - now())::int from keelson.deliveries where lane = '$dated->{id}'");
+ok($next > 540 && $next <= 600, 'is left alone until then') or diag("$date: $next");
+call($bob, DELETE => "/$dated->{id}");
+ok(wait_until(sub { $keelson->sql("select count(*) from keelson.deliveries where lane = '$dated->{id}' and due_at <= now()") == 0 }), 'removed');
 
 my $patient = endpoint($bob, '/retry-after/503/864000', events => ['order.*']);
 $event = emit($bob, 'order.paid', '{"n": 3}');

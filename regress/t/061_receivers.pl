@@ -47,7 +47,7 @@ my %tls = (
 	good    => certificate('good', 'IP:127.0.0.1'),
 	other   => certificate('other', 'DNS:other.example.com'),
 	unknown => certificate('unknown', 'IP:127.0.0.1', "-signkey $folder/unknown.key -days 2"),
-	old     => certificate('old', 'IP:127.0.0.1', "-CA $folder/ca.pem -CAkey $folder/ca.key -CAcreateserial -days -1"));
+	old     => certificate('old', 'IP:127.0.0.1', "-CA $folder/ca.pem -CAkey $folder/ca.key -CAcreateserial -days 0"));
 my %secure = map { $_ => KeelsonTest::Sink->new($_, tls => $tls{$_}) } sort keys %tls;
 my %endpoint = map { $_ => $hooks->endpoint($ada, $secure{$_}->url('/tls')) } sort keys %tls;
 $hooks->emit($ada, '{"n": 1}');

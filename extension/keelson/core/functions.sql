@@ -104,7 +104,7 @@ parallel restricted
 as 'MODULE_PATHNAME', 'ks_acting_user_id';
 comment on function keelson.acting_user_id() is
     'The id of the user who is acting; when nobody is known, refused with 401 UNAUTHENTICATED.';
-grant execute on function keelson.acting_user_id() to public;
+grant execute on function keelson.acting_user_id() to keelson_app, keelson_admin;
 
 create or replace function keelson.current_session_id()
 returns uuid

@@ -5,6 +5,8 @@
  */
 #include "postgres.h"
 
+#include <time.h>
+
 #include "courier/transfer.h"
 
 /* What libcurl says, and what we do. */
@@ -34,6 +36,7 @@ static const struct
 static int http_version(CURL *easy);
 static int micros(CURL *easy, CURLINFO info);
 static const char *header(CURL *easy, const char *name);
+static int retry_after(const char *value);
 static void explain(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome);
 static void explain_timeout(const KsTransfer *transfer, KsAnswer *outcome);
 static void explain_mail(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome);
@@ -43,7 +46,6 @@ ks_transfer_finish(KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
 {
 	CURL *easy = transfer->easy;
 	long status = 0;
-	curl_off_t retry_after = 0;
 	char *address = NULL;
 	char *content_type = NULL;
 
@@ -55,7 +57,6 @@ ks_transfer_finish(KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
 		return;
 	}
 	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
-	curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
 	curl_easy_getinfo(easy, CURLINFO_PRIMARY_IP, &address);
 	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &content_type);
 	outcome->status = status;
@@ -66,7 +67,7 @@ ks_transfer_finish(KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
 	outcome->tls_us = micros(easy, CURLINFO_APPCONNECT_TIME_T);
 	outcome->first_byte_us = micros(easy, CURLINFO_STARTTRANSFER_TIME_T);
 	outcome->total_us = micros(easy, CURLINFO_TOTAL_TIME_T);
-	outcome->retry_after = (int) Min(retry_after, PG_INT32_MAX);
+	outcome->retry_after = retry_after(header(easy, "retry-after"));
 	strlcpy(outcome->address, address != NULL ? address : "", sizeof(outcome->address));
 	outcome->response = transfer->buffer;
 	outcome->response_length = transfer->kept;
@@ -117,6 +118,25 @@ header(CURL *easy, const char *name)
 	struct curl_header *found;
 
 	return curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &found) == CURLHE_OK ? found->value : NULL;
+}
+
+/* The seconds that a receiver asks for, by number or date. Newer versions of libcurl say six hours where it is more. */
+static int
+retry_after(const char *value)
+{
+	int64 seconds;
+	time_t at;
+
+	if (value == NULL || value[0] == '\0')
+		return 0;
+	if (strspn(value, "0123456789") == strlen(value))
+		seconds = strtoll(value, NULL, 10);
+	else
+	{
+		at = curl_getdate(value, NULL);
+		seconds = at == -1 ? 0 : (int64) at - (int64) time(NULL);
+	}
+	return (int) Min(Max(seconds, 0), PG_INT32_MAX);
 }
 
 /* Say in our words why there is no whole response: stable, and without what lies inside our network. */
