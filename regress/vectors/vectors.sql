@@ -12,7 +12,7 @@ create function pbkdf2(password bytea, salt bytea, rounds integer, size integer)
 create function base64url(encoded text) returns text language c strict as :'module', 'vector_base64url';
 create function signature(algorithm text, keys text, message bytea, signature bytea) returns boolean language c strict as :'module', 'vector_signature';
 create function jws(token text, keys text) returns text language c strict as :'module', 'vector_jws';
-create function json(message bytea) returns boolean language c strict as :'module', 'vector_json';
+create function json_is_good(message bytea) returns boolean language c strict as :'module', 'vector_json';
 create function nanoseconds(what text, rounds integer) returns double precision language c strict as :'module', 'vector_time';
 
 -- Every test of a file with its group, hexadecimal read on the way.
