@@ -48,12 +48,15 @@ sub blocks
 	return @found;
 }
 
+# Variables that a command is given.
+my $variables = qr/(?:[A-Z_]+=(?:'[^']*'|\S*)\s+)*/;
+
 # Is every line a command of the door, or of git, so that the block is none to run here?
 sub is_door
 {
 	my ($block) = @_;
 	my @commands = grep { /\S/ } map { s/(^|\s)#.*//r } split /\n/, $block->{text};
-	return $block->{language} eq 'sh' && !grep { !m{^(?:git (?:pull|clone)\b|make(?: |$)|examples/)} } @commands;
+	return $block->{language} eq 'sh' && !grep { !m{^$variables(?:git (?:pull|clone)\b|make(?: |$)|examples/)} } @commands;
 }
 
 sub runnable { return grep { $_->{language} =~ /^(?:sql|sh)$/ && !$_->{skipped} && !is_door($_) } @_; }
@@ -98,7 +101,7 @@ sub check_references
 		$is_there &&= grep { anchor($_) eq $anchor } slurp($target) =~ /^#+ (.*)$/mg if defined $anchor;
 		ok($is_there, "$name: the link $link leads somewhere");
 	}
-	for my $target (slurp($path) =~ /(?:`|^\s*)make ([a-z][a-z0-9-]*)/mg)
+	for my $target (slurp($path) =~ /(?:`|^\s*)${variables}make ([a-z][a-z0-9-]*)/mg)
 	{
 		ok((grep { $_ eq $target } @targets), "$name: make $target is there");
 	}
