@@ -18,12 +18,13 @@ build_fuzz() {
 	exec 8<&-
 }
 
-# Put seeds, and what earlier runs found, into the stage; make the cluster.
+# Put the seeds, and what a folder of inputs has, if one is given, into the
+# stage; make the cluster.
 stage_fuzz() {
 	local data=$STAGE/fuzz/data
 	mkdir "$STAGE/fuzz" "$STAGE/fuzz/keyring" "$STAGE/fuzz/found"
 	"$ROOT/regress/fuzz/corpora" "$STAGE/fuzz/corpus" ${1:+"$1"}
-	[ ! -d "$ROOT/regress/fuzz/corpus" ] || cp -r "$ROOT/regress/fuzz/corpus/." "$STAGE/fuzz/corpus"
+	[ ! -d "${2:-}" ] || cp -r "$2/." "$STAGE/fuzz/corpus"
 	cp -al "$STAGE/pgsql" "$STAGE/fuzz/pgsql"
 	cp --remove-destination "$ROOT/regress/fuzz/build/keelson.so" "$ROOT/regress/fuzz/build/sanitizer_first.so" \
 		"$STAGE/fuzz/pgsql/usr/lib/postgresql/$PG_MAJOR/lib/"
@@ -92,7 +93,7 @@ run_fuzz() {
 		return
 	fi
 	for name in "${names[@]}"; do
-		if fuzz_target "$name" -seed=1815 "-runs=$FUZZ_INPUTS" -verbosity=0 >"$STAGE/fuzz/$name.log" 2>&1; then
+		if fuzz_target "$name" -seed=1815 "-runs=$FUZZ_INPUTS" -timeout=120 -verbosity=0 >"$STAGE/fuzz/$name.log" 2>&1; then
 			passed=$((passed + 1))
 		else
 			failed=$((failed + 1))
