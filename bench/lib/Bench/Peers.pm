@@ -138,7 +138,7 @@ sub run_peer
 		gateway_us => sub { processes_cpu($peer->{pid}) }, server_us => \&server_cpu);
 }
 
-# Runs a peer's call, uncounted, until what node compiles meanwhile makes it no faster, at most for half a minute.
+# Runs a peer's call, uncounted, until what node compiles meanwhile makes it no faster, for eight seconds at most.
 sub warm_peer
 {
 	my ($what, $name) = @_;
@@ -146,7 +146,7 @@ sub warm_peer
 	while (1)
 	{
 		my $rate = unkept(sub { run_peer($what, 32, $name) })->{value};
-		last if $rate < 1.1 * $before || time - $began > 30;
+		last if $rate < 1.1 * $before || time - $began > 8;
 		$before = $rate;
 	}
 	return;

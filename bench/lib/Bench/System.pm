@@ -18,7 +18,7 @@ our @EXPORT = qw(keelson gateway people route sign_in add_call request_line run_
 	process_cpu server_cpu resident_kib write_lines start_command wait_port start_wrk finish_wrk work_folder);
 
 our $seconds = $ENV{BENCH_SECONDS} || 3;
-my $users = 128;    # four for each of pgbench's clients
+our $users = 128;    # four for each of pgbench's clients; a measure that asks for less may say so
 my $pgbench_most = 32;
 my $hertz = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 

@@ -11,6 +11,7 @@ use Bench::Peers;
 use Bench::Sql;
 use Bench::System;
 
+$Bench::System::users = 8;
 my $is_prepared;
 
 sub prepare

@@ -14,6 +14,7 @@ use Bench::System;
 
 my @workers = qw(skip-locked pg-boss graphile-worker);
 my $body = '{"type":"bench.happened","timestamp":"2026-01-01T00:00:00Z","data":{"text":"' . 'x' x 171 . '"}}';
+$Bench::System::users = 8;
 my $is_prepared;
 
 # A peer's program, until it ends; or its process, if it is to run.
@@ -140,7 +141,7 @@ sub run_deliveries
 measure('deliveries', sub {
 	prepare();
 	run_deliveries(0, 10_000);
-	run_deliveries(50, 3_000);
+	run_deliveries(50, 2_000);
 });
 
 1;

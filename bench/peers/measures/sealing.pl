@@ -12,6 +12,7 @@ use Bench::System;
 
 my @sizes = (64, 1024, 4096);
 my $key = q{decode(repeat('6b', 32), 'hex')};
+$Bench::System::users = 8;
 my ($is_prepared, $context, %seal, %open);
 
 sub prepare
