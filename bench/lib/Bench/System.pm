@@ -47,7 +47,7 @@ sub start
 	$keelson->sql('select keelson.rate_limit_set(name, 1000000000) from keelson.rate_limits');
 	$keelson->node->safe_psql('keelson', KeelsonTest::slurp("$FindBin::Bin/schema.sql"));
 	$gateway = $keelson->gateway(KEELSON_LOG_LEVEL => $ENV{BENCH_LOG_LEVEL} || 'info');
-	@versions{qw(kernel PostgreSQL)} = ((POSIX::uname())[2], $keelson->sql('show server_version') =~ /^(\S+)/);
+	@versions{qw(kernel PostgreSQL)} = ((POSIX::uname())[2] =~ /^([\d.]+)/, $keelson->sql('show server_version') =~ /^(\S+)/);
 	$signed_in_at = time;
 	@people = map { $keelson->user($gateway) } 1 .. $users;
 	%routes = map { split /\|/ } split /\n/, $keelson->sql("select method || ' ' || template, id from keelson.gateway_routes()");
