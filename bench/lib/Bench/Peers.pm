@@ -86,6 +86,7 @@ sub node_environment
 sub start_peer
 {
 	my ($name, %options) = @_;
+	die "$name runs already\n" if $peers{$name};
 	my $processes = $options{processes} || $node_processes;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	local %ENV = (%ENV, node_environment(), PORT => $port, PROCESSES => $processes, POOL => max(1, int(pool_size() / $processes)), SECRET => $secret,
