@@ -44,6 +44,11 @@
 #include "secrets/hasher.h"
 #include "secrets/hashing.h"
 
+/*
+ * A sixtieth of the weight of a request's work. SCHED_IDLE would give a hash
+ * that has begun next to nothing of a busy core, and no reader was seen to gain
+ * by that.
+ */
 #define NICENESS 19
 
 /* How long the scheduler may let a hash go on before it looks at who waits; by itself some milliseconds. */
@@ -53,10 +58,10 @@
  * What is not done by then is done at the priority of others, so that whoever
  * keeps the processors busy can delay log-ins, not keep them out.
  */
-#define LATE_MS 3000
+#define LATE_MS 1000
 
 /* How often that is looked at while there are requests. */
-#define LOOK_MS 500
+#define LOOK_MS 250
 
 #define STACK_SIZE (1024 * 1024)
 
@@ -331,11 +336,9 @@ lower_priority(void)
 		uint64 deadline;
 		uint64 period;
 	} attributes = {.size = sizeof(attributes), .policy = SCHED_OTHER, .niceness = NICENESS, .runtime = SLICE_NS};
-	struct sched_param none = {0};
 
 	(void) setpriority(PRIO_PROCESS, 0, NICENESS);
 	(void) syscall(SYS_sched_setattr, 0, &attributes, 0);
-	(void) sched_setscheduler(0, SCHED_IDLE, &none);
 }
 
 static void
