@@ -28,7 +28,7 @@ report_coverage() {
 	(
 		cd "$SOURCE"
 		gcovr --root "$SOURCE" --filter extension/ --filter gateway/ --exclude extension/keelson/audit/verifier/ \
-			--exclude-unreachable-branches --txt --html-details "$pages/index.html" --html-title Keelson
+			--exclude-unreachable-branches --txt --html-details "$pages/index.html" --html-title Keelson extension gateway
 	) || fail "gcovr failed"
 	say "line by line: $pages/index.html"
 }
