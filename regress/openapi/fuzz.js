@@ -57,7 +57,10 @@ function pathOf(method, path, choices) {
         const list = known[`${place} ${name}`] || known[`${place} id`] || known[`users ${name}`] || ['0194e0a0-0000-7000-8000-000000000000'];
         const choice = choices[name];
         const value = choice.value ?? list[choice.known % list.length];
-        return encodeURIComponent(method !== 'GET' && configuration.protected.includes(value) ? 'protected' : value) || '%20';
+        /* A segment of dots would be gone before it is sent. */
+        if (/^\.{0,2}$/.test(value))
+            return '%20';
+        return encodeURIComponent(method !== 'GET' && configuration.protected.includes(value) ? 'protected' : value);
     });
 }
 

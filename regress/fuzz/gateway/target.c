@@ -89,6 +89,9 @@ passes_guard(const uint8_t *target, size_t len)
 {
 	struct GwFraming framing;
 
+	/* Behind a blank it would be more than a target. */
+	if (memchr(target, ' ', len) != NULL)
+		return false;
 	gw_framing_init(&framing);
 	(void) gw_framing_feed(&framing, "GET ", 4, NULL);
 	(void) gw_framing_feed(&framing, (const char *) target, len, NULL);
