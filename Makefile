@@ -2,7 +2,7 @@
 # KEELSON_PORT=9090 or TESTS='dispatch t/010' may be given as arguments.
 
 .DEFAULT_GOAL := help
-.PHONY: help up down psql log example check check-asan check-valgrind check-pg17 coverage torture-courier fuzz fuzz-api bench bench-peers performance-doc format lint clean install \
+.PHONY: help up down psql log example check check-asan check-valgrind check-pg17 coverage torture fuzz fuzz-api bench bench-peers performance-doc format lint clean install \
 	keyring-status keyring-backup keyring-restore keyring-rotate keyring-retire
 
 help: ## list the targets
@@ -53,8 +53,8 @@ check-pg17: ## build and test on Debian 13 with PostgreSQL 17, in a system of it
 coverage: ## run the tests and report which lines of the C code they run, into ./coverage
 	@scripts/check coverage
 
-torture-courier: ## crash courier, sessions and server while events are delivered, ROUNDS times (200) as SEED says
-	@TORTURE_ROUNDS='$(or $(ROUNDS),200)' TORTURE_SEED='$(or $(SEED),1815)' CHECK_SECONDS=14400 TESTS=t/063_courier_crash scripts/check
+torture: ## break everything under load, ROUNDS times (100) as SEED says; FAULTS names some
+	@TORTURE_ROUNDS='$(or $(ROUNDS),100)' TORTURE_SEED='$(or $(SEED),1815)' TORTURE_FAULTS='$(FAULTS)' CHECK_SECONDS=14400 TESTS=t/092_torture scripts/check
 
 fuzz: ## fuzz the readers of what comes from outside, FUZZ_SECONDS each (60); TARGETS names some, FUZZ_SEED repeats
 	@TARGETS='$(TARGETS)' FUZZ_SECONDS='$(or $(FUZZ_SECONDS),60)' FUZZ_SEED='$(FUZZ_SEED)' VECTORS='$(VECTORS)' scripts/fuzz

@@ -22,6 +22,7 @@ as_tester_reads() {
 		export PG_TEST_PORT_DIR=$STAGE/tmp/ports KEELSON_TEST_TMP=$STAGE/tmp PERL5LIB=$PGXS_TESTS/perl:$SOURCE/regress/lib
 		export PG_REGRESS=$PGXS_TESTS/regress/pg_regress PATH="$STAGE/tools:$STAGE_BIN:$PATH" TMPDIR=$STAGE/tmp
 		[ ! -d "$STAGE/vectors" ] || export VECTORS=$STAGE/vectors
+		[ ! -d "$STAGE/small" ] || export KEELSON_TEST_SMALL=$STAGE/small
 		memory_surroundings
 		[ "$MODE" != coverage ] || coverage_surroundings
 		become "$CHECK_USER" env --chdir="$SOURCE" timeout -k 10 "${CHECK_SECONDS:-1200}" "$@"
@@ -215,6 +216,7 @@ run_door() {
 end_check() {
 	local status=$?
 	stop_sql_server
+	remove_small_disks
 	[ "$status" -ne 0 ] || rm -rf "$STAGE"
 }
 

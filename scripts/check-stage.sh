@@ -5,6 +5,7 @@
 #   src/     the clone, built          pgsql/   PostgreSQL with the extension
 #   vectors/ the published vectors     tools/   programs that are not installed
 #   tmp/     scratch of the tests      sql/     the cluster of the SQL tests
+#   small/   file systems that a test may fill, as root
 
 CHECK_USER=keelson-check
 TOOLS=$ROOT/regress/tools
@@ -14,7 +15,10 @@ make_stage() {
 	make_check_user
 	folder=$(scratch_folder)
 	# What failed checks have left is kept for a day.
-	find "$folder" -maxdepth 1 -name 'keelson-check.*' -user "$CHECK_USER" -mmin +1440 -exec rm -rf {} +
+	find "$folder" -maxdepth 1 -name 'keelson-check.*' -user "$CHECK_USER" -mmin +1440 | while read -r STAGE; do
+		remove_small_disks
+		rm -rf "$STAGE"
+	done
 	STAGE=$(mktemp -d "$folder/keelson-check.XXXXXX")
 	chmod 0755 "$STAGE"
 	SOURCE=$STAGE/src
@@ -23,6 +27,33 @@ make_stage() {
 	[ -z "$vectors" ] || cp -r "$vectors" "$STAGE/vectors"
 	[ ! -d "$TOOLS" ] || cp -r "$TOOLS/." "$STAGE/tools"
 	STAGE_BIN=$STAGE/pgsql/usr/lib/postgresql/$PG_MAJOR/bin
+}
+
+# Two file systems that a full disk can be tried on: in files, or else in
+# memory. What cannot be had is skipped by the test.
+make_small_disks() {
+	local name size disk
+	is_root || return 0
+	for name in data:192 wal:96; do
+		size=${name#*:}
+		disk=$STAGE/small/${name%:*}
+		mkdir -p "$disk"
+		truncate -s "${size}M" "$disk.image"
+		if ! { mkfs.ext4 -q -m 0 "$disk.image" && mount -o loop "$disk.image" "$disk"; } >/dev/null 2>&1 &&
+			! mount -t tmpfs -o "size=${size}m" tmpfs "$disk" 2>/dev/null; then
+			say "no small file system can be mounted: full disks are not tried"
+			remove_small_disks
+			return
+		fi
+	done
+}
+
+remove_small_disks() {
+	local name
+	for name in data wal; do
+		! mountpoint -q "$STAGE/small/$name" || umount -l "$STAGE/small/$name"
+	done
+	rm -rf "$STAGE/small"
 }
 
 # As root the tests run as a system user of their own, who has nothing to do

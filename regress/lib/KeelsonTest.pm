@@ -132,7 +132,7 @@ sub base64_forms
 }
 
 # A started cluster. Options: conf (more postgresql.conf), bare (no keelson in it at all),
-# unmigrated (created, not migrated), database (its name), limits (rate limits hold for the tests' own requests).
+# unmigrated (created, not migrated), database (its name), initdb (more of its arguments), limits (rate limits hold for the tests' own requests).
 sub new
 {
 	my ($class, $name, %options) = @_;
@@ -144,7 +144,7 @@ sub new
 		users    => 0,
 	}, $class;
 	my $node = $self->{node} = PostgreSQL::Test::Cluster->new($name);
-	$node->init(extra => [ '--encoding=UTF8', '--locale=C.UTF-8' ]);
+	$node->init(extra => [ '--encoding=UTF8', '--locale=C.UTF-8', @{ $options{initdb} || [] } ]);
 	$self->{keyring} = $node->basedir . '/keyring';
 	KeelsonTest::write_keyring($self->{keyring});
 	$node->append_conf('postgresql.conf', $self->_settings(%options));

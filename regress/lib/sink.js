@@ -2,7 +2,7 @@
 //
 //   node sink.js <folder> [<key.pem> <cert.pem>]
 //
-// Writes its port to <folder>/port and a line of JSON for each request to <folder>/requests, before it answers: also how
+// Writes its port ($SINK_PORT, else any) to <folder>/port and a line of JSON for each request to <folder>/requests, before it answers: also how
 // many of that path are being answered then (this one included). With a key it speaks HTTP/2 too.
 //
 //   /status/<n>          answers with that status          /drip           a byte now and then, for ever
@@ -113,7 +113,7 @@ function receive(request, response) {
 const server = key === undefined ? http.createServer(receive)
 	: http2.createSecureServer({ key: fs.readFileSync(key), cert: fs.readFileSync(cert), allowHTTP1: true }, receive);
 server.keepAliveTimeout = 60000;
-server.listen(0, '127.0.0.1', 1024, () => {
+server.listen(Number(process.env.SINK_PORT || 0), '127.0.0.1', 1024, () => {
 	fs.writeFileSync(path.join(folder, 'port.new'), String(server.address().port));
 	fs.renameSync(path.join(folder, 'port.new'), path.join(folder, 'port'));
 });

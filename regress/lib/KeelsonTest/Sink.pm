@@ -33,6 +33,8 @@ sub start
 	{
 		open STDIN, '<', '/dev/null';
 		open STDERR, '>>', "$self->{folder}/log";
+		# Started again it is where it was.
+		$ENV{SINK_PORT} = $self->{port} || 0;
 		exec 'node', "$KeelsonTest::root/regress/lib/sink.js", $self->{folder}, @tls or POSIX::_exit(127);
 	}
 	$self->{pid} = $pid;
