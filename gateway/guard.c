@@ -133,7 +133,8 @@ hand_on(struct GwGuard *guard, struct Out *out)
 	}
 	if (!is_good)
 		return cut(guard);
-	if (out->len > 0)
+	/* Of a request that breaks off the library is told the end alone: it would not read again. */
+	if (out->len > 0 && (got != 0 || guard->is_busy))
 		return (ssize_t) out->len;
 	if (got > 0)
 	{
@@ -184,7 +185,7 @@ receive(struct GwGuard *guard, void *buffer, size_t size)
 		return (ssize_t) len;
 	}
 	got = recvfrom(guard->fd, buffer, size, 0, NULL, NULL);
-	guard->is_drained = got < (ssize_t) size;
+	guard->is_drained = got < (ssize_t) size && !guard->is_half_closed;
 	guard->bytes_in += got > 0 ? (size_t) got : 0;
 	return got;
 }

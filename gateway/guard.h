@@ -71,7 +71,8 @@ struct GwGuard
 	int fd;               /* -1 when not attached */
 	bool is_busy;         /* a whole request is with the library, its reply is not out */
 	bool is_refused;      /* our reply is out; lingering */
-	bool is_drained;      /* the last read took all that there was */
+	bool is_half_closed;  /* the client sends nothing more; a read finds the end behind its last byte */
+	bool is_drained;      /* the last read took all that there was, and there will be an event for what comes */
 	bool is_resting;      /* suspended since, see gw_guard_suspended() */
 	bool is_gone;         /* the client closed, or was thrown out, after the refusal */
 	uint64_t bytes_in;

@@ -10,7 +10,9 @@
  *
  *   ──ADD──► listed ──DEL──► hidden ──ADD──► listed (if it missed something, the kernel is asked to report it again)
  *
- * Events are the kernel's edges (EPOLLET), so that one held back comes once.
+ * Events are the kernel's edges (EPOLLET), so that one held back comes once. So
+ * does the one that tells of a client's last bytes and of its end together: that
+ * the end is still to be read after those is noted for guard.c.
  * The kernel gets the guard in place of the library's pointer, marked by its
  * lowest bit, which pointers of others do not have.
  */
@@ -81,7 +83,7 @@ static int
 list(struct GwGuard *guard, int epfd, struct epoll_event *event)
 {
 	struct GwInterest *interest = &guard->interest;
-	struct epoll_event marked = {.events = event->events, .data.u64 = (uintptr_t) guard | MARK};
+	struct epoll_event marked = {.events = event->events | EPOLLRDHUP, .data.u64 = (uintptr_t) guard | MARK};
 	bool is_new = interest->epoll != epfd;
 
 	interest->owner = event->data.ptr;
@@ -110,6 +112,8 @@ show(struct epoll_event *event)
 
 	if ((event->data.u64 & MARK) == 0)
 		return true;
+	if ((event->events & EPOLLRDHUP) != 0)
+		guard->is_half_closed = true;
 	if (guard->interest.is_hidden)
 	{
 		guard->interest.has_missed = true;

@@ -64,11 +64,12 @@ handle(void *cls, struct MHD_Connection *connection, const char *url, const char
 	if (strcmp(request->head.target, "/wait") == 0 && waiting == NULL)
 	{
 		waiting = connection;
+		request->was_suspended = true;
 		MHD_suspend_connection(connection);
 		gw_guard_suspended(&guard);
 		return MHD_YES;
 	}
-	if (gw_guard_holds_more(&guard) && connection != waiting && !request->was_suspended)
+	if (gw_guard_holds_more(&guard) && !request->was_suspended)
 	{
 		request->was_suspended = true;
 		MHD_suspend_connection(connection);
@@ -432,6 +433,29 @@ test_goes_while_suspended(void)
 	close_connection(client);
 }
 
+/* The client's last bytes and its end come together, in one event: replies are due, and then the connection is over. */
+static void
+test_half_closed(const char *bytes, int nreplies)
+{
+	char reply[8192];
+	size_t len = 0;
+	int client = open_connection();
+	bool is_alive;
+
+	if (send(client, bytes, strlen(bytes), MSG_NOSIGNAL) != (ssize_t) strlen(bytes))
+		abort();
+	shutdown(client, SHUT_WR);
+	is_alive = turn(client, reply, sizeof(reply), &len);
+	if (waiting != NULL)
+	{
+		ok(is_open, "a client that has ended is waited for");
+		MHD_resume_connection(waiting);
+		is_alive = turn(client, reply, sizeof(reply), &len);
+	}
+	ok(!is_alive && !is_open && count(reply, "HTTP/1.1 200") == nreplies, "%d replies to a client that has ended, and the end", nreplies);
+	close_connection(client);
+}
+
 /* A loop that knows that there is nothing spares the library the look. */
 static void
 test_quiet(void)
@@ -640,6 +664,11 @@ main(void)
 	test_comes_while_suspended(true);
 	test_comes_while_suspended(false);
 	test_goes_while_suspended();
+	test_half_closed("GET /a HTTP/1.1\r\nHost: a\r\n\r\n", 1);
+	test_half_closed("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n", 1);
+	test_half_closed("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /wait HTTP/1.1\r\nHost: a\r\n\r\nGET /c HTTP/1.1\r\nHost: a\r\n\r\n", 3);
+	test_half_closed("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTT", 1);
+	test_half_closed("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhe", 0);
 	test_quiet();
 	test_client_goes_away();
 	test_timeouts();
