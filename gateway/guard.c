@@ -83,7 +83,8 @@ recv(int fd, void *buffer, size_t size, int flags)
 	if (guard->is_busy || guard->is_resting)
 	{
 		guard->is_resting = false;
-		errno = EAGAIN;
+		/* Having been interrupted the library goes on to believe that there is something, and asks again after the reply. */
+		errno = gw_guard_holds_more(guard) ? EINTR : EAGAIN;
 		return -1;
 	}
 	return hand_on(guard, &out);

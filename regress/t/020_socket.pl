@@ -136,6 +136,23 @@ subtest 'what is fine' => sub {
 	is(KeelsonTest::Gateway::read_reply($socket)->{status}, 200, 'a client that has said all it will say');
 };
 
+# One connection's turn must not take from another what it has not read yet.
+subtest 'in a row on several connections' => sub {
+	my $body = '{"text":"' . 'x' x 12_000 . '"}';
+	my $long = "${post}Content-Length: " . length($body) . "\r\n\r\n$body";
+	my $live = "GET /live HTTP/1.1\r\nHost: a\r\n\r\n";
+	my $none = "GET /no HTTP/1.1\r\nHost: a\r\n\r\n";
+	my $last = "GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+	for my $row ([ ($none) x 3 ], [ ($live) x 3 ], [ $none, $long, $none ], [ ($long) x 3 ])
+	{
+		my @sockets = map { $gateway->connect } 1 .. 6;
+		is($gateway->get('/live')->{status}, 200, 'all are there');
+		syswrite $_, join('', @$row, $last) for @sockets;
+		my @counts = map { my $all = KeelsonTest::Gateway::read_all($_, 5); scalar(() = $all =~ m{HTTP/1\.1 \d}g) } @sockets;
+		is("@counts", '4 4 4 4 4 4', 'each has all its answers');
+	}
+};
+
 # The slow ones all at once, so that the test stays short. Each: what it sends at first, what it sends each
 # second, within how many seconds it must have ended, and what it may have been answered.
 subtest 'slow clients' => sub {
