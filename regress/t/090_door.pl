@@ -259,15 +259,19 @@ sub test_product
 		revoke execute on function invoices_api.answer from public;
 		grant execute on function invoices_api.answer to keelson_app with grant option;
 		grant execute on function invoices_api.answer to keelson_jobs;
-		alter function invoices_api.answer owner to keelson_owner});
+		alter function invoices_api.answer owner to keelson_owner;
+		set check_function_bodies = off;
+		create function invoices_api.ping(given keelson.reply) returns keelson.reply language sql as 'select invoices_api.pong(given) where (given).status > 0';
+		create function invoices_api.pong(given keelson.reply) returns keelson.reply language sql as 'select invoices_api.ping(given) where (given).status > 1'});
 	my $state = q{select string_agg(concat_ws(' ', polname, polpermissive, polcmd, polroles::regrole[], pg_get_expr(polqual, polrelid),
 		pg_get_expr(polwithcheck, polrelid), obj_description(oid, 'pg_policy')), '; ' order by polname)
 		|| (select string_agg(adnum || pg_get_expr(adbin, adrelid), ';' order by adnum) from pg_attrdef where adrelid = 'invoices.invoices'::regclass)
 		|| (select concat_ws(' ', pg_get_functiondef(oid), proowner::regrole, obj_description(oid), array(select unnest(proacl)::text order by 1))
 			from pg_proc where proname = 'answer')
+		|| (select string_agg(prosrc, ';' order by proname) from pg_proc where proname in ('ping', 'pong'))
 		from pg_policy where polrelid = 'invoices.invoices'::regclass};
 	my $before = sql($place, $state);
-	like($before, qr/narrow f d .*current_actor.*Nothing is deleted.*own_rows t \*.*keelson\.uuid7.*An answer.*keelson_app=X\*/s, "$name: has policies, defaults and functions");
+	like($before, qr/narrow f d .*current_actor.*Nothing is deleted.*own_rows t \*.*keelson\.uuid7.*An answer.*keelson_app=X\*.*pong\(given\).*ping\(given\)/s, "$name: has policies, defaults and functions");
 	sql($place, q{create view public.mine as select keelson.current_user_id() as me; update keelson.installation set code_checksum = 'old'});
 	isnt(make($place, 'up'), 0, "$name: what would be lost stops new code");
 	like($place->{said}, qr/objects of yours:\n  view (?:public\.)?mine/s, "$name: and is named, alone") or diag $place->{said};
