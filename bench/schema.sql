@@ -104,6 +104,23 @@ end;
 $$;
 comment on function bench.event_add_unaudited(text, numeric) is 'The same as the audited one, but for the audit trail';
 
+-- What an event is held against: such a row in a table that has the same indexes.
+create table bench.indexed_events (like keelson.audit_events including indexes);
+grant insert on bench.indexed_events to keelson_app;
+
+create function bench.event_add_inserted(feature text, minutes numeric)
+returns bench.month_total
+language plpgsql
+as $$
+begin
+    insert into bench.indexed_events
+    values (keelson.current_user_id(), keelson.uuid7(), 1, pg_current_xact_id(), 'bench.use', 'success', 'user',
+        keelson.current_user_id(), keelson.uuid7(), jsonb_build_object('feature', feature), sha256('x') || sha256('y'), decode(md5('z'), 'hex'));
+    return bench.event_add(feature, minutes);
+end;
+$$;
+comment on function bench.event_add_inserted(text, numeric) is 'The same, and inserts such a row as the audit trail would have';
+
 create function bench.nothing_called()
 returns void
 language plpgsql
@@ -134,6 +151,7 @@ grant execute on all functions in schema bench to keelson_app;
 select keelson.route('POST bench/events', 'bench.event_add');
 select keelson.route('POST bench/audited-events', 'bench.event_add_audited');
 select keelson.route('POST bench/unaudited-events', 'bench.event_add_unaudited');
+select keelson.route('POST bench/inserted-events', 'bench.event_add_inserted');
 select keelson.route('GET bench/nothing', 'bench.nothing');
 select keelson.route('GET bench/scoped', 'bench.nothing', scope => 'usage.write');
 select keelson.route('GET bench/nothing-called', 'bench.nothing_called');

@@ -19,8 +19,11 @@ aim_cpu(
 	'an audit event in the dispatcher, µs'                       => [ 5,    5 ],
 	'dispatcher with session, limits and an audit event, µs'     => [ 8,    8 ],
 	'an audit event end to end, µs of CPU time'                  => [ 25,   25 ]);
+# The targets of the dispatcher's part were set where a prepared insert of the row took 4 microseconds, and the event 5: what
+# that means anywhere else is their ratio, in one run, to an insert into a table with the same indexes.
 aim_cost(
-	'an audit event over an insert of the same row'              => [ 1.25, 1.39 ],
+	'an audit event over such an insert, with its indexes'       => [ 1.25, 1.39 ],
+	'an audit event end to end over such an insert'              => [ 1.25, 1.39 ],
 	'an audit event end to end, µs'                              => [ 25,   25 ],
 	'an audit event with 10 million stored over one with none'   => [ 1.05, 1.11 ],
 	'sealing an event, µs (20 are 50,000 a second)'              => [ 20,   20 ],
@@ -31,6 +34,7 @@ aim_cost(
 
 add_call('audited',   'POST', '/api/bench/audited-events',   'POST bench/audited-events',   '{"feature":"speech","minutes":0.25}');
 add_call('unaudited', 'POST', '/api/bench/unaudited-events', 'POST bench/unaudited-events', '{"feature":"speech","minutes":0.25}');
+add_call('inserted',  'POST', '/api/bench/inserted-events',  'POST bench/inserted-events',  '{"feature":"speech","minutes":0.25}');
 
 # A call through the dispatcher, as the gateway makes it.
 sub call
@@ -62,8 +66,7 @@ sub without_wal_writer
 sub event_us
 {
 	keelson->sql(q{
-		create table if not exists bench.plain_events (like keelson.audit_events, primary key (user_id, id));
-		create table if not exists bench.indexed_events (like keelson.audit_events including indexes)});
+		create table if not exists bench.plain_events (like keelson.audit_events, primary key (user_id, id))});
 	my ($nothing, $bare, $without, $called, $with, $plain, $indexed) = without_wal_writer(sub {
 		return transactions_us(
 			'null', 'perform bench.nothing()', call('GET bench/nothing'), call('GET bench/nothing-called'), call('GET bench/nothing-audited'),
@@ -92,28 +95,45 @@ sub backends_cpu
 	return sum0(map { process_cpu($_) } split /\n/, keelson->sql(q{select pid from pg_stat_activity where usename = 'keelson_gateway'}));
 }
 
-# A request through the gateway on one connection: microseconds that it takes, which move with the disk that it waits for;
-# and those of CPU time that client, gateway and backend spend on it. Sealing comes later, and is measured by itself.
-sub request_us
+# What the code returns while nobody's commit waits for its flush. A request waits for the disk longer than it computes, and
+# the longer it waits, the colder it finds its caches: what two requests differ by would be what the disk did meanwhile.
+sub without_flush
+{
+	my ($code) = @_;
+	keelson->sql('alter system set synchronous_commit = off; select pg_reload_conf()');
+	my @result = eval { $code->() };
+	keelson->sql('alter system reset synchronous_commit; select pg_reload_conf()');
+	die $@ if $@;
+	return @result;
+}
+
+# CPU microseconds of a request through the gateway on one connection, of client, gateway and backend. Sealing comes later,
+# and is measured by itself.
+sub request_cpu_us
 {
 	my ($what) = @_;
 	my $before = backends_cpu();
-	my $sample = run_gateway($what, 1);
-	my $backend_us = (backends_cpu() - $before) * 1e6 / $sample->{requests};
-	return (1e6 / $sample->{value}, $sample->{client_us} + $sample->{gateway_us} + $backend_us);
+	my $sample = unkept(sub { run_gateway($what, 1) });
+	return $sample->{client_us} + $sample->{gateway_us} + (backends_cpu() - $before) * 1e6 / $sample->{requests};
 }
 
-# The difference of two requests, one with an event and one without, three times in turn.
+# What a request with an event takes longer, which moves with the disk; what CPU time it takes more, and what one takes more
+# that inserts such a row: one after the other, three times in turn.
 measure('audit end to end', sub {
 	return unless wanted('audit');
+	my (@events, @inserts);
 	for (1 .. 3)
 	{
-		my ($with, $with_cpu) = request_us('audited');
-		my ($without, $without_cpu) = request_us('unaudited');
+		my ($with, $without) = map { 1e6 / run_gateway($_, 1)->{value} } qw(audited unaudited);
+		my ($with_cpu, $without_cpu, $inserted_cpu) = without_flush(sub { return map { request_cpu_us($_) } qw(audited unaudited inserted) });
 		keep('audit.request.keelson', unit => 'us', value => $with - $without, cpu_us => $with_cpu - $without_cpu);
 		cost('an audit event end to end, µs', $with - $without);
 		cost('an audit event end to end, µs of CPU time', $with_cpu - $without_cpu);
+		cost('such an insert end to end, µs of CPU time', $inserted_cpu - $without_cpu);
+		push @events, $with_cpu - $without_cpu;
+		push @inserts, $inserted_cpu - $without_cpu;
 	}
+	cost('an audit event end to end over such an insert', median(@events) / median(@inserts));
 });
 
 measure('audit.seal', sub {
