@@ -142,7 +142,7 @@ subtest 'it is back, with other keys' => sub {
 	mode('/file/keys');
 	publish(2);
 	$sink->put('keys.headers', '{"cache-control": "no-store"}');
-	$sink->start(@tls);
+	$sink->move(@tls);
 	$url = $sink->url('/as/mode');
 	$keelson->sql("select keelson.issuer_change('$issuer', jwks_url => '$url')");
 	ok(wait_until(sub { status(2) == 200 }, 20), 'at another address, at once');

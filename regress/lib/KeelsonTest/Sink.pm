@@ -44,6 +44,14 @@ sub start
 	return $self;
 }
 
+# Started again after a stop, but on another port.
+sub move
+{
+	my ($self, @tls) = @_;
+	delete $self->{port};
+	return $self->start(@tls);
+}
+
 sub url    { return "$_[0]{scheme}://" . ($_[2] || '127.0.0.1') . ":$_[0]{port}$_[1]"; }
 sub folder { return $_[0]{folder}; }
 sub port   { return $_[0]{port}; }
