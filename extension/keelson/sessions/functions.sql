@@ -243,6 +243,10 @@ begin
         perform keelson._csrf_require(target.session_id);
         headers := keelson._logout_headers();
     end if;
+    if everywhere then
+        -- Taking turns with what opens sessions, and with what puts another in a session's place: none is missed.
+        perform keelson._user_lock_any(target.user_id);
+    end if;
     -- A session that has ended has no power over the others.
     if everywhere and (target.session_id is null or keelson._session_is_live(target.user_id, target.session_id)) then
         ended := keelson._sessions_end(target.user_id, null, null, 'logout_everywhere');
