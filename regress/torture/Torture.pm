@@ -99,14 +99,16 @@ sub round
 	return $is_well;
 }
 
-# Whether all is well again, by itself: the server, every loop of the gateway, the workers.
+# Whether all is well again, by itself: the server, the gateway and each of its lanes (fast, slow, upstream), the workers.
 sub recovers
 {
 	my ($self) = @_;
 	my $gateway = $self->{gateway};
+	my %how = (fresh => 1, timeout => 5, token => $self->{client}->token_of($self->{admin}));
 	return wait_until(sub {
-		return $gateway->running && $gateway->request('GET', '/ready', fresh => 1, timeout => 5)->{status} == 200
-			&& $gateway->request('GET', '/api/auth/me', fresh => 1, timeout => 5, token => $self->{admin}{token})->{status} == 200
+		return $gateway->running && $gateway->get('/ready', fresh => 1, timeout => 5)->{status} == 200
+			&& $gateway->get('/api/auth/me', %how)->{status} == 200
+			&& !(grep { $gateway->post("/api/torture/$_", { seconds => 0 }, %how)->{status} != 204 } qw(nap wait))
 			&& (($self->{keelson}->try_sql(q{select count(distinct backend_type) from pg_stat_activity where backend_type in ('keelson courier', 'keelson keeper', 'keelson incoming')}))[1] // '') eq '3';
 	}, 60);
 }
@@ -178,7 +180,8 @@ sub set_up
 	$keelson->sql("update keelson.api_key_services set base_url = '" . $self->{sink}->url('/as') . "', verify_path = '/weather'");
 	local $ENV{KEELSON_TEST_GATEWAY_WRAPPER} = "prlimit --nofile=$self->{descriptors} " . ($ENV{KEELSON_TEST_GATEWAY_WRAPPER} || '');
 	$self->{gateway} = $keelson->gateway(KEELSON_DRAIN_SECONDS => 10);
-	$self->{admin} = $keelson->user($self->{gateway}, email => 'admin@torture.example.com', password => "horse $self->{mark}admin");
+	$self->{client} = $self->client(0);
+	$self->{admin} = { since => time(), %{ $keelson->user($self->{gateway}, email => 'admin@torture.example.com', password => "horse $self->{mark}admin") } };
 	$keelson->sql("select keelson.role_grant('$self->{admin}{email}', 'owner')");
 	return;
 }
@@ -273,7 +276,7 @@ sub caller_process
 	local $SIG{TERM} = sub { $ended = 1 };
 	local $SIG{PIPE} = 'IGNORE';
 	srand $self->{seed} * 1000 + $number;
-	my $client = Torture::Client->new(gateway => $self->{gateway}, number => $number, folder => $self->{folder}, mark => $self->{mark});
+	my $client = $self->client($number);
 	my ($step, $finish) = $number <= $self->{flow_callers} ? $self->flows_of($client)
 		: $number <= $self->{flow_callers} + $self->{load_callers} ? $self->calls_of($client, $description)
 		: $self->events_of($client);
@@ -286,6 +289,13 @@ sub caller_process
 	$finish->();
 	$client->finish;
 	return;
+}
+
+# One that asks: number 0 is the run itself.
+sub client
+{
+	my ($self, $number) = @_;
+	return Torture::Client->new(gateway => $self->{gateway}, number => $number, folder => $self->{folder}, mark => $self->{mark});
 }
 
 sub flows_of

@@ -105,6 +105,7 @@ select keelson.route('POST torture/orders', 'torture.order_add', status => 201, 
 select keelson.route('POST torture/work', 'torture.work_begin', status => 201, errors => '{429 QUOTA_EXCEEDED}');
 select keelson.route('PUT torture/work/:reservation', 'torture.work_end', errors => '{NOT_FOUND,429 QUOTA_EXCEEDED}');
 select keelson.route('POST torture/nap', 'torture.nap', pool => 'slow');
+select keelson.route('POST torture/wait', 'torture.nap', pool => 'upstream');
 
 select keelson.webhook_source_set('torture', 'hmac');
 select keelson.webhook_source_set('sandbox', 'hmac');

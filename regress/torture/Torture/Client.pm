@@ -156,12 +156,18 @@ sub sign_in
 	return;
 }
 
-# As that person; whose token's time is over signs in again.
+# A person's token; whose token's time is over signs in again.
+sub token_of
+{
+	my ($self, $person) = @_;
+	$self->sign_in($person) if time() - $person->{since} > 600;
+	return $person->{token};
+}
+
 sub ask_as
 {
 	my ($self, $person, $method, $path, %options) = @_;
-	$self->sign_in($person) if time() - $person->{since} > 600;
-	my $reply = $self->ask($method, $path, %options, token => $person->{token});
+	my $reply = $self->ask($method, $path, %options, token => $self->token_of($person));
 	$self->fault("the token of $person->{email} is not taken: $method $path $reply->{content}") if $reply->{status} == 401;
 	return $reply;
 }

@@ -236,10 +236,11 @@ sub queues_filled
 	{
 		my $gateway = $run->{gateway};
 		my $json = json_encode({ seconds => seconds($drawn, 0.3, 1) });
+		my $token = $run->{client}->token_of($run->{admin});
 		my @held = map { eval { $gateway->connect } || () } 1 .. 100;
 		for my $socket (@held)
 		{
-			syswrite $socket, "POST /api/torture/nap HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nAuthorization: Bearer $run->{admin}{token}\r\n"
+			syswrite $socket, "POST /api/torture/nap HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nAuthorization: Bearer $token\r\n"
 				. 'Content-Length: ' . length($json) . "\r\n\r\n$json";
 		}
 		my %told;
