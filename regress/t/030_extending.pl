@@ -126,24 +126,56 @@ subtest 'kind rows' => sub {
 	is($gateway->get('/api/product/export?count=x')->{status}, 400, 'bad arguments are an ordinary error');
 };
 
-subtest 'kind watch' => sub {
+# Watches a path: gives the connection, and a function that waits until all that has come matches a pattern; it then gives that.
+sub watch
+{
+	my ($path, @headers) = @_;
 	my $socket = $gateway->connect;
-	syswrite $socket, "GET /api/product/tick HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n";
+	syswrite $socket, join "\r\n", "GET $path HTTP/1.1", 'Host: a', 'Accept: text/event-stream', @headers, '', '';
 	my $select = IO::Select->new($socket);
 	my $all = '';
-	my $see = sub {
-		my ($pattern) = @_;
-		return wait_until(sub { $select->can_read(0) && sysread($socket, $all, 65536, length $all); $all =~ $pattern }, 8);
-	};
-	ok($see->(qr/tick 0/), 'the state at once') or diag $all;
+	return ($socket, sub {
+		my ($pattern, $seconds) = @_;
+		wait_until(sub { $select->can_read(0) && sysread($socket, $all, 65536, length $all); $all =~ $pattern }, $seconds || 8);
+		return $all;
+	});
+}
+
+subtest 'kind watch' => sub {
+	my ($socket, $see) = watch('/api/product/tick');
+	my $all = $see->(qr/tick 0/);
+	like($all, qr/tick 0/, 'the state at once');
 	like($all, qr{^HTTP/1\.1 200}, 'with success');
 	like($all, qr{Content-Type: text/event-stream}i, 'as an event stream');
 	$keelson->sql('update product.clock set now = 1');
-	ok($see->(qr/tick 1/), 'a change within a few seconds') or diag $all;
+	like($all = $see->(qr/tick 1/), qr/tick 1/, 'a change within a few seconds');
 	my $ticks = () = $all =~ /tick 1/g;
 	is($ticks, 1, 'once');
 	is($gateway->get('/api/product/items/first')->{status}, 200, 'others are served meanwhile');
 	close $socket;
+};
+
+subtest 'a watch that goes on, and its end' => sub {
+	my ($quiet, $hear) = watch('/api/product/tick');
+	my $reader = $keelson->user($gateway);
+	my ($socket, $see) = watch('/api/user/usage/stream', "Authorization: Bearer $reader->{token}");
+	like($see->(qr/^data: /m), qr/^id: 1\ndata: \{/m, 'the first event');
+	like($hear->(qr/tick 1/), qr/^id: 1\ndata: /m, 'of both');
+	$keelson->sql(q{select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'keelson_gateway'});
+	$keelson->sql('update product.clock set now = 2');
+	like($hear->(qr/tick 2/), qr/^id: 2\ndata: .*tick 2/m, 'sessions of the database that end do not end it');
+	$keelson->sql('alter table product.clock rename column now to later');
+	is($gateway->post('/api/auth/logout', {}, token => $reader->{token})->{status}, 200, 'the session ends');
+	my $end = $see->(qr/\n0\r\n\r\n/);
+	like($end, qr/^event: error\ndata: \{.*"code":"[A-Z_]+"/m, 'who may not see it any more is told');
+	like($end, qr/\n0\r\n\r\n\z/, 'and it ends');
+	like($hear->(qr/^:\n\n/m, 30), qr/^:\n\n/m, 'a sign of life, though nothing has changed, and the function fails');
+	$keelson->sql('alter table product.clock rename column later to now');
+	$keelson->sql('update product.clock set now = 3');
+	like($hear->(qr/tick 3/), qr/^id: 3\ndata: .*tick 3/m, 'it is well again when the function is');
+	close $quiet;
+	close $socket;
+	ok(wait_until(sub { $gateway->get('/metrics')->{content} =~ /^keelson_gateway_streams 0$/m }, 8), 'those who have left are let go');
 };
 
 subtest 'timeouts' => sub {
