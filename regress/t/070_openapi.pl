@@ -14,6 +14,7 @@ like($reply->{headers}{'content-type'}, qr{^application/json}, 'is JSON');
 my $core = $reply->{json};
 like($core->{openapi}, qr/^3\.1\./, 'of version 3.1, without the envelope');
 is($gateway->get('/api/openapi.json')->{content}, $reply->{content}, 'twice the same to the byte');
+is($gateway->get('/api/openapi.json', headers => { 'If-None-Match' => $reply->{headers}{etag} })->{status}, 304, 'who has it is not sent it again');
 
 # Every endpoint is there, explained.
 for my $route (split /\n/, $keelson->sql("select lower(method) || ' ' || template from keelson.effective_routes order by 1"))
@@ -151,6 +152,54 @@ $user = $keelson->user($gateway);
 call_all($whole, { email => $user->{email}, password => $user->{password}, token => $user->{token}, name => 'Ada', text => 'a text', how => 'teapot',
 	size => 10, count => 3, seconds => 0, colour => 'red', target => $user->{id}, onDay => '2025-01-15', atTime => '2025-01-15T00:00:00Z' });
 validate('with a product', $text);
+
+subtest 'it is kept, and never out of date' => sub {
+	my $ask = sub {
+		my $got = $gateway->get('/api/openapi.json');
+		return ($got->{headers}{etag}, json_decode($got->{content}));
+	};
+	my ($tag, $last) = $ask->();
+	my $greeting = sub { $_[0]{paths}{'/api/product/greet'}{get} };
+	my $note = sub { $_[0]{components}{schemas}{ProductNote} };
+	$keelson->sql(q{
+		create type product.note as (text text, at timestamptz);
+		create function product.greet(colour product.colour default 'red') returns product.note language plpgsql as $$ begin return null; end $$;
+		comment on function product.greet(product.colour) is 'Greet.';
+		grant execute on function product.greet(product.colour) to keelson_app;
+		select keelson.route('GET product/greet', 'product.greet', is_public => true)});
+	for my $change (
+		[ 'a route', 'select 1', sub { $greeting->($_[0])->{summary} eq 'Greet' } ],
+		[ 'a comment', q{comment on type product.note is 'what is said'}, sub { $note->($_[0])->{description} eq 'what is said' } ],
+		[ 'what a route says of itself', q{select keelson.route('GET product/greet', 'product.greet', is_public => true, description => 'Greet them.')}, sub { $greeting->($_[0])->{summary} eq 'Greet them' } ],
+		[ 'a column', 'alter type product.note add attribute tone text', sub { $note->($_[0])->{properties}{tone} } ],
+		[ 'its comment', q{comment on column product.note.tone is 'of voice'}, sub { $note->($_[0])->{properties}{tone}{description} eq 'of voice' } ],
+		[ q{a domain's check}, q{alter domain product.colour add constraint colour_length check (char_length(value) <= 5)}, sub { $_[0]{components}{schemas}{ProductColour}{maxLength} == 5 } ],
+		[ 'a type', 'create type product.tone as enum (\'high\', \'low\'); alter type product.note alter attribute tone type product.tone', sub { "@{ $_[0]{components}{schemas}{ProductTone}{enum} }" eq 'high low' } ],
+		[ 'a value of it', q{alter type product.tone add value 'flat'}, sub { "@{ $_[0]{components}{schemas}{ProductTone}{enum} }" eq 'high low flat' } ],
+		[ 'a default', q{create or replace function product.greet(colour product.colour default 'blue') returns product.note language plpgsql as 'begin return null;end'},
+			sub { $greeting->($_[0])->{parameters}[0]{schema}{default} eq 'blue' } ],
+		[ q{an operator's word}, q{select keelson.route_override('GET product/greet', deprecated_at => now())}, sub { $greeting->($_[0])->{deprecated} } ],
+		[ 'a name', 'alter type product.note rename to remark', sub { $_[0]{components}{schemas}{ProductRemark} } ],
+		[ 'an address', q{alter system set keelson.public_url = 'https://api.example.com'; select pg_reload_conf()}, sub { $_[0]{servers}[0]{url} eq 'https://api.example.com' }, 'later' ],
+		[ 'its loss', 'delete from keelson.openapi_kept', sub { $greeting->($_[0]) }, 'same' ],
+		[ 'a route that goes', q{select keelson.route_remove('GET product/greet')}, sub { !$greeting->($_[0]) } ])
+	{
+		my ($name, $statements, $shows, $how) = @$change;
+		$keelson->sql($_) for split /; /, $statements;
+		wait_until(sub { ($ask->())[0] ne $tag }) if ($how // '') eq 'later';
+		my ($new_tag, $new) = $ask->();
+		ok($shows->($new), $name);
+		(($how // '') eq 'same' ? \&is : \&isnt)->($new_tag, $tag, "$name: the tag");
+		$tag = $new_tag;
+	}
+	my $written = q{select xmin from keelson.openapi_kept};
+	my $before = $keelson->sql($written);
+	$ask->() for 1 .. 3;
+	is($keelson->sql($written), $before, 'it is not made again for nothing');
+	is($keelson->sql(q{select count(*) from pg_roles as r cross join unnest('{insert,update,delete,truncate}'::text[]) as verb
+		where rolname ~ '^keelson_' and rolname not in ('keelson_owner', 'keelson_system') and has_table_privilege(r.oid, 'keelson.openapi_kept', verb)}),
+		0, 'no other role writes what is kept');
+};
 
 subtest 'the page' => sub {
 	my $page = $gateway->get('/api/docs');

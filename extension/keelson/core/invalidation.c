@@ -1,8 +1,11 @@
 /*
  * invalidation.c
- *	  One callback of the relation cache, passed on to all that want it.
+ *	  One callback of the relation cache, passed on to all that want it; and the
+ *	  caches of the catalogue emptied on demand.
  */
 #include "postgres.h"
+
+#include "fmgr.h"
 
 #include "core/invalidation.h"
 
@@ -35,4 +38,20 @@ pass_on(Datum arg, Oid relation)
 {
 	for (int i = 0; i < listener_count; i++)
 		listeners[i].function(listeners[i].arg, relation);
+}
+
+PG_FUNCTION_INFO_V1(ks__caches_forget);
+
+/*
+ * keelson._caches_forget()
+ *
+ * A transaction that commits is seen by new snapshots a moment before it tells
+ * other processes what to invalidate. Who compares what a snapshot sees with
+ * what the caches of the catalogue say calls this in between.
+ */
+Datum
+ks__caches_forget(PG_FUNCTION_ARGS)
+{
+	InvalidateSystemCaches();
+	PG_RETURN_VOID();
 }

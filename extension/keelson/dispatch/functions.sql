@@ -142,6 +142,22 @@ as 'MODULE_PATHNAME', 'ks_current_request';
 comment on function keelson.current_request() is
     'The running request, null outside one. token_* tell of a properly signed access token, expired or not, its session and its end. For the owner roles alone.';
 
+create or replace function keelson._etag_matches(if_none_match text, tag text)
+returns boolean
+language sql
+immutable
+as $$
+select coalesce(
+    if_none_match = '*' or exists (
+        select from pg_catalog.regexp_split_to_table(if_none_match, '\s*,\s*') as given (value)
+        where pg_catalog.regexp_replace(pg_catalog.btrim(given.value), '^W/', '') = '"' || tag || '"'
+    ),
+    false
+)
+$$;
+comment on function keelson._etag_matches(text, text) is
+    'Whether the header If-None-Match names the entity tag (RFC 9110, weak comparison).';
+
 create or replace function keelson._csrf_token(session_id uuid)
 returns text
 language c

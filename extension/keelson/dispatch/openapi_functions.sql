@@ -498,6 +498,8 @@ language sql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set quote_all_identifiers = off
 as $$
     with operations (path, item) as (
         select route.path, jsonb_object_agg(lower(route.method), keelson._openapi_operation(route.id))
@@ -539,20 +541,3 @@ $$;
 comment on function keelson.openapi() is
     'The API as OpenAPI 3.1, read from the live catalogue: routes, arguments, domains, replies, errors and comments.';
 grant execute on function keelson.openapi() to keelson_app, keelson_admin;
-
-create or replace function keelson.openapi_document()
-returns keelson.reply
-language plpgsql
-stable
-as $$
-begin
-    return row(
-        200,
-        '{"Content-Type": "application/json", "Cache-Control": "no-cache", ":raw": true}'::pg_catalog.jsonb,
-        pg_catalog.convert_to(keelson.openapi()::pg_catalog.text, 'UTF8')
-    )::keelson.reply;
-end;
-$$;
-comment on function keelson.openapi_document() is
-    'This description of the API, as OpenAPI 3.1.';
-grant execute on function keelson.openapi_document() to keelson_app;

@@ -179,3 +179,22 @@ comment on column keelson.routes.needs_verified_email is
     'Whether only users may call it whose e-mail address is verified.';
 comment on column keelson.routes.factor_within_s is
     'How many seconds ago, at most, the session has shown a second factor; null: it need not have.';
+
+-- migration 6: the description of the API as it was last made
+
+create unlogged table keelson.openapi_kept (
+    is_only boolean not null default true,
+    version text not null,
+    tag text not null,
+    document bytea not null,
+    constraint openapi_kept_pkey primary key (is_only),
+    constraint openapi_kept_is_only_check check (is_only)
+);
+-- Read far more often than written: as it is, not compressed.
+alter table keelson.openapi_kept alter column document set storage external;
+comment on table keelson.openapi_kept is
+    'One row, or none: the description of the API as it was last made. Made anew when it is lost.';
+comment on column keelson.openapi_kept.version is
+    'What it was made of: keelson._openapi_version() of that time.';
+comment on column keelson.openapi_kept.tag is
+    'The entity tag: SHA-256 of the document, in hexadecimal.';

@@ -164,19 +164,3 @@ $$;
 alter function keelson._avatar_reply(uuid) owner to keelson_system;
 comment on function keelson._avatar_reply(uuid) is
     'The user''s picture as it is, 304 for who has it already; 404 without one.';
-
-create or replace function keelson._etag_matches(if_none_match text, tag text)
-returns boolean
-language sql
-immutable
-as $$
-select coalesce(
-    if_none_match = '*' or exists (
-        select from pg_catalog.regexp_split_to_table(if_none_match, '\s*,\s*') as given (value)
-        where pg_catalog.regexp_replace(pg_catalog.btrim(given.value), '^W/', '') = '"' || tag || '"'
-    ),
-    false
-)
-$$;
-comment on function keelson._etag_matches(text, text) is
-    'Whether the header If-None-Match names the entity tag (RFC 9110, weak comparison).';
