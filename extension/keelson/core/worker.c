@@ -17,10 +17,13 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
-#include "commands/dbcommands.h"
+#include "catalog/pg_database.h"
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -31,10 +34,13 @@
 #include "storage/proc.h"
 #include "storage/spin.h"
 #include "tcop/tcopprot.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
@@ -252,14 +258,28 @@ await_database(void)
 	proc_exit(1);
 }
 
-/* The OID of keelson.database, or InvalidOid. */
+/*
+ * The OID of keelson.database, or InvalidOid.  Until some session has been in a
+ * database since the server's start, the caches do not know the index.
+ */
 static Oid
 find_database(void)
 {
-	Oid database;
+	Oid database = InvalidOid;
+	ScanKeyData key;
+	Relation databases;
+	SysScanDesc scan;
+	HeapTuple row;
 
 	StartTransactionCommand();
-	database = get_database_oid(ks_guc_database, true);
+	ScanKeyInit(&key, Anum_pg_database_datname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(ks_guc_database));
+	databases = table_open(DatabaseRelationId, AccessShareLock);
+	scan = systable_beginscan(databases, DatabaseNameIndexId, criticalSharedRelcachesBuilt, NULL, 1, &key);
+	row = systable_getnext(scan);
+	if (HeapTupleIsValid(row))
+		database = ((Form_pg_database) GETSTRUCT(row))->oid;
+	systable_endscan(scan);
+	table_close(databases, AccessShareLock);
 	CommitTransactionCommand();
 	return database;
 }
