@@ -31,7 +31,6 @@ typedef struct Source
 	HTAB *tiles;
 } Source;
 
-static KsPlan size_plan = {"select size from keelson.audit_checkpoints order by size desc limit 1", 0, {0}};
 static KsPlan tile_plan = {
 	"select hashes, event_ids from keelson.audit_tiles where level = $1 and number = $2",
 	2,
@@ -66,17 +65,6 @@ ks_tiles_tree(int64 size)
 	tree->read = read_tile;
 	tree->source = source;
 	return tree;
-}
-
-int64
-ks_tiles_size(void)
-{
-	bool is_null;
-
-	(void) ks_spi_execute(&size_plan, NULL, NULL, false, 1);
-	if (SPI_processed == 0)
-		return 0;
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
 }
 
 bool

@@ -18,9 +18,6 @@
  */
 extern KsTree *ks_tiles_tree(int64 size);
 
-/* The newest checkpoint's size, 0 without one. */
-extern int64 ks_tiles_size(void);
-
 /* The ids of a tile of level 0, with its hashes, as far as it reaches; false when there is none. */
 extern bool ks_tiles_leaves(int64 number, const KsHash **hashes, const pg_uuid_t **ids, int *count);
 
