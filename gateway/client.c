@@ -164,22 +164,12 @@ gw_request_id(char out[GW_UUID_SIZE], const char *given)
 void
 gw_traceparent(char out[GW_TRACE_SIZE], const char *given)
 {
-	static const char hex[] = "0123456789abcdef";
 	unsigned char random[24];
-	size_t i;
 
 	gw_random(random, sizeof(random));
 	memcpy(out, "00-00000000000000000000000000000000-0000000000000000-00", GW_TRACE_SIZE);
-	for (i = 0; i < 16; i++)
-	{
-		out[3 + 2 * i] = hex[random[i] >> 4];
-		out[4 + 2 * i] = hex[random[i] & 15];
-	}
-	for (i = 0; i < 8; i++)
-	{
-		out[36 + 2 * i] = hex[random[16 + i] >> 4];
-		out[37 + 2 * i] = hex[random[16 + i] & 15];
-	}
+	gw_hex(out + 3, random, 16);
+	gw_hex(out + 36, random + 16, 8);
 	/* A later version than 00 may be longer, but begins alike. */
 	if (given == NULL || strnlen(given, 55) != 55 || !hex_run(given, 2) || given[2] != '-' || !hex_run(given + 3, 32) ||
 		given[35] != '-' || !hex_run(given + 36, 16) || given[52] != '-' || !hex_run(given + 53, 2) ||

@@ -1,10 +1,10 @@
 /*
  * framing: an incremental, strict reader of HTTP/1.x message framing.
  *
- * One function per state reads as many bytes as belong to it and moves on. No
- * byte is looked at twice, nothing is kept but counters, the name of the field
- * under way and the request id. Limits are met by shortening what a state may
- * read, so that a verdict is the same however the bytes are cut.
+ * One function per state reads as many bytes as belong to it and moves on, at
+ * once where a line is there as a whole. Nothing is kept but counters, the name
+ * of the field under way and the request id. Limits are met by shortening what
+ * a state may read, so that a verdict is the same however the bytes are cut.
  *
  * Where the RFCs leave a choice, the strict one is taken: exactly one space
  * between the parts of the request line, CR LF at the end of every line, no
@@ -15,6 +15,7 @@
 #include "framing.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "text.h"
 #include "uuid.h"
@@ -79,11 +80,15 @@ static const char *read_chunk_size_lf(struct GwFraming *framing, const char *at,
 static const char *read_chunk_data(struct GwFraming *framing, const char *at, const char *end);
 static const char *read_chunk_data_cr(struct GwFraming *framing, const char *at, const char *end);
 static const char *read_chunk_data_lf(struct GwFraming *framing, const char *at, const char *end);
+static const char *go_on(struct GwFraming *framing, enum State state, Reader reader, const char *at, const char *end);
+static const char *skip(const char *at, const char *end, unsigned char mask);
 static const char *read_section(struct GwFraming *framing, Reader reader, const char *at, const char *end);
 static const char *refuse(struct GwFraming *framing, enum GwFramingFault fault, const char *at);
 static const char *refuse_byte(struct GwFraming *framing, enum GwFramingFault fault, const char *at);
+static void keep_name(struct GwFraming *framing, const char *piece, size_t len);
 static bool field_begin(struct GwFraming *framing);
 static enum GwFramingFault value_byte(struct GwFraming *framing, unsigned char byte);
+static void count_value(struct GwFraming *framing, size_t len);
 static enum GwFramingFault value_end(struct GwFraming *framing);
 static char *put_length(char *at, uint64_t length);
 static void word_byte(struct GwFraming *framing, unsigned char byte);
@@ -176,7 +181,7 @@ gw_framing_feed(struct GwFraming *framing, const char *data, size_t len, enum Gw
 	{
 		uint8_t state = framing->state;
 
-		if (gw_framing_phase(framing) == GW_FRAMING_IDLE)
+		if (state == START && framing->empty_lines == 0)
 			message_begin(framing);
 		if (state >= FIELD && state <= END_LF)
 			at = read_section(framing, readers[state], at, end);
@@ -256,10 +261,26 @@ gw_framing_request_id(const struct GwFraming *framing)
 	return framing->request_id;
 }
 
+/* Enters a state, and has it read what is there. */
+static inline const char *
+go_on(struct GwFraming *framing, enum State state, Reader reader, const char *at, const char *end)
+{
+	framing->state = (uint8_t) state;
+	return at < end ? reader(framing, at, end) : at;
+}
+
+/* The first byte that is not in the mask, or the end. */
+static inline const char *
+skip(const char *at, const char *end, unsigned char mask)
+{
+	while (at < end && IS(*at, mask))
+		at++;
+	return at;
+}
+
 static const char *
 read_start(struct GwFraming *framing, const char *at, const char *end)
 {
-	(void) end;
 	if (*at == '\r' && framing->empty_lines < EMPTY_LINES_MAX)
 	{
 		/* Empty lines before a request line are a known habit of old clients. */
@@ -269,8 +290,7 @@ read_start(struct GwFraming *framing, const char *at, const char *end)
 	}
 	if (!IS(*at, IN_TOKEN))
 		return refuse_byte(framing, GW_FRAMING_BAD_METHOD, at);
-	framing->state = METHOD;
-	return at;
+	return go_on(framing, METHOD, read_method, at, end);
 }
 
 static const char *
@@ -289,10 +309,7 @@ read_method(struct GwFraming *framing, const char *at, const char *end)
 	for (; at < end; at++)
 	{
 		if (*at == ' ')
-		{
-			framing->state = TARGET;
-			return at + 1;
-		}
+			return go_on(framing, TARGET, read_target, at + 1, end);
 		if (!IS(*at, IN_TOKEN))
 			return refuse_byte(framing, GW_FRAMING_BAD_METHOD, at);
 		if (*at < 'A' || *at > 'Z' || framing->method_len == sizeof(framing->method))
@@ -308,10 +325,7 @@ read_target(struct GwFraming *framing, const char *at, const char *end)
 	for (; at < end; at++)
 	{
 		if (*at == ' ' && framing->target_len > 0)
-		{
-			framing->state = VERSION;
-			return at + 1;
-		}
+			return go_on(framing, VERSION, read_version, at + 1, end);
 		if (*at == '\r' && framing->target_len > 0)
 			return refuse(framing, GW_FRAMING_BAD_VERSION, at);
 		if (!IS(*at, IN_TARGET))
@@ -341,8 +355,7 @@ read_version(struct GwFraming *framing, const char *at, const char *end)
 		else if (*at == '0' || *at == '1')
 		{
 			framing->minor = (uint8_t) (*at - '0');
-			framing->state = VERSION_CR;
-			return at + 1;
+			return go_on(framing, VERSION_CR, read_version_cr, at + 1, end);
 		}
 		else
 			return refuse_byte(framing, GW_FRAMING_BAD_VERSION, at);
@@ -353,11 +366,9 @@ read_version(struct GwFraming *framing, const char *at, const char *end)
 static const char *
 read_version_cr(struct GwFraming *framing, const char *at, const char *end)
 {
-	(void) end;
 	if (*at != '\r')
 		return refuse_byte(framing, GW_FRAMING_BAD_VERSION, at);
-	framing->state = VERSION_LF;
-	return at + 1;
+	return go_on(framing, VERSION_LF, read_version_lf, at + 1, end);
 }
 
 static const char *
@@ -388,7 +399,6 @@ read_section(struct GwFraming *framing, Reader reader, const char *at, const cha
 static const char *
 read_field(struct GwFraming *framing, const char *at, const char *end)
 {
-	(void) end;
 	if (*at == '\r')
 	{
 		framing->state = END_LF;
@@ -402,32 +412,38 @@ read_field(struct GwFraming *framing, const char *at, const char *end)
 		return refuse(framing, GW_FRAMING_MANY_FIELDS, at);
 	framing->fields++;
 	framing->name_len = 0;
-	framing->state = NAME;
-	return at;
+	return go_on(framing, NAME, read_name, at, end);
 }
 
 static const char *
 read_name(struct GwFraming *framing, const char *at, const char *end)
 {
-	for (; at < end; at++)
+	const char *from = at;
+
+	at = skip(at, end, IN_TOKEN);
+	keep_name(framing, from, (size_t) (at - from));
+	if (at == end)
+		return at;
+	if (*at == ':')
+		return field_begin(framing) ? go_on(framing, VALUE_SPACE, read_value_space, at + 1, end) : at;
+	if (*at == ' ' || *at == '\t')
+		return refuse(framing, GW_FRAMING_SPACE_BEFORE_COLON, at);
+	return refuse_byte(framing, GW_FRAMING_BAD_NAME, at);
+}
+
+/* Keeps a piece of a name; of one that is too long to be known, that it is. */
+static void
+keep_name(struct GwFraming *framing, const char *piece, size_t len)
+{
+	size_t room = sizeof(framing->name) - framing->name_len;
+
+	if (framing->name_len > sizeof(framing->name) || len > room)
 	{
-		if (*at == ':')
-		{
-			if (!field_begin(framing))
-				return at;
-			framing->state = VALUE_SPACE;
-			return at + 1;
-		}
-		if (*at == ' ' || *at == '\t')
-			return refuse(framing, GW_FRAMING_SPACE_BEFORE_COLON, at);
-		if (!IS(*at, IN_TOKEN))
-			return refuse_byte(framing, GW_FRAMING_BAD_NAME, at);
-		if (framing->name_len < sizeof(framing->name))
-			framing->name[framing->name_len] = (char) (*at >= 'A' && *at <= 'Z' ? *at | 0x20 : *at);
-		if (framing->name_len <= sizeof(framing->name))
-			framing->name_len++;
+		framing->name_len = sizeof(framing->name) + 1;
+		return;
 	}
-	return at;
+	memcpy(framing->name + framing->name_len, piece, len);
+	framing->name_len += (uint8_t) len;
 }
 
 /* Why the field whose name is known may not be here. */
@@ -473,7 +489,7 @@ field_begin(struct GwFraming *framing)
 	framing->word_len = 0;
 	framing->is_word_over = false;
 	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if (framing->name_len == strlen(known[i].name) && memcmp(framing->name, known[i].name, framing->name_len) == 0)
+		if (framing->name_len == strlen(known[i].name) && strncasecmp(framing->name, known[i].name, framing->name_len) == 0)
 			framing->field = (uint8_t) known[i].field;
 	fault = field_fault(framing);
 	if (framing->in_trailers || (framing->field == X_REQUEST_ID && framing->request_id_len > 0))
@@ -491,9 +507,7 @@ read_value_space(struct GwFraming *framing, const char *at, const char *end)
 {
 	while (at < end && (*at == ' ' || *at == '\t'))
 		at++;
-	if (at < end)
-		framing->state = VALUE;
-	return at;
+	return at < end ? go_on(framing, VALUE, read_value, at, end) : at;
 }
 
 static const char *
@@ -504,6 +518,13 @@ read_value(struct GwFraming *framing, const char *at, const char *end)
 	/* Most of a request is a token and cookies, which only others read. */
 	if (framing->field == OTHER)
 		at += gw_text_plain(at, (size_t) (end - at));
+	else if (framing->field == HOST)
+	{
+		const char *from = at;
+
+		at = skip(at, end, IN_HOST);
+		count_value(framing, (size_t) (at - from));
+	}
 	for (; at < end; at++)
 	{
 		if (*at == '\r')
@@ -511,8 +532,7 @@ read_value(struct GwFraming *framing, const char *at, const char *end)
 			fault = value_end(framing);
 			if (fault != GW_FRAMING_OK)
 				return refuse(framing, fault, at);
-			framing->state = VALUE_LF;
-			return at + 1;
+			return go_on(framing, VALUE_LF, read_value_lf, at + 1, end);
 		}
 		if (!IS(*at, IN_VALUE))
 			return refuse_byte(framing, GW_FRAMING_BAD_VALUE, at);
@@ -564,9 +584,16 @@ value_byte(struct GwFraming *framing, unsigned char byte)
 		case OTHER:
 			break;
 	}
-	if (framing->value_len < UINT8_MAX)
-		framing->value_len++;
+	count_value(framing, 1);
 	return GW_FRAMING_OK;
+}
+
+static void
+count_value(struct GwFraming *framing, size_t len)
+{
+	size_t sum = framing->value_len + len;
+
+	framing->value_len = sum < UINT8_MAX ? (uint8_t) sum : UINT8_MAX;
 }
 
 /* Takes a byte of a list of options. */

@@ -103,7 +103,7 @@ struct GwFraming
 	uint64_t length;     /* the Content-Length */
 	uint64_t left;       /* bytes of body or chunk still to come */
 	char method[GW_FRAMING_METHOD_MAX];
-	char name[20];       /* lower-case */
+	char name[20];
 	char word[12];       /* lower-case */
 	char request_id[37]; /* X-Request-ID as far as seen */
 	/* Of the connection: */

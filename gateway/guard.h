@@ -29,7 +29,7 @@
 #include "framing.h"
 #include "text.h"
 
-#define GW_GUARD_MEMORY (8 * 1024) /* of the library's for a connection; it is cleared with each request */
+#define GW_GUARD_MEMORY (4 * 1024) /* of the library's for a connection; it is cleared with each request */
 #define GW_GUARD_LINGER_MS 2000    /* how long a refused connection may stay, for the client to read why */
 
 /* What the loop is told about a refusal, for log and metrics. */

@@ -68,6 +68,7 @@ static void take_field(struct GwHead *head, struct GwSlice name, const char *val
 static void repeat_field(struct GwHead *head, const struct Field *field, const char **place, const char *value);
 static const char *join(struct GwText *text, const char *first, const char *more);
 static void find_credential(struct GwHead *head);
+static bool is_token(struct GwSlice credential);
 static const char *skip_bearer(const char *authorization);
 static void read_cookies(struct GwHead *head);
 static struct GwSlice media_type(const char *content_type);
@@ -223,7 +224,7 @@ next_field(char **at, struct GwSlice *name, struct GwSlice *value)
 	*name = (struct GwSlice){line, (size_t) (from - line)};
 	from++;
 	from += strspn(from, " \t");
-	while (end > from && memchr("\r \t", end[-1], 4) != NULL)
+	while (end > from && (end[-1] == '\r' || end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\0'))
 		end--;
 	*end = '\0';
 	*value = (struct GwSlice){from, (size_t) (end - from)};
@@ -294,10 +295,18 @@ find_credential(struct GwHead *head)
 		head->credential = head->access_cookie;
 		head->via = "cookie";
 	}
-	/* A token is printable ASCII; anything else is none, and the database shall not choke on it. */
-	for (size_t i = 0; i < head->credential.len; i++)
-		if (head->credential.data[i] <= ' ' || head->credential.data[i] > '~')
-			head->credential.len = 0;
+	if (!is_token(head->credential))
+		head->credential.len = 0;
+}
+
+/* A token is printable ASCII; anything else is none, and the database shall not choke on it. */
+static bool
+is_token(struct GwSlice credential)
+{
+	for (size_t i = 0; i < credential.len; i++)
+		if (credential.data[i] <= ' ' || credential.data[i] > '~')
+			return false;
+	return true;
 }
 
 /* The token of "Bearer <token>", or NULL for another scheme. */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
+#include <time.h>
 
 #include "headers.h"
 
@@ -127,12 +128,17 @@ gw_headers_write(const struct GwAsk *ask, const struct GwHeaderSet *set)
 	static const struct GwHeaders none;
 	const struct GwHeaders *given = set->given != NULL ? set->given : &none;
 	struct GwText *fields = ask->fields;
+	char date[GW_DATE_SIZE];
 
 	fields->len = 0;
 	fields->failed = false;
 	gw_text_reserve(fields, FIELDS_SIZE);
-	gw_headers_write_one(ask, "X-Request-ID", ask->request_id);
-	gw_text_lit(fields, "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n"
+	gw_date_write(date, time(NULL));
+	gw_text_lit(fields, "Date: ");
+	gw_text_add(fields, date, GW_DATE_SIZE - 1);
+	gw_text_lit(fields, "\r\nX-Request-ID: ");
+	gw_text_add(fields, ask->request_id, GW_UUID_SIZE - 1);
+	gw_text_lit(fields, "\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n"
 						"Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n");
 	if (set->csp != NULL && !given->has_csp)
 		gw_headers_write_one(ask, "Content-Security-Policy", set->csp);
@@ -188,17 +194,19 @@ gw_headers_write_preflight(const struct GwAsk *ask, const char *allow)
 static void
 write_vary(const struct GwAsk *ask, const struct GwHeaderSet *set)
 {
-	char vary[512] = "";
-	size_t len = 0;
+	struct GwText *fields = ask->fields;
 	bool is_unsafe = ask->route != NULL && strcmp(ask->route->method, "GET") != 0;
+	const char *before = "Vary: ";
 
+#define NAME(name) (gw_text_puts(fields, before), gw_text_puts(fields, name), before = ", ")
 	if (set->given != NULL && set->given->vary.len > 0)
 	{
-		long given = gw_json_decode(set->given->vary, vary, 256);
+		char given[256];
+		long len = gw_json_decode(set->given->vary, given, sizeof(given));
 
-		len = given > 0 ? (size_t) given : 0;
+		if (len > 0 && is_clean(given, (size_t) len))
+			NAME(given);
 	}
-#define NAME(name) len += (size_t) snprintf(vary + len, sizeof(vary) - len, "%s" name, len > 0 ? ", " : "")
 	if (set->is_compressible)
 		NAME("Accept-Encoding");
 	if (is_unsafe)
@@ -208,8 +216,8 @@ write_vary(const struct GwAsk *ask, const struct GwHeaderSet *set)
 	if (set->status >= 400)
 		NAME("Accept");
 #undef NAME
-	if (len > 0)
-		gw_headers_write_one(ask, "Vary", vary);
+	if (before[0] == ',')
+		gw_text_lit(fields, "\r\n");
 }
 
 static void

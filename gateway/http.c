@@ -93,6 +93,7 @@ begin(struct GwLoop *loop, struct MHD_Connection *connection, void **context)
 	http->request = NULL;
 	memset(&http->peer, 0, sizeof(http->peer));
 	(void) getpeername(fd, (struct sockaddr *) &http->peer, &len);
+	gw_client_find(&http->client, &loop->gateway->config, (const struct sockaddr *) &http->peer, NULL, NULL);
 	if (!gw_timer_open(&loop->timers, &http->timer, timer_fired))
 		goto refused;
 	if (!gw_guard_attach(&http->guard, fd, &loop->gateway->config, guard_has_refused, http))

@@ -7,6 +7,7 @@
 
 #include <netinet/in.h>
 
+#include "client.h"
 #include "guard.h"
 #include "loop.h"
 #include "perip.h"
@@ -20,6 +21,7 @@ struct GwHttp
 	struct MHD_Connection *connection;
 	int fd;
 	struct sockaddr_in6 peer; /* large enough for both families */
+	struct GwClient client;   /* the peer, where no header field tells of another */
 	struct GwPerIpKey key;
 	bool is_counted;           /* in the table of addresses */
 	bool lingers;              /* refused before its body was read: see linger.h */

@@ -26,7 +26,7 @@ static void close_line(struct GwLog *log);
 static void put(struct GwLog *log, const char *data, size_t len);
 static void put_number(struct GwLog *log, int64_t value);
 static void put_string(struct GwLog *log, const char *name, size_t name_len, const char *value, size_t max);
-static void put_time(struct GwLog *log);
+static void put_escaped(struct GwLog *log, const char *value, size_t len);
 
 #define PUT(log, literal) put((log), "" literal, sizeof(literal) - 1)
 #define MEMBER(log, name, value, max) put_string((log), ",\"" name "\":", sizeof(",\"" name "\":") - 1, (value), (max))
@@ -37,7 +37,6 @@ gw_log_init(struct GwLog *log, enum GwLogLevel level)
 	memset(log, 0, sizeof(*log));
 	log->level = level;
 	log->fd = STDERR_FILENO;
-	log->second = -1;
 	log->buffer = malloc(GW_LOG_BUFFER);
 	return log->buffer != NULL;
 }
@@ -150,7 +149,9 @@ open_line(struct GwLog *log, enum GwLogLevel level)
 
 	if (GW_LOG_BUFFER - log->len < LINE_MAX_SIZE)
 		gw_log_flush(log);
-	put_time(log);
+	PUT(log, "{\"time\":\"");
+	gw_time_write(log->buffer + log->len, gw_unix_us());
+	log->len += GW_TIME_LEN;
 	PUT(log, "\",\"level\":\"");
 	put(log, levels[level], strlen(levels[level]));
 	PUT(log, "\"");
@@ -160,31 +161,6 @@ static void
 close_line(struct GwLog *log)
 {
 	PUT(log, "}\n");
-}
-
-/* The date is made once a second, the rest of the stamp each time. */
-static void
-put_time(struct GwLog *log)
-{
-	int64_t now = gw_unix_us();
-	int64_t micros = now % 1000000;
-	char part[8] = ".000000";
-	int i;
-
-	if (now / 1000000 != log->second)
-	{
-		log->second = now / 1000000;
-		gw_time_stamp(log->stamp, log->second);
-	}
-	for (i = 6; i > 0; i--)
-	{
-		part[i] = (char) ('0' + micros % 10);
-		micros /= 10;
-	}
-	PUT(log, "{\"time\":\"");
-	put(log, log->stamp, 19);
-	put(log, part, 7);
-	PUT(log, "Z");
 }
 
 static void
@@ -213,15 +189,12 @@ put_number(struct GwLog *log, int64_t value)
 
 /*
  * A member with a string; nothing for NULL. At most max bytes of it, none cut
- * in the middle of a character; what is not printable is escaped, so that a
- * value can never end the line or look like another member.
+ * in the middle of a character.
  */
 static void
 put_string(struct GwLog *log, const char *name, size_t name_len, const char *value, size_t max)
 {
-	static const char hex[] = "0123456789abcdef";
-	size_t len, i;
-	bool is_utf8;
+	size_t len, safe;
 
 	if (value == NULL)
 		return;
@@ -229,10 +202,22 @@ put_string(struct GwLog *log, const char *name, size_t name_len, const char *val
 	if (len == max)
 		while (len > 0 && ((unsigned char) value[len] & 0xC0) == 0x80)
 			len--;
-	is_utf8 = gw_utf8_is_valid(value, len);
 	put(log, name, name_len);
 	PUT(log, "\"");
-	for (i = 0; i < len; i++)
+	safe = gw_text_safe(value, len);
+	put(log, value, safe);
+	put_escaped(log, value + safe, len - safe);
+	PUT(log, "\"");
+}
+
+/* What is not printable is escaped, so that a value can never end the line or look like another member. */
+static void
+put_escaped(struct GwLog *log, const char *value, size_t len)
+{
+	static const char hex[] = "0123456789abcdef";
+	bool is_utf8 = gw_utf8_is_valid(value, len);
+
+	for (size_t i = 0; i < len; i++)
 	{
 		unsigned char c = (unsigned char) value[i];
 
@@ -253,5 +238,4 @@ put_string(struct GwLog *log, const char *name, size_t name_len, const char *val
 		else
 			log->buffer[log->len++] = (char) c;
 	}
-	PUT(log, "\"");
 }

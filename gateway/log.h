@@ -19,8 +19,6 @@ struct GwLog
 	int fd;                /* where lines go: 2 */
 	size_t len;
 	uint64_t dropped; /* lines lost because the reader of our stderr was gone or stuck */
-	int64_t second;   /* of "stamp" */
-	char stamp[20];   /* "2025-01-15T00:00:00" */
 	char *buffer;     /* GW_LOG_BUFFER bytes */
 };
 

@@ -207,7 +207,7 @@ start_daemon(struct GwLoop *loop)
 {
 	unsigned limit = (unsigned) loop->gateway->connections_max + CONNECTIONS_TO_REFUSE;
 
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0,
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_SUPPRESS_DATE_NO_CLOCK, 0,
 							NULL, NULL, gw_request_handle, loop,
 							MHD_OPTION_EXTERNAL_LOGGER, log_of_library, loop,
 							MHD_OPTION_LISTEN_SOCKET, loop->listener,

@@ -501,12 +501,10 @@ gw_reply_raw_refusal(char *out, size_t size, const struct GwConfig *config, int 
 					 const char *code, const char *message, const char *request_id)
 {
 	struct GwText body = {0};
-	time_t now = time(NULL);
-	struct tm parts;
-	char date[40];
+	char date[GW_DATE_SIZE];
 	int len = -1;
 
-	strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&now, &parts));
+	gw_date_write(date, time(NULL));
 	gw_text_lit(&body, "{\"success\":false,");
 	write_error(&body, message, code);
 	gw_text_lit(&body, ",\"meta\":{\"requestId\":\"");

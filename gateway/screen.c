@@ -62,8 +62,11 @@ read_head(struct GwRequest *request)
 	struct GwHead *head = &request->head;
 
 	gw_head_read(head, &request->http->guard.head);
-	gw_client_find(&request->client, config, (const struct sockaddr *) &request->http->peer,
-				   head->forwarded_for, head->forwarded_proto);
+	if (head->forwarded_for == NULL && head->forwarded_proto == NULL)
+		request->client = request->http->client;
+	else
+		gw_client_find(&request->client, config, (const struct sockaddr *) &request->http->peer,
+					   head->forwarded_for, head->forwarded_proto);
 	gw_request_id(request->request_id, head->request_id);
 	gw_traceparent(request->traceparent, head->traceparent);
 	request->has_body = gw_head_has_body(head, &request->declared);

@@ -8,8 +8,8 @@
  * recv() does in guard.c. Where a connection has fields to be sent, they go out
  * in front of the empty line that ends the head:
  *
- *   the library sends   HTTP/1.1 200 OK ⏎ Date: … ⏎ Content-Length: 2 ⏎        ⏎ {}
- *   the client gets     HTTP/1.1 200 OK ⏎ Date: … ⏎ Content-Length: 2 ⏎ fields ⏎ {}
+ *   the library sends   HTTP/1.1 200 OK ⏎ Content-Length: 2 ⏎        ⏎ {}
+ *   the client gets     HTTP/1.1 200 OK ⏎ Content-Length: 2 ⏎ fields ⏎ {}
  *
  * The library learns of its own bytes only. Where the socket takes a part, it
  * is told of the part of those, and sends the rest when there is room.

@@ -3,33 +3,31 @@
  *
  * Growth doubles, so that appending is linear in the result; writing JSON
  * strings and times is done by hand because each request does it several times.
+ * Of a time, what does not change within a second is worked out once by each thread.
  */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "text.h"
 
 #define FIRST_SIZE 512
+#define STAMP_LEN 19
 
 static size_t utf8_len(const unsigned char *data, size_t left);
 
 bool
-gw_text_reserve(struct GwText *text, size_t more)
+gw_text_grow(struct GwText *text, size_t more)
 {
-	size_t size;
+	size_t size = text->size ? text->size : FIRST_SIZE;
 	char *data;
 
-	if (text->failed)
-		return false;
-	if (text->size - text->len >= more)
-		return true;
 	if (more > SIZE_MAX / 2 - text->len)
 	{
 		text->failed = true;
 		return false;
 	}
-	size = text->size ? text->size : FIRST_SIZE;
 	while (size - text->len < more)
 		size *= 2;
 	data = realloc(text->data, size);
@@ -41,21 +39,6 @@ gw_text_reserve(struct GwText *text, size_t more)
 	text->data = data;
 	text->size = size;
 	return true;
-}
-
-void
-gw_text_add(struct GwText *text, const char *data, size_t len)
-{
-	if (len == 0 || !gw_text_reserve(text, len))
-		return;
-	memcpy(text->data + text->len, data, len);
-	text->len += len;
-}
-
-void
-gw_text_puts(struct GwText *text, const char *string)
-{
-	gw_text_add(text, string, strlen(string));
 }
 
 void
@@ -111,12 +94,11 @@ gw_text_json(struct GwText *text, const char *data, size_t len)
 	{
 		size_t step;
 
-		if (*at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\')
-		{
-			at++;
-			continue;
-		}
-		step = *at < 0x80 ? 0 : utf8_len(at, (size_t) (end - at));
+		at += gw_text_safe((const char *) at, (size_t) (end - at));
+		if (at == end)
+			break;
+		step = *at == 0x7F ? 1 : *at < 0x80 ? 0
+											: utf8_len(at, (size_t) (end - at));
 		if (step > 0)
 		{
 			at += step;
@@ -183,9 +165,9 @@ gw_utf8_is_valid(const char *data, size_t len)
 	return true;
 }
 
-/* Writes "2025-01-15T00:00:00" (19 bytes) for seconds since 1970. */
-void
-gw_time_stamp(char out[20], int64_t seconds)
+/* Writes "2025-01-15T00:00:00" for seconds since 1970. */
+static void
+write_stamp(char out[STAMP_LEN], int64_t seconds)
 {
 	/* Days to civil date by Howard Hinnant's method: years begin in March. */
 	int64_t days = seconds / 86400;
@@ -213,7 +195,7 @@ gw_time_stamp(char out[20], int64_t seconds)
 	field[3] = (int) (rest / 3600);
 	field[4] = (int) (rest / 60 % 60);
 	field[5] = (int) (rest % 60);
-	memcpy(out, "0000-00-00T00:00:00", 20);
+	memcpy(out, "0000-00-00T00:00:00", STAMP_LEN);
 	out[0] = (char) ('0' + year / 1000 % 10);
 	out[1] = (char) ('0' + year / 100 % 10);
 	for (i = 0; i < 6; i++)
@@ -224,47 +206,102 @@ gw_time_stamp(char out[20], int64_t seconds)
 }
 
 void
-gw_text_time(struct GwText *text, int64_t unix_us)
+gw_time_write(char out[GW_TIME_LEN], int64_t unix_us)
 {
-	char stamp[28];
-	int64_t seconds = unix_us / 1000000;
+	static _Thread_local struct
+	{
+		int64_t second;
+		char stamp[STAMP_LEN];
+	} last = {0, "1970-01-01T00:00:00"};
+	int64_t second = unix_us / 1000000;
 	int64_t micros = unix_us % 1000000;
 	int i;
 
 	if (micros < 0)
 	{
 		micros += 1000000;
-		seconds--;
+		second--;
 	}
-	gw_time_stamp(stamp, seconds);
-	stamp[19] = '.';
-	for (i = 25; i > 19; i--)
+	if (second != last.second)
 	{
-		stamp[i] = (char) ('0' + micros % 10);
+		last.second = second;
+		write_stamp(last.stamp, second);
+	}
+	memcpy(out, last.stamp, STAMP_LEN);
+	out[STAMP_LEN] = '.';
+	for (i = GW_TIME_LEN - 2; i > STAMP_LEN; i--)
+	{
+		out[i] = (char) ('0' + micros % 10);
 		micros /= 10;
 	}
-	stamp[26] = 'Z';
-	gw_text_add(text, stamp, 27);
+	out[GW_TIME_LEN - 1] = 'Z';
 }
+
+void
+gw_text_time(struct GwText *text, int64_t unix_us)
+{
+	if (!gw_text_reserve(text, GW_TIME_LEN))
+		return;
+	gw_time_write(text->data + text->len, unix_us);
+	text->len += GW_TIME_LEN;
+}
+
+void
+gw_date_write(char out[GW_DATE_SIZE], int64_t seconds)
+{
+	static _Thread_local struct
+	{
+		time_t second;
+		char date[GW_DATE_SIZE];
+	} last = {0, "Thu, 01 Jan 1970 00:00:00 GMT"};
+	struct tm parts;
+
+	if (seconds != last.second)
+	{
+		last.second = (time_t) seconds;
+		strftime(last.date, sizeof(last.date), "%a, %d %b %Y %H:%M:%S GMT", gmtime_r(&last.second, &parts));
+	}
+	memcpy(out, last.date, sizeof(last.date));
+}
+
+/* Of eight bytes: those that are below a limit of at most 0x80, and those that are the one given, marked by their highest bits. */
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+#define BELOW(eight, limit) (((eight) - EACH(limit)) & ~(eight))
+#define SAME(eight, byte) BELOW((eight) ^ EACH(byte), 1)
 
 size_t
 gw_text_plain(const char *data, size_t len)
 {
-	const uint64_t ones = UINT64_C(0x0101010101010101);
 	size_t i = 0;
 
 	/* Eight at a time, as long as none of them is one. */
 	for (; len - i >= 8; i += 8)
 	{
-		uint64_t eight, controls, deletes;
+		uint64_t eight;
 
 		memcpy(&eight, data + i, sizeof(eight));
-		controls = (eight - 0x20 * ones) & ~eight;
-		deletes = ((eight ^ 0x7F * ones) - ones) & ~(eight ^ 0x7F * ones);
-		if (((controls | deletes) & 0x80 * ones) != 0)
+		if (((BELOW(eight, 0x20) | SAME(eight, 0x7F)) & EACH(0x80)) != 0)
 			break;
 	}
 	while (i < len && (unsigned char) data[i] >= 0x20 && data[i] != 0x7F)
+		i++;
+	return i;
+}
+
+size_t
+gw_text_safe(const char *data, size_t len)
+{
+	size_t i = 0;
+
+	for (; len - i >= 8; i += 8)
+	{
+		uint64_t eight;
+
+		memcpy(&eight, data + i, sizeof(eight));
+		if (((eight | BELOW(eight, 0x20) | SAME(eight, '"') | SAME(eight, '\\') | SAME(eight, 0x7F)) & EACH(0x80)) != 0)
+			break;
+	}
+	while (i < len && data[i] >= 0x20 && data[i] < 0x7F && data[i] != '"' && data[i] != '\\')
 		i++;
 	return i;
 }

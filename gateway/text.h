@@ -28,11 +28,6 @@ struct GwText
 	bool failed; /* an allocation failed; the content is incomplete */
 };
 
-/* Makes room for "more" bytes; false (and failed set) when memory is short. */
-bool gw_text_reserve(struct GwText *text, size_t more);
-
-void gw_text_add(struct GwText *text, const char *data, size_t len);
-void gw_text_puts(struct GwText *text, const char *string);
 void gw_text_printf(struct GwText *text, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 void gw_text_int(struct GwText *text, int64_t value);
@@ -43,11 +38,19 @@ void gw_text_json(struct GwText *text, const char *data, size_t len);
 /* Appends "2025-01-15T00:00:00.123456Z" for microseconds since 1970. */
 void gw_text_time(struct GwText *text, int64_t unix_us);
 
-/* Writes "2025-01-15T00:00:00" and NUL for seconds since 1970. */
-void gw_time_stamp(char out[20], int64_t seconds);
+/* Writes the same, without NUL. */
+#define GW_TIME_LEN 27
+void gw_time_write(char out[GW_TIME_LEN], int64_t unix_us);
+
+/* Writes "Wed, 15 Jan 2025 00:00:00 GMT" and NUL for seconds since 1970. */
+#define GW_DATE_SIZE 30
+void gw_date_write(char out[GW_DATE_SIZE], int64_t seconds);
 
 /* How many bytes stand before the first control character (below 0x20, or 0x7F). */
 size_t gw_text_plain(const char *data, size_t len);
+
+/* How many bytes stand before the first that is not ASCII, or that a JSON string cannot have as it is. */
+size_t gw_text_safe(const char *data, size_t len);
 
 /* Says whether data is well-formed UTF-8 (no surrogates, nothing over U+10FFFF). */
 bool gw_utf8_is_valid(const char *data, size_t len);
@@ -57,6 +60,31 @@ char *gw_text_take(struct GwText *text, size_t *len);
 
 /* Frees the data; the struct may be used again. */
 void gw_text_free(struct GwText *text);
+
+/* Allocates for gw_text_reserve(). */
+bool gw_text_grow(struct GwText *text, size_t more);
+
+/* Makes room for "more" bytes; false (and failed set) when memory is short. */
+static inline bool
+gw_text_reserve(struct GwText *text, size_t more)
+{
+	return !text->failed && (text->size - text->len >= more || gw_text_grow(text, more));
+}
+
+static inline void
+gw_text_add(struct GwText *text, const char *data, size_t len)
+{
+	if (len == 0 || !gw_text_reserve(text, len))
+		return;
+	memcpy(text->data + text->len, data, len);
+	text->len += len;
+}
+
+static inline void
+gw_text_puts(struct GwText *text, const char *string)
+{
+	gw_text_add(text, string, strlen(string));
+}
 
 /* Appends a string literal. */
 #define gw_text_lit(text, literal) gw_text_add((text), "" literal, sizeof(literal) - 1)

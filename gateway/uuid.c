@@ -42,13 +42,24 @@ gw_random(void *out, size_t len)
 }
 
 void
-gw_uuid7(char out[GW_UUID_SIZE])
+gw_hex(char *out, const unsigned char *bytes, size_t len)
 {
 	static const char hex[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < len; i++)
+	{
+		out[2 * i] = hex[bytes[i] >> 4];
+		out[2 * i + 1] = hex[bytes[i] & 15];
+	}
+}
+
+void
+gw_uuid7(char out[GW_UUID_SIZE])
+{
 	unsigned char bytes[16];
 	struct timespec now;
 	uint64_t ms;
-	size_t i, at = 0;
+	size_t i;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	ms = (uint64_t) now.tv_sec * 1000 + (uint64_t) now.tv_nsec / 1000000;
@@ -57,14 +68,12 @@ gw_uuid7(char out[GW_UUID_SIZE])
 	gw_random(bytes + 6, 10);
 	bytes[6] = (unsigned char) ((bytes[6] & 0x0F) | 0x70);
 	bytes[8] = (unsigned char) ((bytes[8] & 0x3F) | 0x80);
-	for (i = 0; i < 16; i++)
-	{
-		if (i == 4 || i == 6 || i == 8 || i == 10)
-			out[at++] = '-';
-		out[at++] = hex[bytes[i] >> 4];
-		out[at++] = hex[bytes[i] & 15];
-	}
-	out[at] = '\0';
+	memcpy(out, "00000000-0000-0000-0000-000000000000", GW_UUID_SIZE);
+	gw_hex(out, bytes, 4);
+	gw_hex(out + 9, bytes + 4, 2);
+	gw_hex(out + 14, bytes + 6, 2);
+	gw_hex(out + 19, bytes + 8, 2);
+	gw_hex(out + 24, bytes + 10, 6);
 }
 
 bool
