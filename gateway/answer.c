@@ -198,7 +198,7 @@ settle(struct GwRequest *request, struct MHD_Response *response)
 		gw_request_answer(request, response);
 		return;
 	}
-	MHD_destroy_response(response);
+	gw_reply_drop(response);
 	request->note = (struct GwNote){0};
 	request->waited_us += wait;
 	request->is_waiting = true;

@@ -90,7 +90,6 @@ static bool field_begin(struct GwFraming *framing);
 static enum GwFramingFault value_byte(struct GwFraming *framing, unsigned char byte);
 static void count_value(struct GwFraming *framing, size_t len);
 static enum GwFramingFault value_end(struct GwFraming *framing);
-static char *put_length(char *at, uint64_t length);
 static void word_byte(struct GwFraming *framing, unsigned char byte);
 static void word_end(struct GwFraming *framing);
 static void message_begin(struct GwFraming *framing);
@@ -212,7 +211,11 @@ gw_framing_write_head(const struct GwFraming *framing, char out[GW_FRAMING_HEAD_
 	if (framing->has_host)
 		at = PUT(at, "Host: -\r\n");
 	if (framing->has_length)
-		at = put_length(at, framing->length);
+	{
+		at = PUT(at, "Content-Length: ");
+		at += gw_digits(at, (int64_t) framing->length);
+		at = PUT(at, "\r\n");
+	}
 	if (framing->is_chunked)
 		at = PUT(at, "Transfer-Encoding: chunked\r\n");
 	if (framing->closes)
@@ -223,22 +226,6 @@ gw_framing_write_head(const struct GwFraming *framing, char out[GW_FRAMING_HEAD_
 		at = PUT(at, "Expect: 100-continue\r\n");
 	at = PUT(at, "\r\n");
 	return (size_t) (at - out);
-}
-
-static char *
-put_length(char *at, uint64_t length)
-{
-	char digits[LENGTH_DIGITS_MAX];
-	size_t from = sizeof(digits);
-
-	do
-	{
-		digits[--from] = (char) ('0' + length % 10);
-		length /= 10;
-	} while (length > 0);
-	at = PUT(at, "Content-Length: ");
-	at = (char *) memcpy(at, digits + from, sizeof(digits) - from) + sizeof(digits) - from;
-	return PUT(at, "\r\n");
 }
 
 enum GwFramingPhase

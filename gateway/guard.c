@@ -387,16 +387,10 @@ void
 gw_guard_reply_done(struct GwGuard *guard)
 {
 	guard->is_busy = false;
-	guard->fields.data = NULL;
+	guard->splice.is_waiting = false;
 	gw_text_free(&guard->head);
 	if (!guard->is_refused)
 		guard->since_us = coarse_us();
-}
-
-void
-gw_guard_put_fields(struct GwGuard *guard, const char *data, size_t len)
-{
-	guard->fields = (struct GwFields){len > 0 ? data : NULL, len, 0};
 }
 
 enum GwFramingPhase
@@ -430,11 +424,13 @@ gw_guard_overload(struct GwGuard *guard)
 	linger(guard);
 }
 
-/* What the throw-away daemon answers: first with a body, then without. */
+/* What the throw-away daemon answers: first with a body, then with a status that has none. */
 static enum MHD_Result
 verify_answer(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
 			  const char *version, const char *data, size_t *size, void **state)
 {
+	struct GwText fields = {.data = (char *) VERIFY_FIELD, .len = sizeof(VERIFY_FIELD) - 1};
+	struct GwText body = {.data = (char *) "{}", .len = 2};
 	struct GwGuard *guard = cls;
 	bool is_first = guard->framing.requests == 1;
 	struct MHD_Response *response;
@@ -447,8 +443,8 @@ verify_answer(void *cls, struct MHD_Connection *connection, const char *url, con
 		*state = guard;
 		return MHD_YES;
 	}
-	gw_guard_put_fields(guard, VERIFY_FIELD, sizeof(VERIFY_FIELD) - 1);
-	response = MHD_create_response_from_buffer(is_first ? 2 : 0, (void *) "{}", MHD_RESPMEM_PERSISTENT);
+	gw_guard_put_reply(guard, &fields, &body, false);
+	response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
 	result = MHD_queue_response(connection, is_first ? MHD_HTTP_OK : MHD_HTTP_NO_CONTENT, response);
 	MHD_destroy_response(response);
 	return result;
@@ -483,7 +479,7 @@ gw_guard_verify(FILE *faults)
 	pair[0] = -1; /* the daemon closes it, accepted or not */
 	if (added != MHD_YES)
 		goto done;
-	has_fields = verify_reply(daemon, pair[1], request, sizeof(request) - 1, "\r\n" VERIFY_FIELD "\r\n{}") &&
+	has_fields = verify_reply(daemon, pair[1], request, sizeof(request) - 1, "\r\nContent-Length: 2\r\n" VERIFY_FIELD "\r\n{}") &&
 				 verify_reply(daemon, pair[1], request, sizeof(request) - 1, "\r\n" VERIFY_FIELD "\r\n");
 	is_seen = guard.framing.requests > 0;
 

@@ -15,9 +15,9 @@
  * sees an end of file when the client closes, or when the loop, after the
  * linger time, calls shutdown(fd, SHUT_RDWR).
  *
- * In the other direction splice.c puts the header fields of a reply into the
- * head that the library sends: gw_guard_put_fields(). And interest.c keeps a
- * connection in the kernel's interest list for the time that it is suspended.
+ * In the other direction splice.c puts the header fields of a reply, and its
+ * body, into what the library sends: gw_guard_put_reply(). And interest.c keeps
+ * a connection in the kernel's interest list for the time that it is suspended.
  *
  * Threading: a descriptor is attached, read and detached by one loop. The table
  * of descriptors is shared; each entry is written by its loop only.
@@ -42,12 +42,16 @@ struct GwGuardRefusal
 	size_t bytes;           /* of the reply */
 };
 
-/* Header fields on their way into a reply's head: lines, each with its CR LF. */
-struct GwFields
+/* What goes out beside the library's own bytes, see splice.c. */
+struct GwSplice
 {
-	const char *data; /* NULL: none */
-	size_t len;
-	size_t sent;
+	bool is_waiting;                /* not all of it is out */
+	char number[GW_DIGITS_MAX + 2]; /* the length of the body, and the end of the line */
+	struct GwSlice length;          /* the same, or empty where the library makes the body */
+	struct GwSlice fields;          /* lines, each with its CR LF */
+	struct GwSlice body;
+	size_t held_back; /* bytes at the end of the library's head; 0: it has not begun */
+	size_t sent;      /* of ours */
 };
 
 /* A connection in the kernel's interest list, see interest.c. */
@@ -76,9 +80,9 @@ struct GwGuard
 	bool is_resting;      /* suspended since, see gw_guard_suspended() */
 	bool is_gone;         /* the client closed, or was thrown out, after the refusal */
 	uint64_t bytes_in;
-	uint64_t thrown_away;   /* bytes read after the refusal */
-	int64_t since_us;       /* CLOCK_MONOTONIC: begin of the present phase, see gw_guard_phase() */
-	struct GwFields fields; /* see splice.c */
+	uint64_t thrown_away; /* bytes read after the refusal */
+	int64_t since_us;     /* CLOCK_MONOTONIC: begin of the present phase, see gw_guard_phase() */
+	struct GwSplice splice;
 	struct GwInterest interest;
 	GwGuardHook hook;
 	void *owner; /* for the hook: the loop's connection */
@@ -145,10 +149,12 @@ void gw_guard_detach(struct GwGuard *guard);
 void gw_guard_reply_done(struct GwGuard *guard);
 
 /*
- * Has the fields sent in the head of the next reply; call before MHD_queue_response.
- * They stay the caller's and must live until gw_guard_reply_done.
+ * Has the fields sent in the head of the next reply, and the body behind it, for
+ * which the library is given a reply without one; NULL: the library has the body.
+ * Of the reply to HEAD only its length is sent. Call before MHD_queue_response.
+ * All stays the caller's and must live until gw_guard_reply_done.
  */
-void gw_guard_put_fields(struct GwGuard *guard, const char *data, size_t len);
+void gw_guard_put_reply(struct GwGuard *guard, const struct GwText *fields, const struct GwText *body, bool is_head);
 
 /* The guard of a descriptor, NULL if it has none. */
 struct GwGuard *gw_guard_of(int fd);

@@ -173,18 +173,7 @@ put(struct GwLog *log, const char *data, size_t len)
 static void
 put_number(struct GwLog *log, int64_t value)
 {
-	char digits[24];
-	char *at = digits + sizeof(digits);
-	uint64_t left = value < 0 ? -(uint64_t) value : (uint64_t) value;
-
-	do
-	{
-		*--at = (char) ('0' + left % 10);
-		left /= 10;
-	} while (left > 0);
-	if (value < 0)
-		*--at = '-';
-	put(log, at, (size_t) (digits + sizeof(digits) - at));
+	log->len += gw_digits(log->buffer + log->len, value);
 }
 
 /*

@@ -250,6 +250,7 @@ loop_main(void *argument)
 	MHD_stop_daemon(loop->daemon);
 	loop->daemon = NULL;
 	loop->listener = -1;
+	gw_reply_end();
 	gw_gzip_end();
 	gw_log_flush(&loop->log);
 	(void) !write(loop->gateway->loop_ended, &one, sizeof(one));

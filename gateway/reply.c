@@ -1,7 +1,7 @@
 /*
  * reply: the only place where a reply's body is made.
  *
- * A body is assembled once, in memory that the response then owns. Errors are
+ * A body is assembled once, in the memory that it is sent from. Errors are
  * assembled as members ("error", "code", …) first, from whatever source, and
  * then closed in one of two forms: our envelope, or RFC 9457.
  */
@@ -17,6 +17,9 @@
 
 #define ENVELOPE_SIZE 256 /* more than the envelope adds to a body */
 
+/* Of this thread, for all replies whose body the library does not make: by what becomes of the connection. NULL until needed. */
+static _Thread_local struct MHD_Response *keeping, *closing;
+
 static void write_meta(struct GwText *body, const struct GwAsk *ask, struct GwSlice pagination);
 static void write_error(struct GwText *members, const char *message, const char *code);
 static void close_error(struct GwText *body, const struct GwAsk *ask, int status, const char *members, size_t len);
@@ -25,10 +28,11 @@ static struct MHD_Response *reply_error_members(const struct GwAsk *ask, struct 
 												struct GwText *members, struct GwNote *note);
 static struct MHD_Response *reply_client_error(const struct GwAsk *ask, const struct GwSqlError *error,
 											   struct GwHeaderSet *set, struct GwNote *note);
-static struct MHD_Response *finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwText *body,
-								   struct GwNote *note);
-static struct MHD_Response *add_headers(struct MHD_Response *response, const struct GwAsk *ask, const struct GwHeaderSet *set);
-static struct MHD_Response *unless_short(struct MHD_Response *response, const struct GwAsk *ask);
+static struct GwText *begin(const struct GwAsk *ask, size_t len);
+static struct MHD_Response *finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwNote *note);
+static void compress(struct GwText *body, struct GwHeaderSet *set);
+static struct MHD_Response *bodiless(const struct GwAsk *ask);
+static bool says_close(struct MHD_Response *response, const struct GwAsk *ask);
 static struct MHD_Response *reply_raw(const struct GwAsk *ask, struct GwHeaderSet *set,
 									  const char *body, size_t len, struct GwNote *note);
 static bool is_accepted(const char *list, const char *name, bool with_any);
@@ -83,7 +87,7 @@ gw_reply_row(const struct GwAsk *ask, int status, const char *headers, size_t he
 {
 	struct GwHeaders given;
 	struct GwHeaderSet set = {.given = &given};
-	struct GwText text = {0};
+	struct GwText *text;
 
 	memset(note, 0, sizeof(*note));
 	gw_headers_read(&given, headers, headers_len, note);
@@ -94,40 +98,39 @@ gw_reply_row(const struct GwAsk *ask, int status, const char *headers, size_t he
 	{
 		const char *open = body_len > 0 ? memchr(body, '{', body_len) : NULL;
 		const char *close = body_len > 0 ? memrchr(body, '}', body_len) : NULL;
+		struct GwText members = {0};
 
 		if (open != NULL && close != NULL && set.status == status)
-			gw_text_add(&text, open + 1, (size_t) (close - open) - 1);
+			gw_text_add(&members, open + 1, (size_t) (close - open) - 1);
 		else
-			write_error(&text, gw_fault(GW_INTERNAL)->message, gw_status_code(set.status));
-		return reply_error_members(ask, &set, &text, note);
+			write_error(&members, gw_fault(GW_INTERNAL)->message, gw_status_code(set.status));
+		return reply_error_members(ask, &set, &members, note);
 	}
-	gw_text_reserve(&text, body_len + given.pagination.len + ENVELOPE_SIZE);
-	gw_text_lit(&text, "{\"success\":true,\"data\":");
+	text = begin(ask, body_len + given.pagination.len + ENVELOPE_SIZE);
+	gw_text_lit(text, "{\"success\":true,\"data\":");
 	if (body_len > 0)
-		gw_text_add(&text, body, body_len);
+		gw_text_add(text, body, body_len);
 	else
-		gw_text_lit(&text, "null");
-	write_meta(&text, ask, given.pagination);
+		gw_text_lit(text, "null");
+	write_meta(text, ask, given.pagination);
 	set.content_type = GW_JSON_TYPE;
-	return finish(ask, &set, &text, note);
+	return finish(ask, &set, note);
 }
 
 /* A body as the database made it, or none. */
 static struct MHD_Response *
 reply_raw(const struct GwAsk *ask, struct GwHeaderSet *set, const char *body, size_t len, struct GwNote *note)
 {
-	struct GwText text = {0};
 	struct GwJsonMember code;
 
 	if (set->status == 204 || set->status == 304)
 		len = 0;
-	gw_text_reserve(&text, len + 1);
-	gw_text_add(&text, body, len);
+	gw_text_add(begin(ask, len), body, len);
 	if (len > 0)
 		set->content_type = "application/octet-stream";
 	if (set->status >= 400 && len > 0 && gw_json_find(body, len, "code", &code) && code.type == GW_JSON_STRING)
 		gw_json_decode(code.raw, note->code, sizeof(note->code));
-	return finish(ask, set, &text, note);
+	return finish(ask, set, note);
 }
 
 /* Closes a body that is open behind its data: `,"meta":{…}}`. */
@@ -161,7 +164,7 @@ static struct MHD_Response *
 reply_error_members(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwText *members, struct GwNote *note)
 {
 	struct GwText whole = {0};
-	struct GwText body = {0};
+	struct GwText *body;
 	struct GwJsonMember code;
 
 	gw_text_reserve(&whole, members->len + 2);
@@ -180,20 +183,20 @@ reply_error_members(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwT
 		snprintf(note->code, sizeof(note->code), "%s", gw_status_code(set->status));
 	if ((set->status == 503 || set->status == 429) && set->retry_after == 0)
 		set->retry_after = 1;
-	gw_text_reserve(&body, whole.len + 2 * ENVELOPE_SIZE);
+	body = begin(ask, whole.len + 2 * ENVELOPE_SIZE);
 	if (ask->accepts_problem)
 	{
 		set->content_type = GW_PROBLEM_TYPE;
-		close_problem(&body, ask, set->status, whole.data, whole.len);
+		close_problem(body, ask, set->status, whole.data, whole.len);
 	}
 	else
 	{
 		set->content_type = GW_JSON_TYPE;
-		close_error(&body, ask, set->status, members->data, members->len);
+		close_error(body, ask, set->status, members->data, members->len);
 	}
 	gw_text_free(members);
 	gw_text_free(&whole);
-	return finish(ask, set, &body, note);
+	return finish(ask, set, note);
 }
 
 static void
@@ -257,59 +260,85 @@ close_problem(struct GwText *body, const struct GwAsk *ask, int status, const ch
 	gw_text_lit(body, "}");
 }
 
-/* Turns a finished body into a response that owns it, compressed where that is wanted. */
-static struct MHD_Response *
-finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwText *body, struct GwNote *note)
+/* Begins the body in place of an older one, with room for so much. */
+static struct GwText *
+begin(const struct GwAsk *ask, size_t len)
 {
-	struct MHD_Response *response;
-	char *packed;
-	size_t packed_len;
+	ask->body->len = 0;
+	ask->body->failed = false;
+	gw_text_reserve(ask->body, len);
+	return ask->body;
+}
+
+/* The response for a finished body, which is compressed where that is wanted; with its header fields. */
+static struct MHD_Response *
+finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwNote *note)
+{
+	struct GwText *body = ask->body;
 
 	if (body->failed)
-	{
-		gw_text_free(body);
 		return NULL;
-	}
 	set->is_compressible = body->len > GW_GZIP_MIN;
-	if (set->is_compressible && ask->accepts_gzip && (packed = gw_gzip(body->data, body->len, &packed_len)) != NULL)
-	{
-		free(body->data);
-		body->data = packed;
-		body->len = packed_len;
-		set->encoding = "gzip";
-	}
+	if (set->is_compressible && ask->accepts_gzip)
+		compress(body, set);
 	note->bytes = body->len;
-	if (body->len > 0)
-		response = MHD_create_response_from_buffer(body->len, body->data, MHD_RESPMEM_MUST_FREE);
-	else
-	{
-		free(body->data);
-		response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
-	}
-	if (response == NULL && body->len > 0)
-		free(body->data);
-	return add_headers(response, ask, set);
-}
-
-/* Writes the header fields of a new response (NULL: there is none), and tells the library what it must know of them. */
-static struct MHD_Response *
-add_headers(struct MHD_Response *response, const struct GwAsk *ask, const struct GwHeaderSet *set)
-{
 	gw_headers_write(ask, set);
-	if (response == NULL || !ask->closes || MHD_add_response_header(response, "Connection", "close") == MHD_YES)
-		return unless_short(response, ask);
-	MHD_destroy_response(response);
+	return bodiless(ask);
+}
+
+static void
+compress(struct GwText *body, struct GwHeaderSet *set)
+{
+	size_t len;
+	char *packed = gw_gzip(body->data, body->len, &len);
+
+	if (packed == NULL)
+		return;
+	gw_text_free(body);
+	*body = (struct GwText){.data = packed, .len = len, .size = len};
+	set->encoding = "gzip";
+}
+
+/* The thread's response of no body, made when it is needed first; NULL if there is no memory for it, or was none for the fields. */
+static struct MHD_Response *
+bodiless(const struct GwAsk *ask)
+{
+	struct MHD_Response **place = ask->closes ? &closing : &keeping;
+
+	if (ask->fields->failed)
+		return NULL;
+	if (*place == NULL)
+		*place = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+	if (*place == NULL || says_close(*place, ask))
+		return *place;
+	MHD_destroy_response(*place);
+	*place = NULL;
 	return NULL;
 }
 
-/* The response, if there was memory for all its header fields. */
-static struct MHD_Response *
-unless_short(struct MHD_Response *response, const struct GwAsk *ask)
+/* Has the library close the connection, if that is wanted; false if there is no memory for it. */
+static bool
+says_close(struct MHD_Response *response, const struct GwAsk *ask)
 {
-	if (response == NULL || !ask->fields->failed)
-		return response;
-	MHD_destroy_response(response);
-	return NULL;
+	return !ask->closes || MHD_get_response_header(response, "Connection") != NULL ||
+		   MHD_add_response_header(response, "Connection", "close") == MHD_YES;
+}
+
+void
+gw_reply_drop(struct MHD_Response *response)
+{
+	if (response != NULL && response != keeping && response != closing)
+		MHD_destroy_response(response);
+}
+
+void
+gw_reply_end(void)
+{
+	if (keeping != NULL)
+		MHD_destroy_response(keeping);
+	if (closing != NULL)
+		MHD_destroy_response(closing);
+	keeping = closing = NULL;
 }
 
 struct MHD_Response *
@@ -429,36 +458,31 @@ gw_reply_plain(const struct GwAsk *ask, int status, const char *content_type, co
 			   const char *csp, const char *body, size_t len, struct GwNote *note)
 {
 	struct GwHeaderSet set = {.status = status, .content_type = content_type, .cache_control = cache_control, .csp = csp};
-	struct GwText text = {0};
 
 	memset(note, 0, sizeof(*note));
 	note->status = status;
-	gw_text_reserve(&text, len + 1);
-	gw_text_add(&text, body, len);
-	return finish(ask, &set, &text, note);
+	gw_text_add(begin(ask, len), body, len);
+	return finish(ask, &set, note);
 }
 
 struct MHD_Response *
 gw_reply_options(const struct GwAsk *ask, const char *allow, struct GwNote *note)
 {
 	struct GwHeaderSet set = {.status = 204, .allow = allow};
-	struct GwText none = {0};
-	struct MHD_Response *response;
 
 	memset(note, 0, sizeof(*note));
 	note->status = 204;
-	response = finish(ask, &set, &none, note);
+	begin(ask, 0);
+	gw_headers_write(ask, &set);
 	gw_headers_write_preflight(ask, allow);
-	return unless_short(response, ask);
+	return bodiless(ask);
 }
 
 struct MHD_Response *
 gw_reply_upgrade(const struct GwAsk *ask, const char *target, struct GwNote *note)
 {
 	struct GwHeaderSet set = {.status = 308};
-	struct GwText none = {0};
 	struct GwText location = {0};
-	struct MHD_Response *response;
 	const char *url = ask->config->public_url;
 	const char *host = strstr(url, "://");
 	char *value;
@@ -472,11 +496,13 @@ gw_reply_upgrade(const struct GwAsk *ask, const char *target, struct GwNote *not
 	else
 		gw_text_puts(&location, target);
 	value = gw_text_take(&location, NULL);
-	response = value != NULL ? finish(ask, &set, &none, note) : NULL;
-	if (value != NULL)
-		gw_headers_write_one(ask, "Location", value);
+	if (value == NULL)
+		return NULL;
+	begin(ask, 0);
+	gw_headers_write(ask, &set);
+	gw_headers_write_one(ask, "Location", value);
 	free(value);
-	return unless_short(response, ask);
+	return bodiless(ask);
 }
 
 struct MHD_Response *
@@ -493,7 +519,11 @@ gw_reply_stream(const struct GwAsk *ask, int status, const char *content_type, c
 	response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 32768, callback, cls, free_cls);
 	if (response == NULL && free_cls != NULL)
 		free_cls(cls);
-	return add_headers(response, ask, &set);
+	gw_headers_write(ask, &set);
+	if (response == NULL || (!ask->fields->failed && says_close(response, ask)))
+		return response;
+	MHD_destroy_response(response);
+	return NULL;
 }
 
 size_t

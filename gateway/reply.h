@@ -1,11 +1,12 @@
 /*
  * reply: the only place where a reply's body and headers are made.
  *
- * Every function returns a new MHD_Response (reference belongs to the caller,
- * who queues it with note->status and then destroys it), or NULL when memory is
- * short: the caller then closes the connection. The header fields go to
- * ask->fields, in place of what was there. Everything passed in is copied.
- * Thread-safe: no shared state (one compressor per thread).
+ * Every function returns the MHD_Response that the caller queues with note->status
+ * and then drops (gw_reply_drop), or NULL when memory is short: the caller then
+ * closes the connection. The header fields go to ask->fields and the body to
+ * ask->body, in place of what was there: the library gets a response without
+ * either, and gw_guard_put_reply() sends them. Everything passed in is copied.
+ * Thread-safe: what is kept (those responses, a compressor) is kept by each thread.
  */
 #ifndef GW_REPLY_H
 #define GW_REPLY_H
@@ -25,7 +26,8 @@ struct GwAsk
 	const char *request_id;      /* 36 characters */
 	const char *origin;          /* Origin header or NULL */
 	const struct GwRoute *route; /* or NULL */
-	struct GwText *fields;       /* where the reply's header fields are written, for gw_guard_put_fields */
+	struct GwText *fields;       /* where the reply's header fields are written, */
+	struct GwText *body;         /* and its body, for gw_guard_put_reply */
 	bool accepts_gzip;           /* see gw_accepts_gzip */
 	bool accepts_problem;        /* see gw_accepts_problem */
 	bool is_https;               /* client's scheme */
@@ -44,6 +46,12 @@ struct GwNote
 	bool holds_address;         /* ":holdAddress": whatever is asked, from this address */
 	int wait_ms, wait_most_ms;  /* ":wait": there may be room then; so long it may take altogether */
 };
+
+/* Lets go of a response that was returned. */
+void gw_reply_drop(struct MHD_Response *response);
+
+/* Frees what the calling thread keeps; a loop calls it before its thread ends. */
+void gw_reply_end(void);
 
 /* Reads Accept-Encoding (NULL allowed): gzip with a q above 0. */
 bool gw_accepts_gzip(const char *accept_encoding);

@@ -212,6 +212,7 @@ gw_request_free_spare(struct GwLoop *loop)
 		loop->spare_requests = request->next_spare;
 		gw_text_free(&request->params);
 		gw_text_free(&request->fields);
+		gw_text_free(&request->reply_body);
 		free(request->body);
 		free(request);
 	}
@@ -388,9 +389,9 @@ send_reply(struct GwRequest *request)
 	request->response = NULL;
 	request->state = request->stream != NULL ? GW_REQUEST_STREAMING : GW_REQUEST_REPLYING;
 	gw_request_expect(request, request->loop->now + SEND_TIMEOUT + GW_SECONDS(request->note.bytes) / RATE);
-	gw_guard_put_fields(&request->http->guard, request->fields.data, request->fields.len);
+	gw_guard_put_reply(&request->http->guard, &request->fields, request->stream != NULL ? NULL : &request->reply_body, request->is_head);
 	result = MHD_queue_response(request->connection, (unsigned) request->note.status, response);
-	MHD_destroy_response(response);
+	gw_reply_drop(response);
 	return result;
 }
 
@@ -461,8 +462,7 @@ release(struct GwRequest *request)
 	gw_watch_free(request);
 	if (request->stream != NULL)
 		gw_stream_detach(request->stream);
-	if (request->response != NULL)
-		MHD_destroy_response(request->response);
+	gw_reply_drop(request->response);
 	gw_timer_close(&loop->timers, &request->retry);
 	gw_answer_end_wait(request);
 	gw_routes_unref(request->routes);
@@ -486,11 +486,14 @@ release(struct GwRequest *request)
 		.body_size = request->body_size,
 		.params = request->params,
 		.fields = request->fields,
+		.reply_body = request->reply_body,
 	};
 	request->params.len = 0;
 	request->params.failed = false;
 	if (request->fields.size > SPARE_BUFFER)
 		gw_text_free(&request->fields);
+	if (request->reply_body.size > SPARE_BUFFER)
+		gw_text_free(&request->reply_body);
 	if (loop->nspare_requests < SPARE_REQUESTS)
 	{
 		request->next_spare = loop->spare_requests;
@@ -500,6 +503,7 @@ release(struct GwRequest *request)
 	}
 	gw_text_free(&request->params);
 	gw_text_free(&request->fields);
+	gw_text_free(&request->reply_body);
 	free(request->body);
 	free(request);
 }

@@ -72,7 +72,7 @@ struct GwRequest
 	bool is_waiting;     /* for room under a rate limit; counted */
 	int64_t waited_us;
 
-	struct GwText fields; /* of the reply's head; kept for the next request */
+	struct GwText fields, reply_body; /* of the reply; kept for the next request while small */
 	struct GwAsk ask;
 	struct GwNote note;
 	struct MHD_Response *response; /* made, not yet queued */

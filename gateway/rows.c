@@ -99,8 +99,7 @@ call_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 		}
 		else if (!gw_answer_is_retried(request, end, result))
 		{
-			if (response != NULL)
-				MHD_destroy_response(response);
+			gw_reply_drop(response);
 			request->response = NULL;
 			gw_request_answer(request, gw_answer_reply(request, end, result));
 		}

@@ -74,6 +74,7 @@ read_head(struct GwRequest *request)
 		.config = config,
 		.request_id = request->request_id,
 		.fields = &request->fields,
+		.body = &request->reply_body,
 		.origin = head->origin,
 		.accepts_gzip = gw_accepts_gzip(head->accept_encoding),
 		.accepts_problem = gw_accepts_problem(head->accept),

@@ -1,18 +1,22 @@
 /*
- * splice: puts a reply's header fields into the head that libmicrohttpd sends.
+ * splice: puts a reply's header fields, and its body, into what libmicrohttpd sends.
  *
  * The library keeps each field in three pieces of memory and looks at each
- * several times: that was half of what the gateway did for a reply. So it is
- * given those alone that it must know, and the others are written as one text.
- * send() and sendmsg() below take the place of libc's for the whole process, as
- * recv() does in guard.c. Where a connection has fields to be sent, they go out
- * in front of the empty line that ends the head:
+ * several times, and makes an object of each reply: that was more than half of
+ * what the gateway did for one. So it is given the status and nothing else, and
+ * our own text goes out in the same call of the kernel. send() and sendmsg()
+ * below take the place of libc's for the whole process, as recv() does in
+ * guard.c. What the library ends its head with is held back, and ours sent:
  *
- *   the library sends   HTTP/1.1 200 OK ⏎ Content-Length: 2 ⏎        ⏎ {}
- *   the client gets     HTTP/1.1 200 OK ⏎ Content-Length: 2 ⏎ fields ⏎ {}
+ *   the library sends   HTTP/1.1 200 OK ⏎ Content-Length: 0 ⏎ ⏎
+ *   the client gets     HTTP/1.1 200 OK ⏎ Content-Length: 2 ⏎ fields ⏎ ⏎ {}
  *
- * The library learns of its own bytes only. Where the socket takes a part, it
- * is told of the part of those, and sends the rest when there is room.
+ *   a streamed body     HTTP/1.1 200 OK ⏎ Transfer-Encoding: chunked ⏎ ⏎ 2 ⏎ {} …
+ *   the client gets     HTTP/1.1 200 OK ⏎ Transfer-Encoding: chunked ⏎ fields ⏎ ⏎ 2 ⏎ {} …
+ *
+ * The library learns of its own bytes only, and of those held back when all of
+ * ours are out: as long as the socket takes a part, it sends the rest when there
+ * is room.
  */
 #include <errno.h>
 #include <string.h>
@@ -24,11 +28,16 @@
 #include "guard.h"
 
 #define END "\r\n" /* of the head: the empty line */
-#define END_LEN 2
+#define LENGTH "\r\nContent-Length: "
+#define NO_BODY "0\r\n" END
+
+#define LEN(literal) (sizeof(literal) - 1)
 
 static size_t total(const struct iovec *parts, size_t count);
-static bool ends_head(const struct iovec *part);
-static ssize_t send_with_fields(struct GwFields *fields, int fd, const struct iovec *head, const struct iovec *body, int flags);
+static bool ends_with(const struct iovec *part, const char *end, size_t len);
+static void begin(struct GwSplice *splice, const struct iovec *head);
+static ssize_t send_spliced(struct GwSplice *splice, int fd, const struct iovec *head, const struct iovec *body, int flags);
+static size_t list_ours(const struct GwSplice *splice, struct iovec *parts, size_t *left);
 
 /* Stands in for libc's send; same contract. */
 ssize_t
@@ -40,8 +49,8 @@ send(int fd, const void *data, size_t len, int flags)
 
 	if (guard == NULL)
 		return sendto(fd, data, len, flags, NULL, 0);
-	if (guard->fields.data != NULL && ends_head(&head))
-		sent = send_with_fields(&guard->fields, fd, &head, NULL, flags);
+	if (guard->splice.is_waiting && ends_with(&head, END, LEN(END)))
+		sent = send_spliced(&guard->splice, fd, &head, NULL, flags);
 	else
 		sent = sendto(fd, data, len, flags, NULL, 0);
 	gw_guard_sent(guard, sent, len);
@@ -59,8 +68,8 @@ sendmsg(int fd, const struct msghdr *message, int flags)
 
 	if (guard == NULL)
 		return syscall(SYS_sendmsg, fd, message, flags);
-	if (guard->fields.data != NULL && count >= 1 && count <= 2 && ends_head(&parts[0]))
-		sent = send_with_fields(&guard->fields, fd, &parts[0], count == 2 ? &parts[1] : NULL, flags);
+	if (guard->splice.is_waiting && count >= 1 && count <= 2 && ends_with(&parts[0], END, LEN(END)))
+		sent = send_spliced(&guard->splice, fd, &parts[0], count == 2 ? &parts[1] : NULL, flags);
 	else
 		sent = syscall(SYS_sendmsg, fd, message, flags);
 	gw_guard_sent(guard, sent, total(parts, count));
@@ -78,42 +87,94 @@ total(const struct iovec *parts, size_t count)
 }
 
 static bool
-ends_head(const struct iovec *part)
+ends_with(const struct iovec *part, const char *end, size_t len)
 {
-	return part->iov_len >= END_LEN && memcmp((const char *) part->iov_base + part->iov_len - END_LEN, END, END_LEN) == 0;
+	return part->iov_len >= len && memcmp((const char *) part->iov_base + part->iov_len - len, end, len) == 0;
 }
 
-/* Sends the head (or what is left of it), the fields (or what is left of them) before its end, and the body. */
-static ssize_t
-send_with_fields(struct GwFields *fields, int fd, const struct iovec *head, const struct iovec *body, int flags)
+void
+gw_guard_put_reply(struct GwGuard *guard, const struct GwText *fields, const struct GwText *body, bool is_head)
 {
-	size_t before = head->iov_len - END_LEN;
-	size_t left = fields->len - fields->sent;
-	struct iovec parts[] = {
-		{head->iov_base, before},
-		{(void *) (fields->data + fields->sent), left},
-		{(char *) head->iov_base + before, END_LEN},
-		{body != NULL ? body->iov_base : NULL, body != NULL ? body->iov_len : 0},
-	};
-	struct msghdr message = {.msg_iov = parts, .msg_iovlen = sizeof(parts) / sizeof(parts[0])};
-	ssize_t sent = syscall(SYS_sendmsg, fd, &message, flags);
-	size_t n = (size_t) sent;
+	struct GwSplice *splice = &guard->splice;
 
-	if (sent < 0 || n < before)
+	splice->is_waiting = true;
+	splice->held_back = splice->sent = 0;
+	splice->fields = (struct GwSlice){fields->data, fields->len};
+	splice->length = splice->body = (struct GwSlice){NULL, 0};
+	if (body == NULL)
+		return;
+	splice->length = (struct GwSlice){splice->number, gw_digits(splice->number, (int64_t) body->len) + LEN(END)};
+	memcpy(splice->number + splice->length.len - LEN(END), END, LEN(END));
+	if (!is_head)
+		splice->body = (struct GwSlice){body->data, body->len};
+}
+
+/* The library begins to send: what of its head is held back, and what of ours goes out instead. */
+static void
+begin(struct GwSplice *splice, const struct iovec *head)
+{
+	if (splice->length.len > 0 && ends_with(head, LENGTH NO_BODY, LEN(LENGTH NO_BODY)))
+	{
+		splice->held_back = LEN(NO_BODY);
+		return;
+	}
+	/* A status that has no body, or one that the library makes. */
+	splice->held_back = LEN(END);
+	splice->length = splice->body = (struct GwSlice){NULL, 0};
+}
+
+/* Sends the head (or what is left of it) but what is held back, and ours (or what is left of it). */
+static ssize_t
+send_spliced(struct GwSplice *splice, int fd, const struct iovec *head, const struct iovec *body, int flags)
+{
+	struct iovec parts[7];
+	struct msghdr message = {.msg_iov = parts};
+	size_t before, left, n;
+	ssize_t sent;
+
+	if (splice->held_back == 0)
+		begin(splice, head);
+	before = head->iov_len - splice->held_back;
+	parts[0] = (struct iovec){head->iov_base, before};
+	message.msg_iovlen = 1 + list_ours(splice, parts + 1, &left);
+	/* A body of the library's own goes on behind the fields. */
+	if (splice->length.len == 0 && body != NULL)
+		parts[message.msg_iovlen++] = *body;
+	sent = syscall(SYS_sendmsg, fd, &message, flags);
+	if (sent < 0 || (size_t) sent < before)
 		return sent;
-	n -= before;
-	if (n < left)
+	n = (size_t) sent - before;
+	splice->sent += n < left ? n : left;
+	if (n >= left)
 	{
-		fields->sent += n;
-		n = 0;
+		splice->is_waiting = false;
+		before += splice->held_back + n - left;
 	}
-	else
-	{
-		fields->data = NULL;
-		n -= left;
-	}
-	if (before + n > 0)
-		return (ssize_t) (before + n);
+	if (before > 0)
+		return (ssize_t) before;
 	errno = EAGAIN;
 	return -1;
+}
+
+/* Lists what is left of ours: length, fields, end of the head, body. Returns how many parts; *left is how many bytes. */
+static size_t
+list_ours(const struct GwSplice *splice, struct iovec *parts, size_t *left)
+{
+	const struct GwSlice ours[] = {splice->length, splice->fields, {END, LEN(END)}, splice->body};
+	size_t skip = splice->sent;
+	size_t count = 0;
+
+	*left = 0;
+	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+	{
+		if (skip >= ours[i].len)
+		{
+			skip -= ours[i].len;
+			continue;
+		}
+		parts[count++] = (struct iovec){(void *) (ours[i].data + skip), ours[i].len - skip};
+		*left += ours[i].len - skip;
+		skip = 0;
+	}
+	return count;
 }

@@ -64,21 +64,29 @@ gw_text_printf(struct GwText *text, const char *fmt, ...)
 	}
 }
 
-void
-gw_text_int(struct GwText *text, int64_t value)
+size_t
+gw_digits(char out[GW_DIGITS_MAX], int64_t value)
 {
-	char digits[24];
-	char *at = digits + sizeof(digits);
+	char digits[GW_DIGITS_MAX];
+	size_t from = sizeof(digits);
 	uint64_t left = value < 0 ? -(uint64_t) value : (uint64_t) value;
 
 	do
 	{
-		*--at = (char) ('0' + left % 10);
+		digits[--from] = (char) ('0' + left % 10);
 		left /= 10;
 	} while (left > 0);
 	if (value < 0)
-		*--at = '-';
-	gw_text_add(text, at, (size_t) (digits + sizeof(digits) - at));
+		digits[--from] = '-';
+	memcpy(out, digits + from, sizeof(digits) - from);
+	return sizeof(digits) - from;
+}
+
+void
+gw_text_int(struct GwText *text, int64_t value)
+{
+	if (gw_text_reserve(text, GW_DIGITS_MAX))
+		text->len += gw_digits(text->data + text->len, value);
 }
 
 void

@@ -32,6 +32,10 @@ void gw_text_printf(struct GwText *text, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 void gw_text_int(struct GwText *text, int64_t value);
 
+/* Writes a number without NUL; returns its length. */
+#define GW_DIGITS_MAX 20
+size_t gw_digits(char out[GW_DIGITS_MAX], int64_t value);
+
 /* Appends data as a JSON string with quotes; bytes that are not UTF-8 become U+FFFD. */
 void gw_text_json(struct GwText *text, const char *data, size_t len);
 

@@ -17,8 +17,8 @@
 
 static char *origins[] = {(char *) "https://app.example.com"};
 static struct GwConfig config = {.public_url = (char *) "http://self", .origins = origins, .norigins = 1};
-static struct GwText fields;
-static struct GwAsk ask = {.config = &config, .request_id = ID, .fields = &fields};
+static struct GwText fields, reply_body;
+static struct GwAsk ask = {.config = &config, .request_id = ID, .fields = &fields, .body = &reply_body};
 static struct GwGuard guard;
 static struct GwNote note;
 static char got[1 << 20]; /* the reply under test */
@@ -29,11 +29,11 @@ answer(void *cls, struct MHD_Connection *connection, const char *url, const char
 	   const char *data, size_t *size, void **state)
 {
 	(void) url, (void) method, (void) version, (void) data, (void) size, (void) state;
-	gw_guard_put_fields(&guard, fields.data, fields.len);
+	gw_guard_put_reply(&guard, &fields, &reply_body, false);
 	return MHD_queue_response(connection, (unsigned) note.status, cls);
 }
 
-/* Sends a request that response answers; got holds what came. Destroys response. */
+/* Sends a request that response answers; got holds what came. Drops response. */
 static void
 serve(struct MHD_Response *response)
 {
@@ -64,8 +64,7 @@ serve(struct MHD_Response *response)
 	got[got_len] = '\0';
 	if (server != NULL)
 		MHD_stop_daemon(server);
-	if (response != NULL)
-		MHD_destroy_response(response);
+	gw_reply_drop(response);
 }
 
 static const char *
@@ -464,5 +463,9 @@ main(void)
 	test_route();
 	test_builtin();
 	test_raw_refusal();
+	gw_reply_end();
+	gw_text_free(&fields);
+	gw_text_free(&reply_body);
+	gw_guard_free();
 	return done();
 }

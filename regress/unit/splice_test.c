@@ -1,6 +1,6 @@
 /*
- * splice: header fields of any size, in front of bodies of any size, through the
- * real library and sockets that take a little at a time.
+ * splice: header fields of any size, and bodies of any size, ours and the
+ * library's, through the real library and sockets that take a little at a time.
  */
 #include <microhttpd.h>
 #include <stdlib.h>
@@ -16,6 +16,7 @@ static size_t fields_len;
 static char *body;
 static size_t body_len;
 static bool is_chunked;
+static unsigned status = 200;
 static char *got;
 static size_t got_len, got_size;
 
@@ -37,10 +38,12 @@ static enum MHD_Result
 answer(void *cls, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
 	   const char *data, size_t *size, void **state)
 {
+	struct GwText our_fields = {.data = fields, .len = fields_len};
+	struct GwText our_body = {.data = body, .len = body_len};
 	struct MHD_Response *response;
 	enum MHD_Result result;
 
-	(void) cls, (void) url, (void) method, (void) version, (void) data, (void) size;
+	(void) cls, (void) url, (void) version, (void) data, (void) size;
 	/* Answered on the first call, a connection is closed. */
 	if (*state == NULL)
 	{
@@ -48,9 +51,9 @@ answer(void *cls, struct MHD_Connection *connection, const char *url, const char
 		return MHD_YES;
 	}
 	response = is_chunked ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, read_body, NULL, NULL)
-						  : MHD_create_response_from_buffer(body_len, body, MHD_RESPMEM_PERSISTENT);
-	gw_guard_put_fields(&guard, fields, fields_len);
-	result = MHD_queue_response(connection, 200, response);
+						  : MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+	gw_guard_put_reply(&guard, &our_fields, is_chunked ? NULL : &our_body, strcmp(method, "HEAD") == 0);
+	result = MHD_queue_response(connection, status, response);
 	MHD_destroy_response(response);
 	return result;
 }
@@ -83,14 +86,17 @@ take(struct MHD_Daemon *server, int fd, size_t step)
 	got[got_len] = '\0';
 }
 
-/* Says whether what came is a head, the fields in front of its end, and the body. */
+/* Says whether what came is a head with the true length, the fields in front of its end, and so much of the body. */
 static bool
-is_whole(void)
+is_whole(size_t sent)
 {
 	const char *end = fields_len > 0 ? strstr(got, "\r\nX-Test: ") : strstr(got, "\r\n\r\n");
+	const char *length = strstr(got, "\r\nContent-Length: ");
 	const char *at;
 
-	if (strncmp(got, "HTTP/1.1 200 OK\r\n", 17) != 0 || end == NULL)
+	if (strncmp(got, status == 200 ? "HTTP/1.1 200 OK\r\n" : "HTTP/1.1 204 No Content\r\n", 17) != 0 || end == NULL)
+		return false;
+	if (is_chunked || status == 204 ? length != NULL : length == NULL || strtoull(length + 18, NULL, 10) != body_len)
 		return false;
 	at = end + 2;
 	if (fields_len > 0 && ((size_t) (got + got_len - at) < fields_len || memcmp(at, fields, fields_len) != 0))
@@ -100,8 +106,8 @@ is_whole(void)
 		return false;
 	at += 2;
 	if (is_chunked)
-		return (size_t) (got + got_len - at) > body_len && memcmp(got + got_len - 5, "0\r\n\r\n", 5) == 0;
-	return (size_t) (got + got_len - at) == body_len && memcmp(at, body, body_len) == 0;
+		return (size_t) (got + got_len - at) > sent && memcmp(got + got_len - 5, "0\r\n\r\n", 5) == 0;
+	return (size_t) (got + got_len - at) == sent && memcmp(at, body, sent) == 0;
 }
 
 static bool
@@ -123,10 +129,7 @@ works(struct MHD_Daemon *server, int fd, const char *request, size_t nfields, si
 		if (write(fd, request, strlen(request)) < 0)
 			abort();
 		take(server, fd, step);
-		if (strncmp(request, "HEAD", 4) == 0)
-			body_len = 0;
-		is_good &= is_whole();
-		body_len = nbody;
+		is_good &= is_whole(strncmp(request, "HEAD", 4) == 0 || status == 204 ? 0 : nbody);
 	}
 	return is_good;
 }
@@ -162,7 +165,10 @@ main(void)
 				if (steps[k] > 100 || (sizes[i] < 10000 && sizes[j] < 10000))
 					is_good &= works(server, pair[1], get, sizes[i], sizes[j], steps[k]);
 		ok(is_good, "%zu bytes of fields in front of bodies of every size", sizes[i]);
-		ok(works(server, pair[1], head, sizes[i], 12, 4096), "and without a body");
+		ok(works(server, pair[1], head, sizes[i], 12, 4096), "and without the body, for HEAD");
+		status = 204;
+		ok(works(server, pair[1], get, sizes[i], 12, 4096), "and without one, for a status that has none");
+		status = 200;
 		is_chunked = true;
 		ok(works(server, pair[1], get, sizes[i], 9000, 4096), "and with one in chunks");
 		is_chunked = false;
