@@ -172,7 +172,6 @@ guard_has_refused(struct GwGuard *guard, const struct GwGuardRefusal *refusal)
 {
 	struct GwHttp *http = guard->owner;
 	struct GwLoop *loop = http->loop;
-	struct GwClient client;
 	struct GwLogRequest line = {
 		.request_id = refusal->request_id,
 		.route = "-",
@@ -181,10 +180,9 @@ guard_has_refused(struct GwGuard *guard, const struct GwGuardRefusal *refusal)
 		.error = refusal->reason,
 		.database_us = -1,
 		.bytes = refusal->bytes,
+		.ip = http->client.ip,
 	};
 
-	gw_client_find(&client, &loop->gateway->config, (const struct sockaddr *) &http->peer, NULL, NULL);
-	line.ip = client.ip;
 	gw_log_request(&loop->log, &line);
 	gw_metrics_add(&loop->metrics, GW_COUNT_GUARD_REFUSED, 1);
 	gw_metrics_request(&loop->metrics, GW_METRICS_NO_ROUTE, refusal->status, 0);

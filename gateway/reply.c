@@ -138,7 +138,7 @@ static void
 write_meta(struct GwText *body, const struct GwAsk *ask, struct GwSlice pagination)
 {
 	gw_text_lit(body, ",\"meta\":{\"requestId\":\"");
-	gw_text_puts(body, ask->request_id);
+	gw_text_add(body, ask->request_id, GW_UUID_SIZE - 1);
 	gw_text_lit(body, "\",\"timestamp\":\"");
 	gw_text_time(body, gw_unix_us());
 	gw_text_lit(body, "\"");

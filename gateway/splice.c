@@ -31,6 +31,9 @@
 #define LENGTH "\r\nContent-Length: "
 #define NO_BODY "0\r\n" END
 
+/* Up to here the kernel takes one piece for less than it takes several and a copy costs. */
+#define SMALL 2048
+
 #define LEN(literal) (sizeof(literal) - 1)
 
 static size_t total(const struct iovec *parts, size_t count);
@@ -38,6 +41,7 @@ static bool ends_with(const struct iovec *part, const char *end, size_t len);
 static void begin(struct GwSplice *splice, const struct iovec *head);
 static ssize_t send_spliced(struct GwSplice *splice, int fd, const struct iovec *head, const struct iovec *body, int flags);
 static size_t list_ours(const struct GwSplice *splice, struct iovec *parts, size_t *left);
+static ssize_t send_parts(int fd, struct iovec *parts, size_t count, int flags);
 
 /* Stands in for libc's send; same contract. */
 ssize_t
@@ -128,19 +132,18 @@ static ssize_t
 send_spliced(struct GwSplice *splice, int fd, const struct iovec *head, const struct iovec *body, int flags)
 {
 	struct iovec parts[7];
-	struct msghdr message = {.msg_iov = parts};
-	size_t before, left, n;
+	size_t before, left, count, n;
 	ssize_t sent;
 
 	if (splice->held_back == 0)
 		begin(splice, head);
 	before = head->iov_len - splice->held_back;
 	parts[0] = (struct iovec){head->iov_base, before};
-	message.msg_iovlen = 1 + list_ours(splice, parts + 1, &left);
+	count = 1 + list_ours(splice, parts + 1, &left);
 	/* A body of the library's own goes on behind the fields. */
 	if (splice->length.len == 0 && body != NULL)
-		parts[message.msg_iovlen++] = *body;
-	sent = syscall(SYS_sendmsg, fd, &message, flags);
+		parts[count++] = *body;
+	sent = send_parts(fd, parts, count, flags);
 	if (sent < 0 || (size_t) sent < before)
 		return sent;
 	n = (size_t) sent - before;
@@ -177,4 +180,21 @@ list_ours(const struct GwSplice *splice, struct iovec *parts, size_t *left)
 		skip = 0;
 	}
 	return count;
+}
+
+static ssize_t
+send_parts(int fd, struct iovec *parts, size_t count, int flags)
+{
+	struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+	char whole[SMALL];
+	size_t len = 0;
+
+	if (total(parts, count) > sizeof(whole))
+		return syscall(SYS_sendmsg, fd, &message, flags);
+	for (size_t i = 0; i < count; i++)
+	{
+		memcpy(whole + len, parts[i].iov_base, parts[i].iov_len);
+		len += parts[i].iov_len;
+	}
+	return syscall(SYS_sendto, fd, whole, len, flags, NULL, 0);
 }

@@ -67,19 +67,20 @@ gw_text_printf(struct GwText *text, const char *fmt, ...)
 size_t
 gw_digits(char out[GW_DIGITS_MAX], int64_t value)
 {
-	char digits[GW_DIGITS_MAX];
-	size_t from = sizeof(digits);
 	uint64_t left = value < 0 ? -(uint64_t) value : (uint64_t) value;
+	size_t len = value < 0 ? 2 : 1;
+	char *at;
 
+	for (uint64_t rest = left; rest >= 10; rest /= 10)
+		len++;
+	out[0] = '-';
+	at = out + len;
 	do
 	{
-		digits[--from] = (char) ('0' + left % 10);
+		*--at = (char) ('0' + left % 10);
 		left /= 10;
 	} while (left > 0);
-	if (value < 0)
-		digits[--from] = '-';
-	memcpy(out, digits + from, sizeof(digits) - from);
-	return sizeof(digits) - from;
+	return len;
 }
 
 void
@@ -222,14 +223,12 @@ gw_time_write(char out[GW_TIME_LEN], int64_t unix_us)
 		char stamp[STAMP_LEN];
 	} last = {0, "1970-01-01T00:00:00"};
 	int64_t second = unix_us / 1000000;
-	int64_t micros = unix_us % 1000000;
+	uint32_t rest;
 	int i;
 
-	if (micros < 0)
-	{
-		micros += 1000000;
+	if (second * 1000000 > unix_us)
 		second--;
-	}
+	rest = (uint32_t) (unix_us - second * 1000000);
 	if (second != last.second)
 	{
 		last.second = second;
@@ -239,8 +238,8 @@ gw_time_write(char out[GW_TIME_LEN], int64_t unix_us)
 	out[STAMP_LEN] = '.';
 	for (i = GW_TIME_LEN - 2; i > STAMP_LEN; i--)
 	{
-		out[i] = (char) ('0' + micros % 10);
-		micros /= 10;
+		out[i] = (char) ('0' + rest % 10);
+		rest /= 10;
 	}
 	out[GW_TIME_LEN - 1] = 'Z';
 }
@@ -272,25 +271,42 @@ gw_date_write(char out[GW_DATE_SIZE], int64_t seconds)
 	memcpy(out, last.date, sizeof(last.date));
 }
 
-/* Of eight bytes: those that are below a limit of at most 0x80, and those that are the one given, marked by their highest bits. */
+/* Of eight bytes: those below a limit of at most 0x80, or the same as the one given, marked by their highest bits. */
 #define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
 #define BELOW(eight, limit) (((eight) - EACH(limit)) & ~(eight))
 #define SAME(eight, byte) BELOW((eight) ^ EACH(byte), 1)
 
+static inline uint64_t
+eight_at(const char *data)
+{
+	uint64_t eight;
+
+	memcpy(&eight, data, sizeof(eight));
+	return eight;
+}
+
+static inline bool
+are_plain(uint64_t eight)
+{
+	return ((BELOW(eight, 0x20) | SAME(eight, 0x7F)) & EACH(0x80)) == 0;
+}
+
+static inline bool
+are_safe(uint64_t eight)
+{
+	return ((eight | BELOW(eight, 0x20) | SAME(eight, '"') | SAME(eight, '\\') | SAME(eight, 0x7F)) & EACH(0x80)) == 0;
+}
+
+/* Eight at a time, and the last eight together with some before them. */
 size_t
 gw_text_plain(const char *data, size_t len)
 {
 	size_t i = 0;
 
-	/* Eight at a time, as long as none of them is one. */
-	for (; len - i >= 8; i += 8)
-	{
-		uint64_t eight;
-
-		memcpy(&eight, data + i, sizeof(eight));
-		if (((BELOW(eight, 0x20) | SAME(eight, 0x7F)) & EACH(0x80)) != 0)
-			break;
-	}
+	while (len - i >= 8 && are_plain(eight_at(data + i)))
+		i += 8;
+	if (len - i < 8 && len >= 8 && are_plain(eight_at(data + len - 8)))
+		return len;
 	while (i < len && (unsigned char) data[i] >= 0x20 && data[i] != 0x7F)
 		i++;
 	return i;
@@ -301,14 +317,10 @@ gw_text_safe(const char *data, size_t len)
 {
 	size_t i = 0;
 
-	for (; len - i >= 8; i += 8)
-	{
-		uint64_t eight;
-
-		memcpy(&eight, data + i, sizeof(eight));
-		if (((eight | BELOW(eight, 0x20) | SAME(eight, '"') | SAME(eight, '\\') | SAME(eight, 0x7F)) & EACH(0x80)) != 0)
-			break;
-	}
+	while (len - i >= 8 && are_safe(eight_at(data + i)))
+		i += 8;
+	if (len - i < 8 && len >= 8 && are_safe(eight_at(data + len - 8)))
+		return len;
 	while (i < len && data[i] >= 0x20 && data[i] < 0x7F && data[i] != '"' && data[i] != '\\')
 		i++;
 	return i;
