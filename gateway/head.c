@@ -68,7 +68,6 @@ static void take_field(struct GwHead *head, struct GwSlice name, const char *val
 static void repeat_field(struct GwHead *head, const struct Field *field, const char **place, const char *value);
 static const char *join(struct GwText *text, const char *first, const char *more);
 static void find_credential(struct GwHead *head);
-static bool is_token(struct GwSlice credential);
 static const char *skip_bearer(const char *authorization);
 static void read_cookies(struct GwHead *head);
 static struct GwSlice media_type(const char *content_type);
@@ -295,18 +294,9 @@ find_credential(struct GwHead *head)
 		head->credential = head->access_cookie;
 		head->via = "cookie";
 	}
-	if (!is_token(head->credential))
+	/* A token is printable ASCII; anything else is none, and the database shall not choke on it. */
+	if (gw_text_solid(head->credential.data, head->credential.len) < head->credential.len)
 		head->credential.len = 0;
-}
-
-/* A token is printable ASCII; anything else is none, and the database shall not choke on it. */
-static bool
-is_token(struct GwSlice credential)
-{
-	for (size_t i = 0; i < credential.len; i++)
-		if (credential.data[i] <= ' ' || credential.data[i] > '~')
-			return false;
-	return true;
 }
 
 /* The token of "Bearer <token>", or NULL for another scheme. */

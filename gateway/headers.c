@@ -110,13 +110,23 @@ name_is(struct GwSlice name, const char *other)
 static bool
 is_ours(struct GwSlice name)
 {
-	static const char *const ours[] = {"Content-Length", "Transfer-Encoding", "Connection", "Content-Encoding",
-									   "Date", "X-Request-ID", "Trailer", "Upgrade", "Keep-Alive"};
-	size_t i;
-
-	for (i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
-		if (name_is(name, ours[i]))
-			return true;
+	switch (name.len)
+	{
+		case 4:
+			return name_is(name, "Date");
+		case 7:
+			return name_is(name, "Trailer") || name_is(name, "Upgrade");
+		case 10:
+			return name_is(name, "Connection") || name_is(name, "Keep-Alive");
+		case 12:
+			return name_is(name, "X-Request-ID");
+		case 14:
+			return name_is(name, "Content-Length");
+		case 16:
+			return name_is(name, "Content-Encoding");
+		case 17:
+			return name_is(name, "Transfer-Encoding");
+	}
 	return false;
 }
 
@@ -304,10 +314,8 @@ write_value(struct GwText *fields, struct GwSlice name, const struct GwJsonMembe
 static bool
 is_name(struct GwSlice name)
 {
-	for (size_t i = 0; i < name.len; i++)
-		if (name.data[i] <= ' ' || name.data[i] == 0x7F || strchr(":\"\\", name.data[i]) != NULL)
-			return false;
-	return name.len > 0;
+	return name.len > 0 && gw_text_solid(name.data, name.len) == name.len && memchr(name.data, ':', name.len) == NULL &&
+		   memchr(name.data, '"', name.len) == NULL && memchr(name.data, '\\', name.len) == NULL;
 }
 
 static bool

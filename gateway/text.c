@@ -276,15 +276,6 @@ gw_date_write(char out[GW_DATE_SIZE], int64_t seconds)
 #define BELOW(eight, limit) (((eight) - EACH(limit)) & ~(eight))
 #define SAME(eight, byte) BELOW((eight) ^ EACH(byte), 1)
 
-static inline uint64_t
-eight_at(const char *data)
-{
-	uint64_t eight;
-
-	memcpy(&eight, data, sizeof(eight));
-	return eight;
-}
-
 static inline bool
 are_plain(uint64_t eight)
 {
@@ -297,33 +288,52 @@ are_safe(uint64_t eight)
 	return ((eight | BELOW(eight, 0x20) | SAME(eight, '"') | SAME(eight, '\\') | SAME(eight, 0x7F)) & EACH(0x80)) == 0;
 }
 
-/* Eight at a time, and the last eight together with some before them. */
-size_t
-gw_text_plain(const char *data, size_t len)
+static inline bool
+are_solid(uint64_t eight)
 {
+	return ((eight | BELOW(eight, '!') | SAME(eight, 0x7F)) & EACH(0x80)) == 0;
+}
+
+/* How many bytes stand before the first that is not of a kind: eight at a time, and the last eight with some before them. */
+static inline size_t
+span(const char *data, size_t len, bool (*are)(uint64_t eight))
+{
+	uint64_t eight;
 	size_t i = 0;
 
-	while (len - i >= 8 && are_plain(eight_at(data + i)))
-		i += 8;
-	if (len - i < 8 && len >= 8 && are_plain(eight_at(data + len - 8)))
-		return len;
-	while (i < len && (unsigned char) data[i] >= 0x20 && data[i] != 0x7F)
+	for (; len - i >= sizeof(eight); i += sizeof(eight))
+	{
+		memcpy(&eight, data + i, sizeof(eight));
+		if (!are(eight))
+			break;
+	}
+	if (len - i < sizeof(eight) && len >= sizeof(eight))
+	{
+		memcpy(&eight, data + len - sizeof(eight), sizeof(eight));
+		if (are(eight))
+			return len;
+	}
+	while (i < len && are(EACH((unsigned char) data[i])))
 		i++;
 	return i;
 }
 
 size_t
+gw_text_plain(const char *data, size_t len)
+{
+	return span(data, len, are_plain);
+}
+
+size_t
 gw_text_safe(const char *data, size_t len)
 {
-	size_t i = 0;
+	return span(data, len, are_safe);
+}
 
-	while (len - i >= 8 && are_safe(eight_at(data + i)))
-		i += 8;
-	if (len - i < 8 && len >= 8 && are_safe(eight_at(data + len - 8)))
-		return len;
-	while (i < len && data[i] >= 0x20 && data[i] < 0x7F && data[i] != '"' && data[i] != '\\')
-		i++;
-	return i;
+size_t
+gw_text_solid(const char *data, size_t len)
+{
+	return span(data, len, are_solid);
 }
 
 char *

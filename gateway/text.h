@@ -56,6 +56,9 @@ size_t gw_text_plain(const char *data, size_t len);
 /* How many bytes stand before the first that is not ASCII, or that a JSON string cannot have as it is. */
 size_t gw_text_safe(const char *data, size_t len);
 
+/* How many bytes stand before the first that is not printable ASCII, or is a space. */
+size_t gw_text_solid(const char *data, size_t len);
+
 /* Says whether data is well-formed UTF-8 (no surrogates, nothing over U+10FFFF). */
 bool gw_utf8_is_valid(const char *data, size_t len);
 
