@@ -271,49 +271,59 @@ gw_date_write(char out[GW_DATE_SIZE], int64_t seconds)
 	memcpy(out, last.date, sizeof(last.date));
 }
 
-/* Of eight bytes: those below a limit of at most 0x80, or the same as the one given, marked by their highest bits. */
-#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
-#define BELOW(eight, limit) (((eight) - EACH(limit)) & ~(eight))
-#define SAME(eight, byte) BELOW((eight) ^ EACH(byte), 1)
+/* Those of sixteen bytes that are not of a kind, marked. */
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+typedef Bytes (*Kind)(Bytes bytes);
 
-static inline bool
-are_plain(uint64_t eight)
+static inline Bytes
+not_plain(Bytes bytes)
 {
-	return ((BELOW(eight, 0x20) | SAME(eight, 0x7F)) & EACH(0x80)) == 0;
+	return (Bytes) ((bytes < 0x20) | (bytes == 0x7F));
+}
+
+static inline Bytes
+not_safe(Bytes bytes)
+{
+	return (Bytes) ((bytes < 0x20) | (bytes >= 0x7F) | (bytes == '"') | (bytes == '\\'));
+}
+
+static inline Bytes
+not_solid(Bytes bytes)
+{
+	return (Bytes) ((bytes <= ' ') | (bytes >= 0x7F));
 }
 
 static inline bool
-are_safe(uint64_t eight)
+has_any(Bytes marked)
 {
-	return ((eight | BELOW(eight, 0x20) | SAME(eight, '"') | SAME(eight, '\\') | SAME(eight, 0x7F)) & EACH(0x80)) == 0;
+	uint64_t halves[2];
+
+	memcpy(halves, &marked, sizeof(halves));
+	return (halves[0] | halves[1]) != 0;
 }
 
-static inline bool
-are_solid(uint64_t eight)
-{
-	return ((eight | BELOW(eight, '!') | SAME(eight, 0x7F)) & EACH(0x80)) == 0;
-}
-
-/* How many bytes stand before the first that is not of a kind: eight at a time, and the last eight with some before them. */
+/* How many bytes stand before the first that is not of the kind. */
 static inline size_t
-span(const char *data, size_t len, bool (*are)(uint64_t eight))
+span(const char *data, size_t len, Kind not_of_kind)
 {
-	uint64_t eight;
+	Bytes bytes;
 	size_t i = 0;
 
-	for (; len - i >= sizeof(eight); i += sizeof(eight))
+	for (; len - i >= sizeof(bytes); i += sizeof(bytes))
 	{
-		memcpy(&eight, data + i, sizeof(eight));
-		if (!are(eight))
+		memcpy(&bytes, data + i, sizeof(bytes));
+		if (has_any(not_of_kind(bytes)))
 			break;
 	}
-	if (len - i < sizeof(eight) && len >= sizeof(eight))
+	if (len - i < sizeof(bytes) && len > i)
 	{
-		memcpy(&eight, data + len - sizeof(eight), sizeof(eight));
-		if (are(eight))
+		/* The rest, filled up with what is of every kind. */
+		memset(&bytes, 'x', sizeof(bytes));
+		memcpy(&bytes, data + i, len - i);
+		if (!has_any(not_of_kind(bytes)))
 			return len;
 	}
-	while (i < len && are(EACH((unsigned char) data[i])))
+	while (i < len && !has_any(not_of_kind((Bytes){} + (uint8_t) data[i])))
 		i++;
 	return i;
 }
@@ -321,19 +331,19 @@ span(const char *data, size_t len, bool (*are)(uint64_t eight))
 size_t
 gw_text_plain(const char *data, size_t len)
 {
-	return span(data, len, are_plain);
+	return span(data, len, not_plain);
 }
 
 size_t
 gw_text_safe(const char *data, size_t len)
 {
-	return span(data, len, are_safe);
+	return span(data, len, not_safe);
 }
 
 size_t
 gw_text_solid(const char *data, size_t len)
 {
-	return span(data, len, are_solid);
+	return span(data, len, not_solid);
 }
 
 char *

@@ -246,8 +246,12 @@ test_text(void)
 	gw_text_time(&text, 951782400000001);
 	gw_text_lit(&text, " ");
 	gw_text_time(&text, 4102444799999999);
+	gw_text_lit(&text, " ");
+	gw_text_time(&text, 4102444799000000);
+	gw_text_lit(&text, " ");
+	gw_text_time(&text, -1);
 	out = gw_text_take(&text, NULL);
-	is_string(out, "1970-01-01T00:00:00.000000Z 2000-02-29T00:00:00.000001Z 2099-12-31T23:59:59.999999Z", "times");
+	is_string(out, "1970-01-01T00:00:00.000000Z 2000-02-29T00:00:00.000001Z 2099-12-31T23:59:59.999999Z 2099-12-31T23:59:59.000000Z 1969-12-31T23:59:59.999999Z", "times");
 	free(out);
 	gw_text_json(&text, "a\"\\\n\x01\xc3\xa9\xff\x7f", 9);
 	gw_text_int(&text, INT64_MIN);
@@ -255,6 +259,61 @@ test_text(void)
 	out = gw_text_take(&text, NULL);
 	ok(strncmp(out, "\"a\\\"\\\\\\n\\u0001\xc3\xa9\\ufffd\x7f\"-9223372036854775808000", 47) == 0, "strings and numbers: %.60s", out);
 	free(out);
+}
+
+/* The first byte of a kind that was looked for one by one. */
+static size_t
+first_odd(const unsigned char *data, size_t len, int kind)
+{
+	size_t i = 0;
+
+	for (; i < len; i++)
+		if (data[i] < 0x20 || data[i] == 0x7F || (kind > 0 && data[i] > 0x7F) ||
+			(kind == 1 && (data[i] == '"' || data[i] == '\\')) || (kind == 2 && data[i] == ' '))
+			break;
+	return i;
+}
+
+/* Every byte at every place of texts of every length, behind one that is odd already or not. */
+static void
+test_spans(void)
+{
+	size_t (*const spans[])(const char *data, size_t len) = {gw_text_plain, gw_text_safe, gw_text_solid};
+	unsigned char data[40];
+	long long missed = 0;
+
+	for (int kind = 0; kind < 3; kind++)
+		for (size_t len = 0; len <= sizeof(data); len++)
+			for (size_t at = 0; at < len; at++)
+				for (int byte = 0; byte < 256; byte++)
+				{
+					memset(data, 'a', sizeof(data));
+					data[at] = (unsigned char) byte;
+					data[(at + 7) % sizeof(data)] = '\n';
+					missed += spans[kind]((const char *) data, len) != first_odd(data, len, kind);
+				}
+	is_number(missed, 0, "what is looked for many bytes at a time is found as if one by one");
+}
+
+static void
+test_numbers(void)
+{
+	static const int64_t numbers[] = {0, 9, 10, 99, 100, 12345, -1, -10, INT64_MAX, INT64_MIN};
+	char written[GW_DIGITS_MAX], expected[32], date[GW_DATE_SIZE];
+	bool is_good = true;
+
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+	{
+		size_t len = gw_digits(written, numbers[i]);
+
+		snprintf(expected, sizeof(expected), "%lld", (long long) numbers[i]);
+		is_good &= len == strlen(expected) && memcmp(written, expected, len) == 0;
+	}
+	ok(is_good, "numbers of every length");
+	gw_date_write(date, 784111777);
+	ok(strcmp(date, "Sun, 06 Nov 1994 08:49:37 GMT") == 0, "a date");
+	gw_date_write(date, 784111778);
+	ok(strcmp(date, "Sun, 06 Nov 1994 08:49:38 GMT") == 0, "and the next second's");
 }
 
 int
@@ -267,6 +326,8 @@ main(void)
 	test_ids();
 	test_log();
 	test_text();
+	test_spans();
+	test_numbers();
 	gw_config_free(&config);
 	free(faults);
 	return done();
