@@ -54,7 +54,7 @@ epoll_wait(int epfd, struct epoll_event *events, int size, int timeout)
 
 	if (is_quiet && timeout == 0)
 		return 0;
-	n = epoll_pwait(epfd, events, size, timeout, NULL);
+	n = (int) syscall(SYS_epoll_pwait, epfd, events, size, timeout, NULL, (size_t) 0);
 	for (int i = 0; i < n; i++)
 	{
 		struct epoll_event event = events[i];

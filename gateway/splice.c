@@ -52,11 +52,11 @@ send(int fd, const void *data, size_t len, int flags)
 	ssize_t sent;
 
 	if (guard == NULL)
-		return sendto(fd, data, len, flags, NULL, 0);
+		return syscall(SYS_sendto, fd, data, len, flags, NULL, 0);
 	if (guard->splice.is_waiting && ends_with(&head, END, LEN(END)))
 		sent = send_spliced(&guard->splice, fd, &head, NULL, flags);
 	else
-		sent = sendto(fd, data, len, flags, NULL, 0);
+		sent = syscall(SYS_sendto, fd, data, len, flags, NULL, 0);
 	gw_guard_sent(guard, sent, len);
 	return sent;
 }
