@@ -96,6 +96,11 @@ set keelson.unheard_of = 'x';
 alter role keelson_app set keelson.public_url = 'https://evil.example';
 \set VERBOSITY default
 
+-- A sender becomes a header of mails.
+alter system set keelson.mail_from = 'nobody';
+alter system set keelson.mail_from = 'Käpt''n <no-reply@example.com>';
+alter system set keelson.mail_from = E'a@example.com\r\nBcc: all@example.com';
+
 -- Each setting says what it means.
 select name from pg_settings where name like 'keelson.%' and (short_desc = '' or extra_desc is null) order by name;
 

@@ -42,6 +42,12 @@ from (values
     ('standard v1a', 'standard', '{whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=}',
         '{"webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek", "webhook-timestamp": "1614265330", "webhook-signature": "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="}',
         '{"test": 2432232314}', 1614265330),
+    ('standard v1a, its key in PEM', 'standard', array[E'-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=\n-----END PUBLIC KEY-----\n'],
+        '{"webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek", "webhook-timestamp": "1614265330", "webhook-signature": "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="}',
+        '{"test": 2432232314}', 1614265330),
+    ('standard v1a, PEM without its end', 'standard', array[E'-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=\n'],
+        '{"webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek", "webhook-timestamp": "1614265330", "webhook-signature": "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="}',
+        '{"test": 2432232314}', 1614265330),
     ('standard, wrong end', 'standard', '{whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw}',
         '{"webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek", "webhook-timestamp": "1614265330", "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OA="}',
         '{"test": 2432232314}', 1614265330)
@@ -54,6 +60,16 @@ select keelson._webhook_verify(
     '{"x-s": "t=1700000000,v1=77b8b9269f25a199846a55a2bd25b3fba151c70fdae60bb1dcd87fbbc943c55c"}',
     '{"event":"charge.success","amount":1000,"currency":"NGN"}', to_timestamp(1700000000)
 ) is null as is_good;
+
+-- The older hash and the longer one.
+select algorithm, right_one, keelson._webhook_verify(
+    jsonb_build_object('algorithm', 'hmac-' || algorithm, 'header', 'x-s'),
+    array[keelson.seal('a secret of the forge', row('webhook-secret', null, '00000000-0000-0000-0000-000000000000')::keelson.seal_context)],
+    '{00000000-0000-0000-0000-000000000000}', '{webhook-secret}',
+    jsonb_build_object('x-s', encode(public.hmac(case when right_one then '{}' else '[]' end, 'a secret of the forge', algorithm), 'hex')), '{}', now()
+) as fault
+from unnest('{sha1,sha512}'::text[]) as algorithm, unnest('{t,f}'::boolean[]) as right_one
+order by 1, 2;
 
 -- Stripe's header, in every way that is wrong or nearly so.
 \set good 3c5817089d739023dd6190f70a3757e04f7a2fd8b5dab12c2e000f51970dccff

@@ -83,6 +83,18 @@ update keelson.quota_counters as c set period_start = (keelson._subscription_of(
 select keelson._quota_charge(array[id, id, id], '{transcription, summary, old}', '{0.5, 4, 1000}', array[null, now(), now() - interval '40 days']) from me;
 select keelson._quota_charge(array[id, id], '{summary, transcription}', '{1, 0.01}', array[null, now()]) from me;
 select kind, name, used from keelson.quota_counters as c join me on me.id = c.user_id where kind = 'feature' or name = 'minutes' order by kind, name;
+-- So is usage that comes together: what occurs now is added up, what has a time of its own is charged with it.
+begin;
+create function pg_temp.used(feature text, minutes numeric, occurred_at timestamptz default null) returns keelson.usage_event
+language sql as $$ select row(id, used.feature, used.minutes, null, used.occurred_at, null)::keelson.usage_event from me $$;
+select accepted from keelson.usage_record(events => array[pg_temp.used('summary', 1), pg_temp.used('anything', 0.25), pg_temp.used('summary', 0.5),
+    pg_temp.used('summary', 1, now() - interval '1 minute'), pg_temp.used('summary', 1, now() - interval '1 minute')]);
+select kind, name, used from keelson.quota_counters as c join me on me.id = c.user_id where kind = 'feature' or name = 'minutes' order by kind, name;
+savepoint here;
+select keelson.usage_record(events => array[pg_temp.used('summary', 1), pg_temp.used('anything', 0.25), pg_temp.used('summary', 0.5)]);
+rollback to here;
+select count(*) from keelson.usage_events as e join me on me.id = e.user_id;
+rollback;
 -- Reserved minutes are of the feature and of the whole.
 begin;
 select keelson.act_as('ada@quotas.example.com') is not null as acts;

@@ -120,6 +120,25 @@ select header, keelson._etag_matches(header, 'abc') as matches
 from unnest(array[null, '', '*', '"abc"', 'W/"abc"', '"x", "abc"', '"x" , W/"abc"', 'abc', '"ab"', '"abcd"']) with ordinality as h (header, n)
 order by n;
 
+-- Pictures of each kind: what they say of themselves, and what does not fit together.
+select what, read.*
+from (values
+    ('jpeg with filling, restarts and stuffed bytes', '\xffd8ffffc0000b080002000301011100ffda000212ff0034ffd056ffffd9'::bytea),
+    ('jpeg with two heads', '\xffd8ffc0000b080002000301011100ffc0000b080002000301011100ffda00021234ffd9'),
+    ('jpeg that ends in its scan', '\xffd8ffc0000b080002000301011100ffda00021234ff00'),
+    ('png with a palette', '\x89504e470d0a1a0a0000000d49484452000000030000000204030000006f5a7b2900000001494441547876e684e60000000049454e44ae426082'),
+    ('png with a palette of 65,536', '\x89504e470d0a1a0a0000000d4948445200000003000000021003000000fa3a4a6b00000001494441547876e684e60000000049454e44ae426082'), ('png of no colour type', '\x89504e470d0a1a0a0000000d49484452000000030000000208050000008fc1c9f400000001494441547876e684e60000000049454e44ae426082'),
+    ('webp lossless', '\x5249464612000000574542505650384c050000002f0240000000'),
+    ('webp lossless of another version', '\x5249464612000000574542505650384c050000002f024000e000'),
+    ('webp lossy', '\x524946461600000057454250565038200a0000000000009d012a03000200'),
+    ('webp lossy, no key frame', '\x524946461600000057454250565038200a0000000100009d012a03000200'),
+    ('webp extended', '\x524946462400000057454250565038580a000000000000000200000100005650384c050000002f0240000000'),
+    ('webp extended without data', '\x524946461600000057454250565038580a00000000000000020000010000'),
+    ('webp cut in a chunk', '\x524946460c000000574542505650384cff000000'), ('webp cut before one', '\x5249464608000000574542505650384c')
+) as picture (what, bytes)
+cross join lateral keelson._image_read(bytes) as read
+order by what;
+
 -- Pictures that are none, or not whole.
 select what, fault
 from (values
