@@ -10,7 +10,8 @@
 #   KEELSON_TEST_GATEWAY  the gateway's binary
 #   KEELSON_TEST_GATEWAY_WRAPPER  words put before it (valgrind …)
 #   KEELSON_TEST_SLOW     factor on every deadline (sanitizer and valgrind runs)
-#   KEELSON_TEST_GENTLE   what a test leaves running is stopped, not killed, so that it can tell what it has run
+#   KEELSON_TEST_GENTLE   what a test leaves running is stopped, not killed, and what it kills is let know shortly before, so
+#                         that each can tell what it has run
 #   KEELSON_TEST_TMP      where scratch files go; VECTORS  the published vectors
 #
 # Nothing here sleeps for luck: wait_until() polls a condition with a deadline.
@@ -28,10 +29,11 @@ use File::Path qw(make_path remove_tree);
 use File::Temp ();
 use JSON::PP ();
 use MIME::Base64 qw(encode_base64);
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(wait_until json_decode json_encode process_holds slurp);
+our @EXPORT = qw(wait_until json_decode json_encode kill_server_process process_holds slurp);
 
 our $slow = $ENV{KEELSON_TEST_SLOW} || 1;
 our $root = abs_path(dirname(__FILE__) . '/../..');
@@ -288,6 +290,15 @@ sub product
 # The server's own log as text.
 sub server_log { return slurp($_[0]->{node}->logfile); }
 
+# Kills a process of the server by signal 9; nothing when there is none.
+sub kill_server_process
+{
+	my ($pid) = @_;
+	return kill 'KILL', $pid unless $ENV{KEELSON_TEST_GENTLE};
+	kill POSIX::SIGRTMIN(), $pid or return 0;
+	return wait_until(sub { !kill 0, $pid }, 5) || kill 'KILL', $pid;
+}
+
 # Kills a process of the server, which restarts all others, and waits until it is there again; false when nobody was
 # killed, or the server does not come back.
 sub kill_process
@@ -295,7 +306,7 @@ sub kill_process
 	my ($self, $pid) = @_;
 	my $restarts = sub { my @found = $self->server_log =~ /all server processes terminated; reinitializing/g; return scalar @found };
 	my $before = $restarts->();
-	kill 'KILL', $pid or return 0;
+	kill_server_process($pid) or return 0;
 	local $SIG{PIPE} = 'IGNORE';
 	# A psql that is refused may be gone before it has been told what to do.
 	return wait_until(sub { $restarts->() > $before && eval { ($self->try_sql('select 1'))[0] == 0 } }, 60);

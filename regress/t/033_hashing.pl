@@ -116,7 +116,7 @@ subtest 'the hasher is ended' => sub {
 subtest 'the hasher is killed' => sub {
 	my @sessions = map { ask($compare_costly) } 1 .. 3;
 	ok(becomes('2 1'), 'two are computed, one waits');
-	kill 'KILL', hasher();
+	kill_server_process(hasher());
 	is(scalar(grep { answer($_) =~ /terminating connection|server closed the connection|connection to server/ } @sessions), 3, 'the server starts over');
 	ok(wait_until(sub { ($keelson->try_sql('select 1'))[0] == 0 }, 30), 'and is there');
 	is($keelson->sql($round_trip), 't', 'with a hasher');

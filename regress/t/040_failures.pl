@@ -104,7 +104,7 @@ subtest 'a backend is killed' => sub {
 	my $load = write_load($gateway);
 	my $pid = wait_until(sub { ($keelson->try_sql("select pid from pg_stat_activity where usename = 'keelson_gateway' limit 1"))[1] =~ /^(\d+)/ ? $1 : undef })
 		or die 'the gateway has no backend';
-	kill 'KILL', $pid;
+	kill_server_process($pid);
 	wait_until(sub { grep { /^503/ } $load->lines });
 	ok(wait_until(sub { ($keelson->try_sql('select 1'))[0] == 0 }, 20), 'the server starts again');
 	recovers($gateway, 'after it');

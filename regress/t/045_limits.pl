@@ -220,7 +220,7 @@ subtest 'a block' => sub {
 	# Counters are lost in a crash of the server; blocks are rows.
 	from('203.0.113.10', GET => '/api/auth/status') for 1 .. 20;
 	my ($backend) = $keelson->sql(q{select pid from pg_stat_activity where backend_type = 'client backend' and usename = 'keelson_gateway' limit 1});
-	kill 'KILL', $backend;
+	kill_server_process($backend);
 	my $after;
 	ok(wait_until(sub { $after = from('203.0.113.10', GET => '/api/auth/status'); return $after->{status} == 200 && $after->{headers}{'x-ratelimit-remaining'} > 80; }, 30), 'after a crash counters begin anew');
 	ok(wait_until(sub { from('203.0.113.9', GET => '/api/auth/status')->{status} == 403 }, 10), 'the block holds on');

@@ -282,7 +282,7 @@ sub courier
 sub kill_courier
 {
 	my ($pid) = @_;
-	kill 'KILL', $pid;
+	kill_server_process($pid);
 	return wait_until(sub { my $next = courier(); $next && $next ne $pid }, 60);
 }
 
