@@ -173,6 +173,30 @@ $$;
 comment on function keelson._route_role_check(text, name, oid) is
     'Refuse a role that could get past row-level security or administer, and one that may not call the function.';
 
+create or replace function keelson._runs_as(what text, role name, function oid, owner text)
+returns name
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if owner = 'keelson' then
+        -- Our own run as who may look across users; none of them is anybody's to register.
+        if not pg_has_role(session_user, 'keelson_owner', 'member') then
+            perform keelson.raise(403, 'FORBIDDEN', 'the core''s functions are run by the core alone');
+        end if;
+        return null;
+    end if;
+    perform keelson._route_role_check(what, role, function);
+    if role <> 'keelson_app' and not pg_has_role(session_user, role, 'member') then
+        perform keelson.raise(403, 'FORBIDDEN', format('"%s" is no member of role "%s"', session_user, role), field => 'role');
+    end if;
+    return role;
+end
+$$;
+comment on function keelson._runs_as(text, name, oid, text) is
+    'The role that a function runs as which whoever registers it wants called: one that they are a member of or keelson_app, and null for the core''s own. Refuses all else.';
+
 create or replace function keelson._route_arguments_check(endpoint text, template text, function oid, is_raw boolean)
 returns void
 language plpgsql

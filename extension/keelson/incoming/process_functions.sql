@@ -63,18 +63,7 @@ begin
     if event_type is null or char_length(event_type) not between 1 and 255 then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a type of events, or a glob, has 1 to 255 characters', field => 'event_type');
     end if;
-    if handler_owner = 'keelson' then
-        -- Our own run as who may look across users; none of them is anybody's to register.
-        if not pg_has_role(session_user, 'keelson_owner', 'member') then
-            perform keelson.raise(403, 'FORBIDDEN', 'the core''s functions handle what the core says');
-        end if;
-        role := null;
-    else
-        perform keelson._route_role_check('webhook ' || event_type, role, target);
-        if role <> 'keelson_app' and not pg_has_role(session_user, role, 'member') then
-            perform keelson.raise(403, 'FORBIDDEN', format('"%s" is no member of role "%s"', session_user, role), field => 'role');
-        end if;
-    end if;
+    role := keelson._runs_as('webhook ' || event_type, role, target, handler_owner);
     insert into keelson.webhook_handlers as h (source, event_type, function, owner, role)
     select webhook_handler.source, webhook_handler.event_type, format('%I.%I', n.nspname, p.proname), handler_owner, webhook_handler.role
     from pg_proc as p

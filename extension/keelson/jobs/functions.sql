@@ -114,18 +114,7 @@ begin
     elsif not exists (select from keelson.job_definitions as j where j.name = job_step.job) then
         perform keelson.raise(404, 'NOT_FOUND', format('there is no job "%s"', job), field => 'job');
     end if;
-    if step_owner = 'keelson' then
-        -- Our own run as who may look across users; none of them is anybody's to register.
-        if not pg_has_role(session_user, 'keelson_owner', 'member') then
-            perform keelson.raise(403, 'FORBIDDEN', 'the core''s functions are steps of its own jobs alone');
-        end if;
-        role := null;
-    else
-        perform keelson._route_role_check('job ' || job, role, target);
-        if role <> 'keelson_app' and not pg_has_role(session_user, role, 'member') then
-            perform keelson.raise(403, 'FORBIDDEN', format('"%s" is no member of role "%s"', session_user, role), field => 'role');
-        end if;
-    end if;
+    role := keelson._runs_as('job ' || job, role, target, step_owner);
     select s.owner into present_owner from keelson.job_steps as s where s.job = job_step.job and s.name = job_step.name;
     if present_owner <> step_owner then
         perform keelson.raise(409, 'CONFLICT', format('"%s" is a step of %s', name, present_owner), 'Choose another name.', 'name');
