@@ -58,6 +58,7 @@ typedef struct Usage
 	Timeline timeline;
 } Usage;
 
+static Datum answer(FunctionCallInfo fcinfo, bool with_timeline);
 static const pg_uuid_t *require_user(void);
 static void read_usage(const pg_uuid_t *user_id, Usage *usage, bool with_timeline, MemoryContext cxt);
 static void begin_timeline(Timeline *timeline, const char *zone, TimestampTz now);
@@ -86,25 +87,7 @@ PG_FUNCTION_INFO_V1(ks_user_analytics);
 Datum
 ks_user_analytics(PG_FUNCTION_ARGS)
 {
-	TupleDesc desc = known_row(get_func_rettype(fcinfo->flinfo->fn_oid));
-	Datum values[4];
-	bool nulls[4] = {false};
-	Usage usage;
-	MemoryContext cxt = CurrentMemoryContext;
-	MemoryContext spi_cxt;
-
-	ks_spi_connect();
-	spi_cxt = CurrentMemoryContext;
-	read_usage(require_user(), &usage, true, spi_cxt);
-	MemoryContextSwitchTo(cxt);
-	values[0] = make_period(column_type(desc, 0), &usage);
-	values[1] = make_features(column_type(desc, 1), &usage.features);
-	values[2] = make_timeline(column_type(desc, 2), &usage.timeline);
-	values[3] = make_all_time(column_type(desc, 3), &usage.totals);
-	values[0] = form_row(desc, values, nulls);
-	MemoryContextSwitchTo(spi_cxt);
-	ks_spi_finish();
-	PG_RETURN_DATUM(values[0]);
+	return answer(fcinfo, true);
 }
 
 PG_FUNCTION_INFO_V1(ks_user_usage);
@@ -113,24 +96,40 @@ PG_FUNCTION_INFO_V1(ks_user_usage);
 Datum
 ks_user_usage(PG_FUNCTION_ARGS)
 {
+	return answer(fcinfo, false);
+}
+
+/* The acting user's usage as a row of the function's type, which has a timeline or not. */
+static Datum
+answer(FunctionCallInfo fcinfo, bool with_timeline)
+{
 	TupleDesc desc = known_row(get_func_rettype(fcinfo->flinfo->fn_oid));
-	Datum values[3];
-	bool nulls[3] = {false};
+	Datum values[4];
+	bool nulls[4] = {false};
+	int n = 0;
 	Usage usage;
 	MemoryContext cxt = CurrentMemoryContext;
 	MemoryContext spi_cxt;
+	Datum row;
 
 	ks_spi_connect();
 	spi_cxt = CurrentMemoryContext;
-	read_usage(require_user(), &usage, false, spi_cxt);
+	read_usage(require_user(), &usage, with_timeline, spi_cxt);
 	MemoryContextSwitchTo(cxt);
-	values[0] = make_period(column_type(desc, 0), &usage);
-	values[1] = make_features(column_type(desc, 1), &usage.features);
-	values[2] = make_all_time(column_type(desc, 2), &usage.totals);
-	values[0] = form_row(desc, values, nulls);
+	values[n] = make_period(column_type(desc, n), &usage);
+	n++;
+	values[n] = make_features(column_type(desc, n), &usage.features);
+	n++;
+	if (with_timeline)
+	{
+		values[n] = make_timeline(column_type(desc, n), &usage.timeline);
+		n++;
+	}
+	values[n] = make_all_time(column_type(desc, n), &usage.totals);
+	row = form_row(desc, values, nulls);
 	MemoryContextSwitchTo(spi_cxt);
 	ks_spi_finish();
-	PG_RETURN_DATUM(values[0]);
+	PG_RETURN_DATUM(row);
 }
 
 PG_FUNCTION_INFO_V1(ks_usage_minutes);
