@@ -4,35 +4,16 @@ use strict;
 use warnings;
 
 use Bench;
-use Bench::System;
+use Bench::Sql;
 
 aim_cost("a user's tier, µs" => [ 0.5, 1 ], 'charging usage where no limit is hard, µs' => [ 1, 3 ]);
 
-# Microseconds that an expression costs, over the same with a constant.
+# Microseconds that an expression costs for each of a thousand users, over the id alone.
 sub expression_us
 {
 	my ($expression) = @_;
-	my $us = sub {
-		return keelson->sql(qq{
-			set max_parallel_workers_per_gather = 0;
-			create temporary table people as select u.id from keelson.users as u order by u.id limit 1000;
-			create temporary table timed (us float8);
-			do \$\$
-			declare
-				started timestamptz;
-			begin
-				for turn in 1 .. 2 loop
-					started := clock_timestamp();
-					perform count(x::text) from (select $_[0] as x from people cross join generate_series(1, 200)) as asked;
-					if turn = 2 then
-						insert into timed values (extract(epoch from clock_timestamp() - started) * 1e6 / 200000);
-					end if;
-				end loop;
-			end
-			\$\$;
-			select us from timed});
-	};
-	return $us->($expression) - $us->('people.id');
+	my $people = '(select u.id from keelson.users as u order by u.id limit 1000) as people cross join generate_series(1, 200)';
+	return each_us("($expression)::text", $people, 200_000, q{''}) - each_us('people.id::text', $people, 200_000, q{''});
 }
 
 measure('tier', sub {

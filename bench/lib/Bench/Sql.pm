@@ -45,6 +45,7 @@ sub each_us
 	my ($expression, $set, $rows, $data) = @_;
 	return keelson->sql(qq{
 		create temporary table timed (us float8);
+		set max_parallel_workers_per_gather = 0;
 		set jit = off;
 		do \$\$
 		declare
