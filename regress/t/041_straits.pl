@@ -1,0 +1,170 @@
+# A gateway in straits: fields that stand again, a database that hangs, a time to leave that is over, signals, too many
+# connections of one address.
+
+use strict;
+use warnings;
+
+use IO::Socket::INET;
+use IO::Socket::IP;
+use KeelsonTest;
+use Test::More;
+
+my $keelson = KeelsonTest->new('straits');
+my $gateway = $keelson->gateway;
+$keelson->product;
+$keelson->sql(q{select keelson.route('GET product/tick', 'product.tick', is_public => true, kind => 'watch', timeout => '500 milliseconds')});
+my $user = $keelson->user($gateway);
+ok(wait_until(sub { $gateway->get('/api/product/items/first')->{status} == 200 }), 'the product is there');
+
+# One request, in lines; the reply.
+sub ask
+{
+	my ($from, @lines) = @_;
+	my $socket = $from->connect;
+	syswrite $socket, join "\r\n", @lines, 'Host: a', '', '';
+	return KeelsonTest::Gateway::read_reply($socket);
+}
+
+sub backends { return split /\n/, $keelson->sql(q{select pid from pg_stat_activity where usename = 'keelson_gateway'}); }
+sub sleepers { return $keelson->sql(q{select count(*) from pg_stat_activity where wait_event = 'PgSleep'}); }
+
+subtest 'fields that stand again' => sub {
+	my $behind = $keelson->gateway(KEELSON_TRUSTED_PROXIES => '127.0.0.0/8,10.0.0.0/8');
+	my $ip = sub { return ask($behind, 'GET /api/product/whoami HTTP/1.1', "Authorization: Bearer $user->{token}", map { "X-Forwarded-For: $_" } @_)->{json}{data}{ip}; };
+	is($ip->('203.0.113.7', '10.0.0.1'), '203.0.113.7', 'those of proxies are one list');
+	is($ip->('192.0.2.1', '203.0.113.7, 10.0.0.2', '10.0.0.1'), '203.0.113.7', 'however it is cut');
+	is($ip->('10.0.0.1', '203.0.113.7'), '203.0.113.7', 'in their order');
+	for my $field ("Authorization: Bearer $user->{token}", 'Content-Type: application/json', 'Cookie: a=b', 'Origin: http://a.example', 'X-API-Key: x', 'X-CSRF-Token: x', 'Idempotency-Key: k')
+	{
+		my ($name) = split /:/, $field;
+		my $reply = ask($behind, 'GET /api/product/items/first HTTP/1.1', $field, $field);
+		is("$reply->{status} " . ($reply->{json}{error} // ''), "400 The header field $name may be given once only", $name);
+	}
+	is(ask($behind, 'GET /api/product/items/first HTTP/1.1', 'Accept: application/json', 'Accept: text/plain')->{status}, 200, 'of others the first counts');
+	$behind->stop;
+};
+
+subtest 'a database that hangs' => sub {
+	my $watch = $gateway->connect;
+	syswrite $watch, "GET /api/product/tick HTTP/1.1\r\nHost: a\r\n\r\n";
+	like(scalar read_until($watch, qr/tick 0/), qr/tick 0/, 'a watch');
+	my @stopped = backends();
+	kill 'STOP', @stopped;
+	my $reply = $gateway->post('/api/product/notes/hurried', { text => 'hangs', seconds => 0 }, token => $user->{token}, fresh => 1);
+	is("$reply->{status} " . ($reply->{json}{code} // ''), '504 TIMEOUT', 'whoever asks is told in time');
+	is($gateway->log_line($reply->{json}{meta}{requestId})->{error}, 'no answer from the database in time', 'and the operator why');
+	my ($rest, $is_closed) = KeelsonTest::Gateway::read_all($watch, 20);
+	ok($is_closed, 'the watch is cut off');
+	unlike($rest, qr/\r\n0\r\n\r\n\z/, 'not as if it had ended');
+	kill 'CONT', @stopped;
+	ok(wait_until(sub { $gateway->get('/ready', fresh => 1)->{status} == 200 && $gateway->get('/api/product/items/first', fresh => 1)->{status} == 200 }, 20), 'when it goes on, so does the gateway');
+	is($gateway->post('/api/product/notes/hurried', { text => 'goes on', seconds => 0 }, token => $user->{token})->{status}, 201, 'with the next');
+};
+
+# What comes until it matches.
+sub read_until
+{
+	my ($socket, $pattern) = @_;
+	my $select = IO::Select->new($socket);
+	my $all = '';
+	wait_until(sub { $select->can_read(0) && sysread($socket, $all, 65536, length $all); $all =~ $pattern }, 20);
+	return $all;
+}
+
+subtest 'the time to leave is over' => sub {
+	my $leaving = $keelson->gateway(KEELSON_DRAIN_SECONDS => 1);
+	my $load = slow_one($leaving);
+	is($leaving->stop('TERM', 15), 0, 'it ends all the same');
+	is(($load->stop)[0], '503', 'what is under way is refused');
+	ok(wait_until(sub { sleepers() == 0 }, 20), 'and ends in the database');
+};
+
+subtest 'told to end twice' => sub {
+	my $leaving = $keelson->gateway(KEELSON_DRAIN_SECONDS => 60);
+	my $load = slow_one($leaving);
+	kill 'TERM', $leaving->pid;
+	ok(wait_until(sub { !eval { $leaving->connect } }), 'nobody is let in any more');
+	kill 'TERM', $leaving->pid;
+	isnt($leaving->wait_exit(10), 0, 'it ends at once, with a status that says so');
+	is(($load->stop)[0], '599', 'what was under way is cut off');
+	ok(wait_until(sub { sleepers() == 0 }, 30), 'and ends in the database');
+};
+
+# A request that takes ten seconds, under way.
+sub slow_one
+{
+	my ($from) = @_;
+	my $load = $from->load(1, sub {
+		my (undef, $count) = @_;
+		return if $count > 1;
+		return $from->post('/api/product/notes/slow', { text => 'slow', seconds => 9 }, token => $user->{token}, fresh => 1)->{status};
+	});
+	wait_until(sub { sleepers() == 1 }) or fail('a slow one runs');
+	return $load;
+}
+
+subtest 'SIGHUP' => sub {
+	my $loads = sub { return scalar grep { ($_->{event} || '') eq 'routes_loaded' } $gateway->log_lines };
+	my $before = $loads->();
+	kill 'HUP', $gateway->pid;
+	ok(wait_until(sub { $loads->() > $before }), 'the routes are loaded again');
+	is($gateway->get('/api/product/items/first')->{status}, 200, 'and it serves on');
+};
+
+subtest 'the command line' => sub {
+	my $run = sub {
+		my ($arguments, %env) = @_;
+		my $said = '';
+		IPC::Run::run([ 'env', '-i', (map { "$_=$env{$_}" } sort keys %env), $ENV{KEELSON_TEST_GATEWAY}, @$arguments ], '<', \undef, '>&', \$said);
+		return ($? >> 8, $said);
+	};
+	is_deeply([ $run->(['--check'], KEELSON_DATABASE_URL => $keelson->url) ], [ 0, '' ], 'a sound configuration: no word');
+	my ($status, $said) = $run->(['--check'], KEELSON_DATABASE_URL => $keelson->url, KEELSON_PORT => 'x', KEELSON_POOL => '-1');
+	is($status, 1, 'an unsound one');
+	like($said, $_, 'each fault by name') for qr/KEELSON_PORT/, qr/KEELSON_POOL/;
+	unlike($said, qr/\Q$keelson->{password}\E/, 'and no secret');
+	($status, $said) = $run->(['--help']);
+	is($status, 1, 'anything else is refused');
+	like($said, qr/^usage: .*\[--check\]/, 'with what there is');
+};
+
+subtest 'IPv6' => sub {
+	plan skip_all => 'there is no IPv6' unless IO::Socket::IP->new(LocalHost => '::1', Listen => 1);
+	my $six = $keelson->gateway(KEELSON_LISTEN => '::1', unready => 1);
+	my $reply;
+	ok(wait_until(sub {
+		my $socket = IO::Socket::IP->new(PeerHost => '::1', PeerPort => $six->port) or return 0;
+		syswrite $socket, "GET /api/product/whoami HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer $user->{token}\r\n\r\n";
+		$reply = KeelsonTest::Gateway::read_reply($socket);
+		return $reply->{status} == 200;
+	}, 20), 'it listens there') or diag $reply->{content};
+	is($reply->{json}{data}{ip}, '::1', 'and knows who asks');
+	is($six->stop, 0, 'and ends');
+};
+
+subtest 'connections of one address' => sub {
+	my ($own) = grep { /^\d+\.\d+\.\d+\.\d+$/ && !/^127\./ } split ' ', `hostname -I`;
+	plan skip_all => 'this machine has no address but its own' unless $own;
+	local $ENV{KEELSON_TEST_GATEWAY_WRAPPER} = 'prlimit --nofile=4096 ' . ($ENV{KEELSON_TEST_GATEWAY_WRAPPER} || '');
+	my $open = $keelson->gateway(KEELSON_LISTEN => '0.0.0.0');
+	my $connect = sub { return IO::Socket::INET->new(PeerAddr => $own, PeerPort => $open->port, Timeout => 10) || die "connect: $@" };
+	my @held = map { $connect->() } 1 .. 520;
+	my $select = IO::Select->new(@held);
+	my @refused;
+	ok(wait_until(sub { return 8 == (@refused = $select->can_read(0)) }, 20), 'eight of 520 are too many') or diag scalar(@refused) . ' were';
+	is(join(' ', map { KeelsonTest::Gateway::read_reply($_)->{status} } @refused), join(' ', (503) x 8), 'and are told so');
+	is($open->get('/live', fresh => 1)->{status}, 200, 'others are served');
+	my %is_refused = map { $_ => 1 } @refused;
+	@held = grep { !$is_refused{$_} } @held;
+	close pop @held;
+	ok(wait_until(sub {
+		my $socket = $connect->();
+		syswrite $socket, "GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+		return KeelsonTest::Gateway::read_reply($socket, 2)->{status} == 200;
+	}), 'who leaves makes room');
+	@held = ();
+	is($open->stop, 0, 'it ends');
+};
+
+done_testing();
+$keelson->stop;
