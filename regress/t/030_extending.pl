@@ -102,6 +102,16 @@ $keelson->product;
 $user = $keelson->user($gateway);
 soon('GET', '/api/product/items/first', 200);
 
+# Asks for so many rows, and does not read them: a connection that takes little at a time and ends with the reply.
+sub export
+{
+	my ($count) = @_;
+	my $socket = $gateway->connect;
+	setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 4096;
+	syswrite $socket, "GET /api/product/export?count=$count HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+	return $socket;
+}
+
 subtest 'kind rows' => sub {
 	my $reply = $gateway->get('/api/product/export?count=5000', headers => { 'Accept-Encoding' => 'identity' });
 	is($reply->{status}, 200, 'a long reply');
@@ -109,17 +119,22 @@ subtest 'kind rows' => sub {
 	is(@rows, 5000, 'all rows');
 	is_deeply([ @rows[ 0, 4999 ] ], [ 1, 5000 ], 'in order');
 	like($reply->{headers}{'transfer-encoding'} // '', qr/chunked/, 'in chunks');
-	my $before = slurp('/proc/' . $gateway->pid . '/status') =~ /^VmRSS:\s+(\d+)/m ? $1 : 0;
-	my $socket = $gateway->connect;
-	setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 4096;
-	syswrite $socket, "GET /api/product/export?count=2000000 HTTP/1.1\r\nHost: a\r\n\r\n";
-	IO::Select->new($socket)->can_read(10 * $KeelsonTest::slow);
-	is(scalar(grep { $gateway->get('/api/product/items/first')->{status} == 200 } 1 .. 20), 20, 'others are served while a reader is slow');
-	my $after = slurp('/proc/' . $gateway->pid . '/status') =~ /^VmRSS:\s+(\d+)/m ? $1 : 0;
-	cmp_ok($after - $before, '<', 40_000, 'the rows wait in the database, not in the gateway');
+	my $memory  = sub { return slurp('/proc/' . $gateway->pid . '/status') =~ /^VmRSS:\s+(\d+)/m ? $1 : 0 };
+	my $waiting = sub { return wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where usename = 'keelson_gateway' and wait_event = 'ClientWrite'") }, 30) };
+	my $before  = $memory->();
+	my $socket  = export(150_000);
+	ok($waiting->(), 'the rows wait in the database while their reader is slow');
+	is(scalar(grep { $gateway->get('/api/product/items/first')->{status} == 200 } 1 .. 20), 20, 'others are served meanwhile');
+	cmp_ok($memory->() - $before, '<', 40_000, 'the gateway does not hold them');
+	setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 1 << 20;
+	my $content = KeelsonTest::Gateway::read_all($socket, 60);
+	$content =~ s{\r\n[0-9a-f]+\r\n}{}gi;
+	is(scalar(() = $content =~ /row \d+"/g), 150_000, 'all come when they are read');
+	$socket = export(2_000_000);
+	ok($waiting->(), 'another reader');
 	close $socket;
 	ok(wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where usename = 'keelson_gateway' and state = 'active'") == 0 }, 20),
-		'a reader who leaves ends the call');
+		'who leaves ends the call');
 	is($gateway->get('/api/product/export?count=0')->{status}, 200, 'no rows');
 	like($gateway->raw("HEAD /api/product/export?count=$_ HTTP/1.1\r\nHost: a\r\n\r\n", 5), qr{\AHTTP/1\.1 200 (?:(?!\r\n\r\n).)*\r\n\r\n\z}s, "HEAD: nothing of $_ rows")
 		for 0, 5000;
