@@ -103,6 +103,15 @@ sub slow_one
 	return $load;
 }
 
+subtest 'clients that were refused and do not leave' => sub {
+	my $descriptors = sub { my @all = glob '/proc/' . $gateway->pid . '/fd/*'; return scalar @all };
+	my $before = $descriptors->();
+	my @held = map { $gateway->connect } 1 .. 20;
+	syswrite $_, "POST /api/product/notes HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n{" for @held;
+	is(join(' ', map { KeelsonTest::Gateway::read_reply($_)->{status} } @held), join(' ', (413) x 20), 'a body too large');
+	ok(wait_until(sub { $descriptors->() < $before + 10 }, 15), 'their connections are let go all the same') or diag $descriptors->() . " after $before";
+};
+
 subtest 'SIGHUP' => sub {
 	my $loads = sub { return scalar grep { ($_->{event} || '') eq 'routes_loaded' } $gateway->log_lines };
 	my $before = $loads->();

@@ -47,6 +47,19 @@ is($keelson->sql('select count(*) from keelson.http_requests'), 0, 'the request 
 is($keelson->sql('select count(*) from keelson.deliveries'), 0, 'nothing waits');
 is($keelson->sql("select state || attempts || status || address from keelson.deliveries_log"), 'delivered1200127.0.0.1', 'and it is in the log');
 
+# What is gone, or of a kind that nobody knows, when its turn comes, is not sent and holds up nobody.
+my $odd = $keelson->sql(q{
+	begin;
+	select keelson._http_request('test', 'https://example.com/', 'probe.answered', '{"tag": "gone"}', lane => gen_random_uuid()) \g /dev/null
+	delete from keelson.http_requests returning id;
+	with one as (insert into keelson.deliveries (user_id, id, lane, kind, due_at)
+		values ('00000000-0000-0000-0000-000000000000', keelson.uuid7(), gen_random_uuid(), 'regress', now()) returning *)
+	select id from one, keelson._courier_hint(user_id, lane, true);
+	commit});
+ok(wait_until(sub { $keelson->sql('select count(*) from keelson.deliveries') == 0 }, 20), 'what cannot be sent is done with');
+is($keelson->sql("select string_agg(format('%s %s %s: %s', kind, state, attempts, error), ', ' order by kind) from keelson.deliveries_log where id in (" . join(', ', map { "'$_'" } split /\n/, $odd) . ')'),
+	'http cancelled 0: the request is gone, regress exhausted 0: nothing is known of this kind of delivery', 'and the log says why');
+
 # What a receiver can do.
 my %faults = (
 	'/status/500' => '500||f|', '/redirect?to=http://127.0.0.1:1/' => '302||f|', '/hang' => '|there was no complete response in time|f|',

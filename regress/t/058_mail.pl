@@ -213,6 +213,19 @@ subtest 'refusals' => sub {
 	wait_until(sub { mail_is('defer-9@example.com') =~ /^pending 1/ });
 	retry_now();
 	becomes('defer-9@example.com', qr/^failed \d+ the mail server asks to try again later/, 'not for longer than it is worth');
+	# What takes its sense from a mail comes with it, so that the courier sees both.
+	my $unless = sub {
+		my ($to, $statement) = @_;
+		return $keelson->sql("begin; select keelson.act_as('ada\@example.com') \\g /dev/null\n"
+			. "select keelson.mail_send('app.note', '$to', '{\"thing\": \"tea\"}') as id \\gset\n$statement; commit");
+	};
+	$unless->('spared@example.com', q{insert into keelson.mail_suppressions (recipient, reason) values ('spared@example.com', 'complaint')});
+	becomes('spared@example.com', qr/^suppressed \d+ nobody sends to the address$/, 'nothing goes to who wants none by now');
+	$unless->('stale@example.com', q{update keelson.mail_messages set expires_at = now() + interval '1 microsecond' where id = :'id'});
+	becomes('stale@example.com', qr/^expired \d+ it is not worth sending any more$/, 'nor what is too late');
+	my $gone = $unless->('gone@example.com', q{delete from keelson.mail_messages where id = :'id' returning id});
+	ok(wait_until(sub { $keelson->sql("select state from keelson.deliveries_log where id = '$gone'") eq 'cancelled' }), 'nor what is gone');
+	is(scalar(map { $server->mails($_) } qw(spared@example.com stale@example.com gone@example.com)), 0, 'none of them arrives');
 	is($keelson->sql(q{select count(*) from keelson.deliveries}), 0, 'nothing waits');
 	is($keelson->sql(q{select count(*) from keelson.courier_lanes where breaker <> 'closed'}), 0, 'refused recipients open no breaker');
 };
