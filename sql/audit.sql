@@ -264,7 +264,26 @@ create index on :today (event_type) where outcome = 'success';
 create index on :today (event_type) where outcome = 'denied';
 select * from pg_temp.acts(:route, 'with more B-trees');
 create extension amcheck;
-select count(bt_index_check(i.indexrelid, true)) as indexes from pg_index as i where i.indrelid = :'today'::regclass;
+select count(bt_index_check(i.indexrelid, true)) as indexes
+from pg_index as i join pg_class as c on c.oid = i.indexrelid join pg_am as a on a.oid = c.relam
+where i.indrelid = :'today'::regclass and a.amname = 'btree';
+rollback;
+-- An index of ranges is told of what it knows a range of already, and need not be of another; by the record of a request too.
+begin;
+lock table keelson.audit_events in access exclusive mode;
+delete from keelson.audit_events;
+create function pg_temp.ranges(day regclass) returns oid language sql as $$
+    select i.indexrelid from pg_index as i join pg_class as c on c.oid = i.indexrelid join pg_am as a on a.oid = c.relam where i.indrelid = day and a.amname = 'brin'
+$$;
+select * from pg_temp.acts(:route, 'in a range that is not known');
+select count(brin_summarize_new_values(pg_temp.ranges(:'today'))) as summarised;
+select * from pg_temp.acts(:route, 'in a range that is known');
+select * from pg_temp.acts(:route, 'and once more');
+set local enable_seqscan = off;
+set local enable_indexscan = off;
+set local random_page_cost = 10000;
+select data ->> 'how' as how from keelson.audit_events where id >= (select id from keelson.audit_events where data ->> 'how' = 'in a range that is not known')
+and event_type = 'regress.thing' order by id;
 rollback;
 begin;
 lock table keelson.audit_events in access exclusive mode;
@@ -272,5 +291,39 @@ drop table :today;
 select * from pg_temp.acts(:route, 'without a partition');
 rollback;
 select * from pg_temp.acts(:route, 'as it was');
+
+-- What was settled of a day stands until somebody writes to it, its file grows, or for who sees a younger tree.
+create function pg_temp.settles(bytes bigint, size bigint) returns boolean language plpgsql as $$
+declare
+    day constant integer := extract(epoch from now())::bigint / 86400;
+begin
+    perform keelson._audit_day_settle(day, keelson._audit_day_note(day, 7), 5);
+    return keelson._audit_day_is_settled(day, bytes, size);
+end $$;
+create function pg_temp.eventually(bytes bigint, size bigint) returns boolean language plpgsql as $$
+begin
+    -- Others write events too.
+    for i in 1..100 loop
+        if pg_temp.settles(bytes, size) then
+            return true;
+        end if;
+    end loop;
+    return false;
+end $$;
+create function pg_temp.is_settled() returns boolean language sql as $$
+    select keelson._audit_day_is_settled((extract(epoch from now())::bigint / 86400)::integer, 7, 5)
+$$;
+select pg_temp.eventually(7, 5), pg_temp.eventually(7, 6), pg_temp.eventually(7, 4) as younger, pg_temp.eventually(8, 5) as grown;
+select keelson.audit('regress.thing') is not null as recorded;
+select pg_temp.is_settled();
+select pg_temp.eventually(7, 5);
+select events, is_direct from pg_temp.acts(:route, 'of a day that was settled');
+select pg_temp.is_settled();
+begin;
+select pg_temp.eventually(7, 5);
+select keelson.audit('regress.thing') is not null as recorded;
+rollback;
+select pg_temp.is_settled();
+
 select keelson.route_remove('POST regress/audit-acts');
 drop function regress_audit_act();

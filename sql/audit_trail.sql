@@ -247,6 +247,72 @@ select * from pg_temp.misfound();
 select cardinality(pg_temp.found('{"type": "regress.brief"}', 100)), cardinality(pg_temp.found('{"ip": "192.0.2.7"}', 100));
 rollback;
 
+-- A day of many events that no index but that of ranges tells of is looked through by spans of time, of which some hold more
+-- than a page may look at, and some nothing; whether the index knows of its pages or does not; and of events that have moved.
+begin;
+set local client_min_messages = warning;
+select keelson.audit_partitions_make(0, '2021-06-01 12:00Z') as days;
+create function pg_temp.add(from_n integer, until_n integer, who uuid) returns void language sql as $$
+    insert into keelson.audit_events (user_id, id, era, xid, event_type, outcome, actor, data, address_hash)
+    select who,
+        -- Six thousand within a second, then nothing for two hours; each millisecond has twelve.
+        overlay(keelson._uuid7_floor(timestamptz '2021-06-01 01:00Z' + make_interval(hours => 2 * (n / 6000), secs => n % 6000 / 12 * 0.002))::text
+            placing '7' || lpad(to_hex(n % 12), 3, '0') || '-8' || lpad(to_hex(n % 12), 3, '0') || '-' || lpad(to_hex(n), 12, '0') from 15)::uuid,
+        keelson._current_era(), pg_current_xact_id(), case when n % 5000 = 0 then 'regress.brief' else 'regress.trail' end,
+        case when n % 1000 = 0 then 'failure' else 'success' end, 'system', jsonb_build_object('n', n, 'much', repeat('x', 100)), '\x01'
+    from generate_series(from_n, until_n) as n order by n
+$$;
+select pg_temp.add(1, 26000, :'ada');
+create function pg_temp.pages(filter jsonb, page integer) returns table (events integer, is_exact boolean, pages integer) language plpgsql as $$
+declare
+    n integer[] := '{}';
+    got record;
+    before_id uuid;
+    pages integer := 0;
+begin
+    loop
+        got := keelson._audit_search(filter || '{"from": "2021-06-01T00:00:00Z", "to": "2021-06-01T23:59:59Z"}', page, before_id);
+        n := n || array(select (m.data ->> 'n')::int from unnest(got.matches) as m);
+        pages := pages + 1;
+        exit when got.next_id is null;
+        if got.next_id >= before_id then
+            raise exception 'a page does not go on';
+        end if;
+        before_id := got.next_id;
+    end loop;
+    return query select cardinality(n), n = array(
+        select m from generate_series(26000, 1, -1) as m where (filter ->> 'type' is null or m % 5000 = 0) and filter ->> 'actor' is null
+    ), pages;
+end $$;
+create function pg_temp.ranges() returns oid language sql as $$
+    select i.indexrelid from pg_index as i join pg_class as c on c.oid = i.indexrelid join pg_am as a on a.oid = c.relam
+    where i.indrelid = 'keelson.audit_events_20210601'::regclass and a.amname = 'brin'
+$$;
+create function pg_temp.searched(for_all boolean) returns table (filter jsonb, events integer, is_exact boolean, is_few_pages boolean) language sql as $$
+    select f.filter, p.events, p.is_exact, p.pages <= f.most
+    from (values ('{}'::jsonb, 5000, 12), ('{"type": "regress.brief"}', 2, 8), ('{"actor": "user"}', 100, 6))
+        as f (filter, page, most)
+    cross join lateral pg_temp.pages(f.filter, f.page) as p
+    where for_all or f.filter <> '{}'
+$$;
+-- Nothing but that index is asked; there are no statistics to advise it.
+select * from pg_temp.searched(false);
+select keelson._audit_days_summarise() > 10 as summarised, keelson._audit_days_summarise() as again;
+select * from pg_temp.searched(false);
+select pg_stat_get_xact_numscans(pg_temp.ranges()) > 0 as by_ranges, pg_stat_get_xact_numscans('keelson.audit_events_20210601_pkey'::regclass) as by_key;
+-- Erasure moves what it changes to another page.
+create temporary table moved as select e.id, e.ctid as was from keelson.audit_events_20210601 as e where (e.data ->> 'n')::int % 700 = 0;
+select keelson._audit_forget(:'ada', 26000) >= 26000 as forgotten;
+select count(*) > 30 as have_moved from moved as m join keelson.audit_events_20210601 as e using (id) where e.ctid <> m.was;
+select * from pg_temp.searched(true);
+-- And what is not sealed is found by its transaction, wherever it lies.
+select keelson._audit_has_unsealed(array['audit_events_20210601'], keelson._current_era(), pg_current_xact_id(), max(e.id::text)::uuid) as after_the_last,
+    keelson._audit_has_unsealed(array['audit_events_20210601'], keelson._current_era(), pg_current_xact_id(), max(e.id::text) filter (where e.data ->> 'n' <> '26000')::uuid) as before_the_last,
+    keelson._audit_has_unsealed(array['audit_events_20210601'], keelson._current_era(), (pg_current_xact_id()::text::bigint - 1)::text::xid8, keelson.uuid7()) as before_them_all,
+    keelson._audit_has_unsealed(array['audit_events_20210601'], keelson._current_era() + 1, '3', keelson.uuid7()) as after_their_era
+from keelson.audit_events_20210601 as e;
+rollback;
+
 -- Retention: rules, holds, and what goes. Days of long ago stand in for the passing of time.
 select keelson.retention_set('regress.unheard_of', '1 day');
 select keelson.retention_set('regress.brief', '1 hour');

@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "audit/audit.h"
+#include "audit/days.h"
 #include "audit/event_types.h"
 #include "audit/partitions.h"
 #include "audit/ring.h"
@@ -53,7 +54,7 @@ static slist_head pending = SLIST_STATIC_INIT(pending);
 /* How many records the transaction has inserted; counted for all when it commits. */
 static uint64 inserted;
 
-/* In shared memory: until when (TimestampTz) every record is written in a subtransaction, since an insert has failed. */
+/* In shared memory: until when (TimestampTz) every record is written in a subtransaction, since an insert has failed; 0: none has. */
 static pg_atomic_uint64 *guarded_until;
 
 /* Has the running request recorded what was no success? Cleared when one begins. */
@@ -66,6 +67,7 @@ static void name_access_key(KsAuditRecord *record, const pg_uuid_t *id);
 static void take_caller(KsAuditRecord *record, const KsCaller *caller);
 static void write_or_hold(const KsAuditRecord *record);
 static bool is_repeatable(void);
+static bool is_guarded(void);
 static bool write_fast(const KsAuditRecord *record);
 static void write_guarded(const KsAuditRecord *record);
 static bool ends_transaction(int sqlstate);
@@ -83,6 +85,7 @@ void
 ks_audit_init(void)
 {
 	ks_ring_init();
+	ks_audit_days_init();
 	ks_shmem_register("keelson audit guard", sizeof(pg_atomic_uint64), init_shared, (void **) &guarded_until);
 	ks_audit_partitions_init();
 	ks_seal_init();
@@ -217,7 +220,21 @@ write_or_hold(const KsAuditRecord *record)
 static bool
 is_repeatable(void)
 {
-	return ks_caller()->request_id != NULL && pg_atomic_read_u64(guarded_until) <= (uint64) GetCurrentTimestamp();
+	return ks_caller()->request_id != NULL && !is_guarded();
+}
+
+/* Is it still the minute after a failed insert? Once it is over the clock need not be asked any more. */
+static bool
+is_guarded(void)
+{
+	uint64 until = pg_atomic_read_u64(guarded_until);
+
+	if (until == 0)
+		return false;
+	if (until > (uint64) GetCurrentTimestamp())
+		return true;
+	(void) pg_atomic_compare_exchange_u64(guarded_until, &until, 0);
+	return false;
 }
 
 /*

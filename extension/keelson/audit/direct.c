@@ -6,8 +6,8 @@
  * and taking down what is the same for every event. Here what is known of the
  * day's partition is kept, and the row goes by the table's and the indexes'
  * access methods. Where there is anything that this does not do by itself (a
- * trigger, a check, an index other than a plain B-tree, a column more, a lock
- * that would have to be waited for), it says so and the row goes by SPI.
+ * trigger, a check, an index other than a plain B-tree or BRIN, a column more, a
+ * lock that would have to be waited for), it says so and the row goes by SPI.
  *
  * There is no subtransaction, so an error here ends the action's transaction:
  * see the README for what becomes of the action then.
@@ -29,6 +29,7 @@
 #include "utils/rel.h"
 
 #include "audit/direct.h"
+#include "core/compat.h"
 #include "core/invalidation.h"
 
 #define MAX_INDEXES 8
@@ -159,14 +160,14 @@ has_our_columns(TupleDesc desc)
 	return true;
 }
 
-/* Learn an index; false for one that is more than a B-tree over columns. */
+/* Learn an index; false for one that is more than a B-tree or BRIN over columns. */
 static bool
 learn_index(Oid oid)
 {
 	Relation index = index_open(oid, RowExclusiveLock);
 	IndexInfo *info = BuildIndexInfo(index);
-	bool is_plain = index->rd_rel->relam == BTREE_AM_OID && info->ii_Expressions == NIL &&
-					info->ii_ExclusionOps == NULL && index->rd_index->indimmediate;
+	bool is_plain = (index->rd_rel->relam == BTREE_AM_OID || index->rd_rel->relam == BRIN_AM_OID) &&
+					info->ii_Expressions == NIL && info->ii_ExclusionOps == NULL && index->rd_index->indimmediate;
 
 	if (info->ii_Predicate != NIL)
 		info->ii_PredicateState = ExecInitQual(info->ii_Predicate, NULL);
@@ -211,8 +212,12 @@ insert_into_index(int number, Relation relation)
 		return;
 	index = index_open(target.indexes[number], RowExclusiveLock);
 	FormIndexDatum(info, target.slot, NULL, values, nulls);
+	/* What a BRIN keeps there from one row to the next (pointers to the open index, from 17 on a pinned page) lasts for this one. */
+	info->ii_AmCache = NULL;
+	info->ii_Context = target.econtext->ecxt_per_tuple_memory;
 	(void) index_insert(index, values, nulls, &target.slot->tts_tid, relation,
 						info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, info);
+	ks_index_insert_cleanup(index, info);
 	index_close(index, NoLock);
 }
 

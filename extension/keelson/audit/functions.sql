@@ -122,6 +122,25 @@ comment on function keelson._audit_address_hash(integer, text) is
 
 -- Partitions.
 
+create or replace function keelson._audit_ranges_index(partition text)
+returns regclass
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return (
+        select i.indexrelid from pg_index as i
+        join pg_class as c on c.oid = i.indexrelid
+        join pg_am as a on a.oid = c.relam
+        where i.indrelid = to_regclass('keelson.' || partition) and a.amname = 'brin'
+        order by i.indexrelid limit 1
+    );
+end
+$$;
+comment on function keelson._audit_ranges_index(text) is
+    'The partition''s index of ranges.';
+
 create or replace function keelson.audit_partitions_make(days_ahead integer default 7, moment timestamptz default pg_catalog.now())
 returns integer
 language plpgsql
@@ -152,6 +171,8 @@ begin
             or not keelson._partition_make('audit_events', day);
         -- What writes an event names the day's partition.
         execute format('grant select, insert, update, delete on keelson.%I to keelson_system', partition);
+        -- An index of ranges that is made knows of the first pages, empty as they are; see keelson._audit_days_summarise().
+        perform brin_desummarize_range(keelson._audit_ranges_index(partition), 0);
         insert into keelson.audit_partitions (name, from_id, until_id, from_at, until_at)
         values (partition, keelson._uuid7_floor(day), keelson._uuid7_floor(day + interval '1 day'), day, day + interval '1 day');
         made := made + 1;
@@ -194,6 +215,8 @@ begin
     loop
         execute format('create index %I on keelson.%I (event_type, id)', place.name || '_event_type_id_idx', place.name);
         execute format('create index %I on keelson.%I (address_hash, id) where address_hash is not null', place.name || '_address_hash_id_idx', place.name);
+        -- Nobody is to come any more who would have to change what the index of ranges knows of the last pages.
+        perform brin_summarize_new_values(keelson._audit_ranges_index(place.name));
         update keelson.audit_partitions as p set indexed_at = clock_timestamp() where p.name = place.name;
         made := made + 1;
     end loop;

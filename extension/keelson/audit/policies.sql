@@ -1,5 +1,15 @@
 -- Who may see what of the audit trail; types and how long events are kept.
 
+-- By time, for administrators and for verifying; by transaction, for sealing: both rise with the place in the table, but
+-- for what is late. Its class of operators is the extension's.
+do $$
+begin
+    if pg_catalog.to_regclass('keelson.audit_events_id_era_xid_idx') is null then
+        create index audit_events_id_era_xid_idx on keelson.audit_events using brin (id, era, xid keelson.xid8_minmax_ops) with (pages_per_range = 32);
+    end if;
+end
+$$;
+
 select keelson._user_policies('keelson.audit_events');
 select keelson._user_policies('keelson.legal_holds');
 

@@ -38,38 +38,41 @@ $$;
 comment on function keelson._audit_event(uuid, text, text, uuid, text, uuid, jsonb, bytea, uuid) is
     'An event as clients see it, its personal part opened.';
 
--- A search by type or by address goes day by day: a day that is over has an
--- index for it, the day in progress is looked through. All else is found by
--- the table's own indexes, in all days at once.
+-- A search by type or by address goes day by day: a day that is over has an index for it, another is looked through, as
+-- all are by whoever seeks nothing that there is an index of. What a user did, and what was no success, is found by the
+-- table's own indexes, in all days at once.
 create or replace function keelson._audit_spans(from_id uuid, until_id uuid, by_day boolean)
-returns table (low uuid, high uuid, is_indexed boolean)
+returns table (name text, low uuid, high uuid, is_indexed boolean)
 language plpgsql
-stable
+volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     if not by_day then
-        return query select from_id, until_id, false;
+        return query select 'audit_events', from_id, until_id, false;
         return;
     end if;
+    -- Before its partitions, none of which then goes.
+    lock table only keelson.audit_events in access share mode;
     return query
-    select greatest(p.from_id, _audit_spans.from_id), least(p.until_id, _audit_spans.until_id), p.indexed_at is not null
+    select p.name, greatest(p.from_id, _audit_spans.from_id), least(p.until_id, _audit_spans.until_id), p.indexed_at is not null
     from keelson.audit_partitions as p
     where p.dropped_at is null and p.from_id < _audit_spans.until_id and p.until_id > _audit_spans.from_id
-    order by p.from_id desc;
+        and pg_relation_size(to_regclass('keelson.' || p.name)) > 0
+    order by p.from_at desc;
 end
 $$;
 comment on function keelson._audit_spans(uuid, uuid, boolean) is
     'The days with events whose ids are in [from_id, until_id), the newest first, and whether they are indexed by type and address; or all as one.';
 
 -- What an index finds of a span; the rest of the filter is asked of what it found.
-create or replace function keelson._audit_sought(by_user boolean, by_address boolean, by_type boolean, by_outcome boolean)
+create or replace function keelson._audit_sought(name text, by_user boolean, by_address boolean, by_type boolean, by_outcome boolean)
 returns text
 language plpgsql
 immutable
 as $$
 begin
-    return '(select e.* from keelson.audit_events as e where e.id >= $1 and e.id < $2 and ' || case
+    return '(select e.* from keelson.' || pg_catalog.quote_ident(name) || ' as e where e.id >= $1 and e.id < $2 and ' || case
         when by_user then 'e.user_id = $4'
         when by_address then 'e.address_hash = any ($5)'
         when by_type then 'e.event_type = $6'
@@ -78,8 +81,150 @@ begin
     end || ' order by e.id desc limit $3) as e';
 end
 $$;
-comment on function keelson._audit_sought(boolean, boolean, boolean, boolean) is
-    'The part of a statement that finds events of a span by one of these: ids from $1 to $2, $3 at most, of user $4, by the addresses $5, of type $6.';
+comment on function keelson._audit_sought(text, boolean, boolean, boolean, boolean) is
+    'The part of a statement that finds events of a span by one of these, or by nothing but the span: ids from $1 to $2, $3 at most, of user $4, by the addresses $5, of type $6.';
+
+create or replace function keelson._audit_matches(
+    sought text,
+    low uuid,
+    high uuid,
+    most bigint,
+    filter jsonb,
+    hashes bytea[],
+    row_limit integer,
+    out matches keelson.audit_event[],
+    out last_id uuid
+)
+language plpgsql
+stable
+as $$
+#variable_conflict use_column
+declare
+    e record;
+begin
+    matches := '{}';
+    for e in execute 'select e.* from ' || sought
+            || ' where ($5 is null or e.address_hash = any ($5)) and ($6 is null or e.event_type = $6)'
+            || ' and ($7 is null or e.outcome = $7) and ($8 is null or e.actor = $8) order by e.id desc limit $9'
+        using low, high, most, (filter ->> 'userId')::uuid, hashes, filter ->> 'type', filter ->> 'outcome', filter ->> 'actor', row_limit
+    loop
+        last_id := e.id;
+        matches := matches || keelson._audit_event(
+            e.id, e.event_type, e.outcome, e.user_id, e.actor, e.actor_id, e.data, e.personal, e.request_id
+        );
+    end loop;
+end
+$$;
+comment on function keelson._audit_matches(text, uuid, uuid, bigint, jsonb, bytea[], integer) is
+    'The newest so many events of those sought that fit the filter, and the id of the last of them.';
+
+create or replace function keelson._audit_search_indexed(
+    sought text,
+    low uuid,
+    high uuid,
+    budget integer,
+    filter jsonb,
+    hashes bytea[],
+    row_limit integer,
+    out matches keelson.audit_event[],
+    out looked integer,
+    out next_id uuid
+)
+language plpgsql
+stable
+-- Of a day there may be no statistics yet: from the newest on by an index, not by sorting all of it.
+set enable_seqscan = off
+set enable_bitmapscan = off
+as $$
+#variable_conflict use_column
+begin
+    select m.matches, m.last_id into matches, next_id from keelson._audit_matches(sought, low, high, budget, filter, hashes, row_limit) as m;
+    if pg_catalog.cardinality(matches) = row_limit then
+        return;
+    end if;
+    next_id := null;
+    execute 'select count(*) from ' || sought into looked using low, high, budget, (filter ->> 'userId')::uuid, hashes, filter ->> 'type';
+    if looked = budget then
+        execute 'select e.id from ' || sought || ' order by e.id limit 1' into next_id
+        using low, high, budget, (filter ->> 'userId')::uuid, hashes, filter ->> 'type';
+    end if;
+end
+$$;
+comment on function keelson._audit_search_indexed(text, uuid, uuid, integer, jsonb, bytea[], integer) is
+    'The newest events of a span that fit, by an index; how many were looked at, and the id before which to go on, null when the span is done.';
+
+-- By spans of time, each found by the index of ranges, the newest first: the first of a second, each then four times the one
+-- before, and a quarter of it where that holds more than may be looked at. A day of few pages is one span.
+create or replace function keelson._audit_search_unindexed(
+    sought text,
+    name text,
+    low uuid,
+    high uuid,
+    budget integer,
+    filter jsonb,
+    hashes bytea[],
+    row_limit integer,
+    out matches keelson.audit_event[],
+    out looked integer,
+    out next_id uuid
+)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+-- As said in days_functions.sql.
+set enable_seqscan = off
+set random_page_cost = 10000
+set jit = off
+set max_parallel_workers_per_gather = 0
+as $$
+#variable_conflict use_column
+declare
+    few constant bigint := 4194304;
+    least_width constant interval := '1 millisecond';
+    top uuid := high;
+    bottom uuid;
+    width interval;
+    next_width interval := '1 second';
+    found record;
+    n integer;
+begin
+    matches := '{}';
+    looked := 0;
+    -- A day that is not over ends now, but for a clock that was set back.
+    width := case
+        when pg_relation_size(to_regclass('keelson.' || name)) < few then '1 day'
+        else greatest(next_width, keelson._uuid7_time(high) - now())
+    end;
+    while top > low loop
+        bottom := greatest(low, keelson._uuid7_floor(keelson._uuid7_time(top) - width));
+        execute format('select count(*) from (select from keelson.%I as e where e.id >= $1 and e.id < $2 limit $3) as within', name)
+        into n using bottom, top, budget - looked + 1;
+        if n > budget - looked and width > least_width then
+            exit when looked > budget / 2;
+            width := greatest(least_width, width / 4);
+            continue;
+        end if;
+        select m.matches, m.last_id into found
+        from keelson._audit_matches(sought, bottom, top, null, filter, hashes, row_limit - cardinality(matches)) as m;
+        matches := matches || found.matches;
+        looked := looked + n;
+        top := bottom;
+        if cardinality(matches) = row_limit then
+            next_id := found.last_id;
+            return;
+        end if;
+        exit when looked >= budget;
+        width := next_width;
+        next_width := next_width * 4;
+    end loop;
+    if top > low then
+        next_id := top;
+        looked := budget;
+    end if;
+end
+$$;
+comment on function keelson._audit_search_unindexed(text, text, uuid, uuid, integer, jsonb, bytea[], integer) is
+    'The newest events of a span of a day that fit, by looking through it; how many were looked at, and the id before which to go on, null when the span is done.';
 
 -- Looks at 20,000 events and 100 days at most, so that it costs the same
 -- however many there are: a page may be short, and says where to go on.
@@ -94,63 +239,52 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
--- Of the day in progress there may be no statistics yet: from the newest on by an index, not by sorting all of it.
-set enable_seqscan = off
-set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
     most_days constant integer := 100;
     budget integer := 20000;
-    wanted_user constant uuid := (filter ->> 'userId')::uuid;
-    wanted_type constant text := filter ->> 'type';
+    by_user constant boolean := filter ->> 'userId' is not null;
+    by_outcome constant boolean := coalesce(filter ->> 'outcome' <> 'success', false);
     hashes bytea[];
     from_id uuid := keelson._uuid7_floor(coalesce((filter ->> 'from')::timestamptz, '-infinity'));
     until_id uuid := least(coalesce(before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), keelson._uuid7_ceiling((filter ->> 'to')::timestamptz));
+    by_day boolean;
     days integer := 0;
-    looked integer;
+    by_address boolean;
+    by_type boolean;
     sought text;
     span record;
-    e record;
+    part record;
 begin
     if filter ->> 'ip' is not null then
         select array_agg(keelson._audit_address_hash(k.key_id, host((filter ->> 'ip')::inet))) into hashes
         from keelson._keyring_loaded() as k;
     end if;
     matches := '{}';
-    for span in
-        select * from keelson._audit_spans(from_id, until_id, wanted_user is null and (hashes is not null or wanted_type is not null))
-    loop
+    by_day := not by_user and (hashes is not null or filter ->> 'type' is not null or not by_outcome);
+    for span in select * from keelson._audit_spans(from_id, until_id, by_day) loop
         if days = most_days then
             return;
         end if;
         days := days + 1;
-        sought := keelson._audit_sought(
-            wanted_user is not null, span.is_indexed and hashes is not null, span.is_indexed and wanted_type is not null,
-            coalesce(filter ->> 'outcome' <> 'success', false)
-        );
-        for e in execute 'select e.* from ' || sought
-                || ' where ($5 is null or e.address_hash = any ($5)) and ($6 is null or e.event_type = $6)'
-                || ' and ($7 is null or e.outcome = $7) and ($8 is null or e.actor = $8) order by e.id desc limit $9'
-            using span.low, span.high, budget, wanted_user, hashes, wanted_type, filter ->> 'outcome', filter ->> 'actor',
-                row_limit - cardinality(matches)
-        loop
-            next_id := e.id;
-            matches := matches || keelson._audit_event(
-                e.id, e.event_type, e.outcome, e.user_id, e.actor, e.actor_id, e.data, e.personal, e.request_id
-            );
-        end loop;
-        if cardinality(matches) = row_limit then
+        by_address := span.is_indexed and hashes is not null;
+        by_type := span.is_indexed and filter ->> 'type' is not null;
+        sought := keelson._audit_sought(span.name, by_user, by_address, by_type, by_outcome);
+        if by_user or by_address or by_type or by_outcome then
+            part := keelson._audit_search_indexed(sought, span.low, span.high, budget, filter, hashes, row_limit - cardinality(matches));
+        else
+            part := keelson._audit_search_unindexed(sought, span.name, span.low, span.high, budget, filter, hashes, row_limit - cardinality(matches));
+        end if;
+        matches := matches || part.matches;
+        next_id := coalesce(part.next_id, span.low);
+        if part.next_id is not null then
             return;
         end if;
-        execute 'select count(*) from ' || sought into looked using span.low, span.high, budget, wanted_user, hashes, wanted_type;
-        if looked = budget then
-            execute 'select e.id from ' || sought || ' order by e.id limit 1' into next_id
-            using span.low, span.high, budget, wanted_user, hashes, wanted_type;
+        budget := budget - part.looked;
+        if budget <= 0 then
             return;
         end if;
-        budget := budget - looked;
-        next_id := span.low;
     end loop;
     next_id := null;
 end
@@ -250,23 +384,13 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-with head as (
-    select c.era, c.xid, c.event_id from keelson.audit_checkpoints as c order by c.size desc limit 1
-),
-counted as (
+with counted as (
     select t.event_type, t.outcome, t.events
     from keelson.audit_totals as t
     where t.hour >= from_at and t.hour < until_at
     union all
     -- What is not sealed yet: a few seconds' worth.
-    select e.event_type, e.outcome, 1
-    from keelson.audit_events as e
-    where (e.era, e.xid, e.id) > (
-            coalesce((select h.era from head as h), 0),
-            coalesce((select h.xid from head as h), '0'::xid8),
-            coalesce((select h.event_id from head as h), '00000000-0000-0000-0000-000000000000')
-        )
-        and keelson._uuid7_time(e.id) >= from_at and keelson._uuid7_time(e.id) < until_at
+    select e.event_type, e.outcome, e.events from keelson._audit_unsealed_totals(from_at, until_at) as e
 ),
 grouped as (
     select c.event_type, c.outcome, sum(c.events)::bigint as events from counted as c group by c.event_type, c.outcome

@@ -12,6 +12,7 @@
 #include "utils/json.h"
 #include "utils/xid8.h"
 
+#include "audit/days.h"
 #include "audit/direct.h"
 #include "audit/record.h"
 #include "core/era.h"
@@ -84,6 +85,7 @@ ks_audit_insert(const KsAuditRecord *record, bool may_exist)
 	(void) ks_spi_execute(plan_for(may_exist ? &insert_new_plan : &insert_plan, day_of(&record->id)), values, nulls, false, 0);
 	ks_role_leave(&save);
 	ks_spi_finish();
+	ks_audit_day_written(day_of(&record->id));
 }
 
 bool
@@ -92,12 +94,15 @@ ks_audit_insert_fast(const KsAuditRecord *record)
 	KsRoleSwitch save;
 	Datum values[KS_AUDIT_COLUMN_COUNT];
 	bool nulls[KS_AUDIT_COLUMN_COUNT];
+	int64 day = day_of(&record->id);
 	bool is_inserted;
 
 	write_values(record, values, nulls);
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	is_inserted = ks_audit_insert_directly(partition_of(day_of(&record->id)), values, nulls);
+	is_inserted = ks_audit_insert_directly(partition_of(day), values, nulls);
 	ks_role_leave(&save);
+	if (is_inserted)
+		ks_audit_day_written(day);
 	return is_inserted;
 }
 

@@ -206,13 +206,8 @@ begin
             and p.until_at <= moment - (select pg_catalog.min(r.keep_for) from keelson.retention_policies as r)
         order by p.from_at
     loop
-        -- Nothing goes that is not sealed: the last to be sealed of a day tells of all.
-        continue when (
-            select (e.era, e.xid, e.id) > (head.era, head.xid, head.event_id)
-            from keelson.audit_events as e
-            where e.id >= place.from_id and e.id < place.until_id
-            order by e.era desc, e.xid desc, e.id desc limit 1
-        );
+        -- Nothing goes that is not sealed.
+        continue when keelson._audit_has_unsealed(array[place.name], head.era, head.xid, head.event_id);
         select coalesce(pg_catalog.array_agg(r.event_type) filter (where place.until_at > moment - r.keep_for), '{}'),
             coalesce(pg_catalog.array_agg(r.event_type) filter (where place.until_at <= moment - r.keep_for), '{}')
         into kept, due

@@ -7,7 +7,7 @@
  * whatever commits late has a higher transaction id than all that is sealed,
  * and comes later in that order: nothing is passed over, and the last sealed
  * event, which stands in the newest checkpoint, says all there is to know
- * about where to go on. Events of an older era (a cluster that this database
+ * about where to go on (days.c: in which partitions). Events of an older era (a cluster that this database
  * was dumped from) are settled all.
  *
  * One at a time seals, by an advisory lock. A batch, its tiles, totals and the
@@ -61,16 +61,15 @@ static KsPlan lock_plan = {"select pg_catalog.pg_advisory_xact_lock($1)", 1, {IN
 static KsPlan head_plan = {
 	"select size, era, xid, event_id from keelson.audit_checkpoints order by size desc limit 1", 0, {0}};
 static KsPlan rows_plan = {
-	"select " KS_LEAF_COLUMNS " from keelson.audit_events as e"
-	" where (e.era, e.xid, e.id) > ($1, $2, $3)"
-	" and (e.era < $4 or e.era = $4 and e.xid < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()))"
-	" order by e.era, e.xid, e.id limit $5",
-	5,
-	{INT4OID, XID8OID, UUIDOID, INT4OID, INT4OID}};
+	"select " KS_LEAF_COLUMNS " from keelson._audit_unsealed($1, $2, $3, $4, $5, $6) as e",
+	6,
+	{INT8OID, INT4OID, XID8OID, UUIDOID, INT4OID, INT4OID}};
 static KsPlan more_plan = {
-	"select from keelson.audit_events as e where (e.era, e.xid, e.id) > ($1, $2, $3) limit 1",
-	3,
-	{INT4OID, XID8OID, UUIDOID}};
+	"select where keelson._audit_has_unsealed(keelson._audit_unsettled($1), $2, $3, $4)",
+	4,
+	{INT8OID, INT4OID, XID8OID, UUIDOID}};
+static KsPlan summarise_plan = {"select keelson._audit_days_summarise()", 0, {0}};
+static KsPlan settle_plan = {"select keelson._audit_days_settle()", 0, {0}};
 static KsPlan totals_plan = {
 	"insert into keelson.audit_totals as t (hour, event_type, outcome, events)"
 	" select pg_catalog.date_trunc('hour', keelson._uuid7_time(e.id), 'UTC'), e.event_type, e.outcome, pg_catalog.count(*)"
@@ -91,6 +90,8 @@ static bool is_settled;
 
 static void run_duty(void);
 static int64 seal_batch(int limit, bool *is_all);
+static void settle_days(void);
+static void name_edge(const Edge *edge, Datum *values);
 static void find_edge(Edge *edge);
 static void append_rows(Edge *edge);
 static void append_leaf(Edge *edge, const KsHash *hash, const pg_uuid_t *id);
@@ -126,6 +127,19 @@ run_duty(void)
 	} while (sealed == SEAL_BATCH);
 	is_settled = is_all;
 	settled_count = written;
+	settle_days();
+}
+
+/* Find out of which days nothing is left; apart from the sealing, since that counts once it has committed. */
+static void
+settle_days(void)
+{
+	if (!ks_worker_transaction_begin("audit days"))
+		return;
+	ks_spi_connect();
+	(void) ks_spi_execute(&settle_plan, NULL, NULL, false, 0);
+	ks_spi_finish();
+	ks_worker_transaction_end();
 }
 
 /* Seal up to so many events; returns how many, and tells whether none is left that is committed. */
@@ -134,19 +148,19 @@ seal_batch(int limit, bool *is_all)
 {
 	Edge *edge = palloc0(sizeof(Edge));
 	KsRoleSwitch save;
-	Datum values[5];
+	Datum values[6];
 	int64 sealed;
 
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
 	values[0] = Int64GetDatum(SEAL_LOCK);
 	(void) ks_spi_execute(&lock_plan, values, NULL, false, 0);
+	/* Else what was written since would be read for every span that is looked for. */
+	(void) ks_spi_execute(&summarise_plan, NULL, NULL, false, 0);
 	find_edge(edge);
-	values[0] = Int32GetDatum(edge->era);
-	values[1] = FullTransactionIdGetDatum(edge->xid);
-	values[2] = UUIDPGetDatum(&edge->event_id);
-	values[3] = Int32GetDatum(ks_era());
-	values[4] = Int32GetDatum(limit);
+	name_edge(edge, values);
+	values[4] = Int32GetDatum(ks_era());
+	values[5] = Int32GetDatum(limit);
 	(void) ks_spi_execute(&rows_plan, values, NULL, false, 0);
 	sealed = SPI_processed;
 	if (sealed > 0)
@@ -156,15 +170,23 @@ seal_batch(int limit, bool *is_all)
 		write_open_tiles(edge);
 		add_checkpoint(edge);
 	}
-	values[0] = Int32GetDatum(edge->era);
-	values[1] = FullTransactionIdGetDatum(edge->xid);
-	values[2] = UUIDPGetDatum(&edge->event_id);
+	name_edge(edge, values);
 	(void) ks_spi_execute(&more_plan, values, NULL, false, 1);
 	*is_all = SPI_processed == 0;
 	ks_role_leave(&save);
 	ks_spi_finish();
 	ks_audit_count(KS_COUNT_SEALED, sealed);
 	return sealed;
+}
+
+/* The edge as the first four parameters of a statement. */
+static void
+name_edge(const Edge *edge, Datum *values)
+{
+	values[0] = Int64GetDatum(edge->size);
+	values[1] = Int32GetDatum(edge->era);
+	values[2] = FullTransactionIdGetDatum(edge->xid);
+	values[3] = UUIDPGetDatum(&edge->event_id);
 }
 
 /* Read where the tree ends. */

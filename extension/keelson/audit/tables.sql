@@ -180,3 +180,9 @@ comment on column keelson.audit_partitions.cleared_types is
 alter table keelson.audit_partitions add column indexed_at timestamptz;
 comment on column keelson.audit_partitions.indexed_at is
     'When the day, being over, was given the indexes by type and by address, which nothing that writes an event has to keep.';
+
+-- migration 3: an index of ranges in place of two B-trees
+
+-- The one that takes their place needs what the extension brings, and goes with it: policies.sql makes it.
+drop index keelson.audit_events_id_idx;
+drop index keelson.audit_events_era_xid_id_idx;

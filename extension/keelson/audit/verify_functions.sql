@@ -173,6 +173,11 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+-- The event by the index of ranges, as said in days_functions.sql.
+set enable_seqscan = off
+set random_page_cost = 10000
+set jit = off
+set max_parallel_workers_per_gather = 0
 as $$
 declare
     leaf bytea;
@@ -328,6 +333,10 @@ create or replace function keelson._audit_verify_events(head record, from_id uui
 returns setof keelson.audit_finding
 language plpgsql
 volatile
+-- The events by the index of ranges, as said in days_functions.sql.
+set enable_seqscan = off
+set random_page_cost = 10000
+set jit = off
 as $$
 #variable_conflict use_column
 begin

@@ -101,4 +101,11 @@
 #define ks_insert_index_tuples(target, slot, estate) ExecInsertIndexTuples((target), (slot), (estate), false, false, NULL, NIL)
 #endif
 
+/* 17 has an index's access method let go of what it kept for further inserts. */
+#if PG_VERSION_NUM >= 170000
+#define ks_index_insert_cleanup(index, info) index_insert_cleanup((index), (info))
+#else
+#define ks_index_insert_cleanup(index, info) ((void) 0)
+#endif
+
 #endif /* KS_COMPAT_H */
