@@ -237,29 +237,19 @@ alter function keelson._session_step_up(uuid, uuid) owner to keelson_system;
 comment on function keelson._session_step_up(uuid, uuid) is
     'The session has just shown a second factor: another takes its place at assurance level 2, whose tokens are new (ASVS 7.2.4), and which lasts no longer. Null without a session.';
 
-create or replace function keelson._step_up_reply(opened keelson._open_session, words jsonb default '{}')
+create or replace function keelson._step_up_reply(user_id uuid, words jsonb default '{}')
 returns keelson.reply
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    tokens keelson.session_tokens := opened.tokens;
 begin
-    if opened.session_id is null then
-        return keelson.reply_with(words);
-    end if;
-    words := words || jsonb_build_object('expiresIn', tokens.expires_in);
-    if (keelson.current_request()).via is not distinct from 'cookie' then
-        return keelson.reply_with(words, 200, keelson._session_cookies(
-            tokens.access_token, tokens.refresh_token, keelson._csrf_token(opened.session_id), opened.lifetime
-        ));
-    end if;
-    return keelson.reply_with(words || jsonb_build_object('accessToken', tokens.access_token, 'refreshToken', tokens.refresh_token));
+    return keelson._session_reply(user_id, keelson._session_step_up(user_id, keelson.current_session_id()),
+        (keelson.current_request()).via is not distinct from 'cookie', words);
 end
 $$;
-comment on function keelson._step_up_reply(keelson._open_session, jsonb) is
-    'The reply to a second factor: these fields, and the tokens of the session that took the place of the one that asked, in the body or in cookies.';
+comment on function keelson._step_up_reply(uuid, jsonb) is
+    'The reply to a second factor: these fields, and the tokens of the session that takes the place of the one that asked.';
 
 create or replace function keelson._session_age(user_id uuid, session_id uuid)
 returns interval
@@ -434,10 +424,7 @@ begin
     end if;
     perform keelson.audit('factor.change', '{"change": "enabled"}');
     perform keelson._notice(acting, 'factor.changed', '{"change": "enabled"}');
-    return keelson._step_up_reply(
-        keelson._session_step_up(acting, keelson.current_session_id()),
-        jsonb_build_object('recoveryCodes', keelson._recovery_codes_make(acting))
-    );
+    return keelson._step_up_reply(acting, jsonb_build_object('recoveryCodes', keelson._recovery_codes_make(acting)));
 end
 $$;
 comment on function keelson.totp_confirm(text) is
@@ -459,7 +446,7 @@ begin
         return refusal;
     end if;
     perform keelson.audit('factor.use');
-    return keelson._step_up_reply(keelson._session_step_up(acting, keelson.current_session_id()));
+    return keelson._step_up_reply(acting);
 end
 $$;
 comment on function keelson.totp_verify(text, text) is

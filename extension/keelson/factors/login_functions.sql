@@ -158,7 +158,7 @@ begin
     perform keelson._present_session_end();
     opened := keelson._session_open(user_id, coalesce(cookie, false), device_token, 2::smallint);
     perform keelson.audit('auth.login', jsonb_build_object('sessionId', opened.session_id, 'factor', factor), user_id => user_id);
-    return keelson._session_reply(opened, coalesce(cookie, false), 200, with_device => true);
+    return keelson._login_reply(user_id, opened, coalesce(cookie, false));
 end
 $$;
 comment on function keelson._login_with_factor(uuid, text, text, text, boolean, text, uuid) is

@@ -19,12 +19,6 @@ begin
             device_token text
         );
     end if;
-    if pg_catalog.to_regtype('keelson.cookie_session') is null then
-        create type keelson.cookie_session as (
-            "user" keelson.user_object,
-            expires_in integer
-        );
-    end if;
     if pg_catalog.to_regtype('keelson.token_pair') is null then
         create type keelson.token_pair as (
             access_token text,
@@ -85,8 +79,6 @@ comment on column keelson.session_tokens.access_token is 'JWT for Authorization:
 comment on column keelson.session_tokens.refresh_token is 'Good once, for the next pair of tokens; left out where cookies hold it.';
 comment on column keelson.session_tokens.expires_in is 'Seconds until the access token expires.';
 comment on column keelson.session_tokens.device_token is 'Tells at the next login that this device has signed in before; left out where a cookie holds it.';
-comment on type keelson.cookie_session is
-    'What a login with cookies gives: the tokens are in the cookies.';
 comment on type keelson.token_pair is
     'What a refresh gives: the next access token and the next refresh token.';
 comment on column keelson.token_pair.access_token is 'JWT for Authorization: Bearer; left out where cookies hold it.';
@@ -122,6 +114,8 @@ as $$
 declare
     id uuid := keelson.uuid7();
     digest record;
+    opened keelson._open_session;
+    tokens keelson.session_tokens;
 begin
     perform keelson._require(email, 'email'), keelson._require(password, 'password');
     if keelson._captcha_is_on() and not keelson._rate_limit_fits('captcha_register', charge => true) then
@@ -138,9 +132,9 @@ begin
     perform keelson._verification_send(id);
     perform keelson._present_session_end();
     perform keelson.audit('auth.register', user_id => id);
-    return keelson._session_reply(
-        keelson._session_open(id, coalesce(cookie, false)), coalesce(cookie, false), 201, with_device => false
-    );
+    opened := keelson._session_open(id, coalesce(cookie, false));
+    tokens := opened.tokens;
+    return keelson._session_reply(id, opened, coalesce(cookie, false), jsonb_build_object('user', keelson.to_json(tokens."user")), 201);
 end
 $$;
 comment on function keelson.user_register(keelson.email_address, keelson.password, keelson.display_name, boolean, text, text) is
@@ -156,42 +150,35 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     by_cookie boolean := refresh_token is null;
-    opened record;
+    given record;
     rotation keelson._rotation;
-    pair keelson.token_pair;
+    opened keelson._open_session;
+    tokens keelson.session_tokens;
 begin
-    select * into opened
+    select * into given
     from keelson._refresh_token_open(coalesce(refresh_token, (keelson.current_request()).refresh_cookie)) as parts;
-    if opened.session_id is null then
+    if given.session_id is null then
         perform keelson.raise(401, 'UNAUTHENTICATED', 'the refresh token is not valid', 'Log in again.');
     end if;
     if by_cookie then
-        perform keelson._csrf_require(opened.session_id);
+        perform keelson._csrf_require(given.session_id);
     end if;
-    rotation := keelson._session_rotate(opened.user_id, opened.session_id, opened.generation);
+    rotation := keelson._session_rotate(given.user_id, given.session_id, given.generation);
     if rotation.outcome = 'reused' then
-        perform keelson.audit('auth.token_reused', jsonb_build_object('sessionId', opened.session_id), 'denied', opened.user_id);
-        perform keelson._notice(opened.user_id, 'session.reused');
+        perform keelson.audit('auth.token_reused', jsonb_build_object('sessionId', given.session_id), 'denied', given.user_id);
+        perform keelson._notice(given.user_id, 'session.reused');
         return keelson.refuse(401, 'TOKEN_REUSED', 'the refresh token had been used before, so its session has ended');
     elsif rotation.outcome = 'ended' then
         return keelson.refuse(401, 'TOKEN_EXPIRED', 'the session has ended');
     end if;
     if rotation.outcome = 'rotated' then
-        perform keelson.audit('auth.refresh', jsonb_build_object('sessionId', opened.session_id), user_id => opened.user_id);
+        perform keelson.audit('auth.refresh', jsonb_build_object('sessionId', given.session_id), user_id => given.user_id);
     end if;
-    pair.expires_in := keelson._access_lifetime(rotation.aal, make_interval(secs => rotation.lifetime));
-    pair.access_token := keelson._access_token(opened.user_id, opened.session_id, rotation.aal, pair.expires_in);
-    pair.refresh_token := keelson._refresh_token(opened.user_id, opened.session_id, rotation.generation, rotation.key_id);
-    if by_cookie then
-        return keelson.reply_with(
-            jsonb_build_object('expiresIn', pair.expires_in),
-            200,
-            jsonb_build_object(':user', opened.user_id) || keelson._session_cookies(
-                pair.access_token, pair.refresh_token, keelson._csrf_token(opened.session_id), rotation.lifetime
-            )
-        );
-    end if;
-    return keelson.reply_with(pair, 200, jsonb_build_object(':user', opened.user_id));
+    tokens.expires_in := keelson._access_lifetime(rotation.aal, make_interval(secs => rotation.lifetime));
+    tokens.access_token := keelson._access_token(given.user_id, given.session_id, rotation.aal, tokens.expires_in);
+    tokens.refresh_token := keelson._refresh_token(given.user_id, given.session_id, rotation.generation, rotation.key_id);
+    opened := row(tokens, given.session_id, rotation.lifetime);
+    return keelson._session_reply(given.user_id, opened, by_cookie);
 end
 $$;
 comment on function keelson.session_refresh(text) is

@@ -77,7 +77,7 @@ begin
     perform keelson._present_session_end();
     opened := keelson._session_open(credential.user_id, coalesce(cookie, false), device_token);
     perform keelson.audit('auth.login', jsonb_build_object('sessionId', opened.session_id), user_id => credential.user_id);
-    return keelson._session_reply(opened, coalesce(cookie, false), 200, with_device => true);
+    return keelson._login_reply(credential.user_id, opened, coalesce(cookie, false));
 end
 $$;
 comment on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text, text, text, text) is

@@ -105,7 +105,13 @@ $$;
 comment on function keelson._logout_headers() is
     'Reply headers that make a browser forget the session; the device stays known.';
 
-create or replace function keelson._session_reply(opened keelson._open_session, cookie boolean, status integer, with_device boolean)
+create or replace function keelson._session_reply(
+    user_id uuid,
+    opened keelson._open_session,
+    by_cookie boolean,
+    words jsonb default '{}',
+    status integer default 200
+)
 returns keelson.reply
 language plpgsql
 volatile
@@ -113,29 +119,40 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     tokens keelson.session_tokens := opened.tokens;
-    headers jsonb := jsonb_build_object(':user', (tokens."user").id);
+    headers jsonb := jsonb_build_object(':user', user_id);
 begin
-    if cookie then
-        return keelson.reply_with(
-            row(tokens."user", tokens.expires_in)::keelson.cookie_session,
-            status,
-            headers || keelson._session_cookies(
-                tokens.access_token, tokens.refresh_token, keelson._csrf_token(opened.session_id),
-                opened.lifetime, tokens.device_token
-            )
-        );
-    elsif with_device then
-        return keelson.reply_with(tokens, status, headers);
+    if opened.session_id is null then
+        return keelson.reply_with(words, status, headers);
     end if;
-    return keelson.reply_with(
-        row(tokens."user", tokens.access_token, tokens.refresh_token, tokens.expires_in)::keelson.registration,
-        status,
-        headers
-    );
+    words := words || jsonb_build_object('expiresIn', tokens.expires_in);
+    if by_cookie then
+        headers := headers || keelson._session_cookies(
+            tokens.access_token, tokens.refresh_token, keelson._csrf_token(opened.session_id), opened.lifetime, tokens.device_token
+        );
+        return keelson.reply_with(words - 'deviceToken', status, headers);
+    end if;
+    words := words || jsonb_build_object('accessToken', tokens.access_token, 'refreshToken', tokens.refresh_token);
+    return keelson.reply_with(words, status, headers);
 end
 $$;
-comment on function keelson._session_reply(keelson._open_session, boolean, integer, boolean) is
-    'The reply that hands a session''s tokens out, in the body or in cookies.';
+comment on function keelson._session_reply(uuid, keelson._open_session, boolean, jsonb, integer) is
+    'The reply that hands the tokens of the user''s session out, beside other fields: in the body, or in cookies. Where there is no session, the other fields alone.';
+
+create or replace function keelson._login_reply(user_id uuid, opened keelson._open_session, by_cookie boolean)
+returns keelson.reply
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    tokens keelson.session_tokens := opened.tokens;
+begin
+    return keelson._session_reply(user_id, opened, by_cookie,
+        jsonb_build_object('user', keelson.to_json(tokens."user"), 'deviceToken', tokens.device_token));
+end
+$$;
+comment on function keelson._login_reply(uuid, keelson._open_session, boolean) is
+    'The reply to a login: the user, the session''s tokens and the device''s.';
 
 -- Across users: executed by the core's own functions alone.
 
