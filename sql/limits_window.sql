@@ -233,5 +233,13 @@ from generate_series(1, :capacity / 2) as i,
     lateral pg_temp.try(array['later ' || i], '{5}', '{1000000}', '{1}', :start_later);
 select evicted - :evicted_before as evicted from keelson._limits_status();
 
+-- Memory for what is counted may be used up before there is no place for another key: who counted longest ago makes room.
+select evicted as evicted_before from keelson._limits_status() \gset
+select count(*) as calls, bool_and(is_admitted) as all_admitted
+from generate_series(1, 1000) as n, generate_series(1, 40) as g,
+    lateral pg_temp.try(array(select format('long %s %s', g, k) from generate_series(1, 8) as k), array_fill(1000::bigint, array[8]),
+        array_fill(60000000::bigint, array[8]), array_fill(1::bigint, array[8]), :start_later::bigint + 200000000 + n * 1000);
+select evicted > :evicted_before as evicted from keelson._limits_status();
+
 -- What the benchmark measures decides as a request does.
 select keelson._limits_speed(1000, 3, 10, 1000000) > 0 as has_taken_time;
