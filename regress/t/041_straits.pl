@@ -13,6 +13,7 @@ my $keelson = KeelsonTest->new('straits');
 my $gateway = $keelson->gateway;
 $keelson->product;
 $keelson->sql(q{select keelson.route('GET product/tick', 'product.tick', is_public => true, kind => 'watch', timeout => '500 milliseconds')});
+$keelson->sql(q{select keelson.route('POST product/notes/lane', 'product.note_slow', pool => 'slow', status => 201, errors => '{CONFLICT}')});
 my $user = $keelson->user($gateway);
 ok(wait_until(sub { $gateway->get('/api/product/items/first')->{status} == 200 }), 'the product is there');
 
@@ -70,6 +71,34 @@ sub read_until
 	wait_until(sub { $select->can_read(0) && sysread($socket, $all, 65536, length $all); $all =~ $pattern }, 20);
 	return $all;
 }
+
+subtest 'more than the slow lane takes' => sub {
+	my $path = 'POST /api/product/notes/lane HTTP/1.1';
+	my $send = sub {
+		my ($text, $seconds) = @_;
+		my $json = json_encode({ text => $text, seconds => $seconds });
+		my $socket = $gateway->connect;
+		syswrite $socket, join "\r\n", $path, 'Host: a', 'Content-Type: application/json', "Authorization: Bearer $user->{token}", 'Content-Length: ' . length $json, '', $json;
+		return $socket;
+	};
+	# Both links of the lane are busy until all others have come.
+	my $holder = $keelson->node->background_psql('keelson');
+	$holder->query_safe('begin; lock table product.notes in exclusive mode');
+	my @first = map { $send->("first $_", 0) } 1 .. 2;
+	ok(wait_until(sub { $keelson->sql(q{select count(*) from pg_stat_activity where usename = 'keelson_gateway' and wait_event_type = 'Lock'}) == 2 }), 'the lane is busy');
+	my @asked  = map { $send->("other $_", 0) } 1 .. 100;
+	my $select = IO::Select->new(@asked);
+	ok(wait_until(sub { return $select->can_read(0) >= 36 }), 'some are answered at once');
+	$holder->query_safe('commit');
+	$holder->quit;
+	my @others = map { KeelsonTest::Gateway::read_reply($_, 30) } @asked;
+	my %told;
+	$told{"$_->{status} " . ($_->{json}{code} // '') . ' ' . ($_->{headers}{'retry-after'} // '')}++ for @others;
+	is_deeply([ sort keys %told ], [ '201  ', '503 UNAVAILABLE 1' ], 'who finds no place in the queue is told when to come again');
+	is($told{'201  '}, 64, 'it has 64') or diag json_encode(\%told);
+	is($keelson->sql(q{select count(*) from product.notes where text like 'other %'}), 64, 'who was refused has done nothing');
+	is(join(' ', map { KeelsonTest::Gateway::read_reply($_)->{status} } @first), '201 201', 'the first two have their answers');
+};
 
 subtest 'the time to leave is over' => sub {
 	my $leaving = $keelson->gateway(KEELSON_DRAIN_SECONDS => 1);
