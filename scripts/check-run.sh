@@ -161,10 +161,10 @@ run_tap() {
 	run_harness "${names[@]/%/.pl}"
 }
 
-# Run TAP programs in the stage, three at a time where nothing watches their memory; what a failed one logged is shown.
+# Run TAP programs in the stage, three at a time but under valgrind; what a failed one logged is shown.
 run_harness() {
 	local counts=$STAGE/tmp/counts at_once=1 program
-	watches_memory || at_once=3
+	[ "$MODE" = valgrind ] || at_once=3
 	# shellcheck disable=SC2016 # expanded by the inner shell
 	printf '%s\n' "$@" | as_tester_reads sh -c 'tac | xargs -P "$1" -I{} sh -c "perl scripts/run-tap \"$2.\$(basename {})\" {}"' sh "$at_once" "$counts" || true
 	for program in "$@"; do
