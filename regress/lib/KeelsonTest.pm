@@ -261,7 +261,7 @@ sub gateway
 	$gateway->start;
 	$gateway->wait_ready unless $unready;
 	# Under a checker the first calls are slower than the gateway's patience: let it take both of its ways once.
-	wait_until(sub { $gateway->get('/api/openapi.json')->{status} == 200 }, 10)
+	wait_until(sub { $gateway->get('/api/openapi.json', text => 1)->{status} == 200 }, 10)
 		if !$unready && $ENV{KEELSON_TEST_GATEWAY_WRAPPER};
 	return $gateway;
 }

@@ -106,7 +106,7 @@ subtest 'canaries' => sub {
 		'the gateway\'s arguments and environment to others' => slurp('/proc/' . $gateway->pid . '/cmdline'),
 		'the metrics'         => $gateway->get('/metrics')->{content},
 		'the settings'        => $keelson->sql('select string_agg(setting, chr(10)) from pg_settings'),
-		'the routes'          => $gateway->get('/api/openapi.json')->{content},
+		'the routes'          => $gateway->get('/api/openapi.json', text => 1)->{content},
 	);
 	for my $where (sort keys %place)
 	{

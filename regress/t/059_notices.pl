@@ -270,7 +270,7 @@ END
 	$keelson->sql("update keelson.sessions set factor_at = now() - interval '6 minutes' where user_id = '$user->{id}'");
 	is(code($ask->('fresh')), 'SECOND_FACTOR_REQUIRED', 'but not for ever');
 	is($ask->('any')->{json}{data}{notes}, 1, 'the level stays');
-	my $document = $gateway->get('/api/openapi.json')->{content};
+	my $document = $gateway->get('/api/openapi.json', text => 1)->{content};
 	like($document, qr/EMAIL_UNVERIFIED/, 'the description says so');
 };
 

@@ -77,7 +77,7 @@ subtest 'what a tier opens, and when' => sub {
 	is(set_tier()->{status}, 400, 'nor none');
 	is(set_tier(tier => 'pro', trialDays => 0)->{status}, 400, 'nor a trial of no days');
 	is($gateway->put('/api/admin/users/00000000-0000-0000-0000-000000000001/tier', { tier => 'pro' }, token => $admin->{token})->{status}, 404, 'nor such a user');
-	my ($openapi) = $gateway->get('/api/openapi.json')->{content} =~ /(TIER_REQUIRED)/;
+	my ($openapi) = $gateway->get('/api/openapi.json', text => 1)->{content} =~ /(TIER_REQUIRED)/;
 	ok($openapi, 'the description names the refusal');
 };
 

@@ -118,11 +118,11 @@ sub wait_exit
 
 sub log_text { return -e $_[0]->{log} ? KeelsonTest::slurp($_[0]->{log}) : ''; }
 
-# The lines of the log that are JSON objects, decoded.
+# The lines of the log that are JSON objects, decoded; only those in which some text stands, if it is given.
 sub log_lines
 {
-	my ($self) = @_;
-	return map { eval { $json->decode($_) } || () } grep { /^\{/ } split /\n/, $self->log_text;
+	my ($self, $text) = @_;
+	return map { eval { $json->decode($_) } || () } grep { /^\{/ && (!defined $text || index($_, $text) >= 0) } split /\n/, $self->log_text;
 }
 
 # The log line of one request, waited for: the gateway writes after it has answered.
@@ -131,13 +131,14 @@ sub log_line
 	my ($self, $request_id) = @_;
 	return KeelsonTest::wait_until(
 		sub {
-			my ($line) = grep { ($_->{requestId} || '') eq $request_id && ($_->{event} || '') eq 'request' } $self->log_lines;
+			my ($line) = grep { ($_->{requestId} || '') eq $request_id && ($_->{event} || '') eq 'request' } $self->log_lines($request_id);
 			return $line;
 		},
 		5);
 }
 
-# Sends one request: options token, json, body, headers, timeout, fresh (a connection of its own).
+# Sends one request: options token, json, body, headers, timeout, fresh (a connection of its own), text (JSON too is left
+# as it is: a large document takes longer to decode than to get).
 # The reply: status, headers (lower case), content, json (decoded if it is JSON).
 sub request
 {
@@ -157,7 +158,7 @@ sub request
 	my $reply = $client->request($method, "http://127.0.0.1:$self->{port}$target",
 		{ headers => \%headers, defined $body ? (content => $body) : () });
 	my $type = $reply->{headers}{'content-type'} || '';
-	$reply->{json} = eval { $json->decode($reply->{content}) } if $type =~ /json/ && length $reply->{content};
+	$reply->{json} = eval { $json->decode($reply->{content}) } if $type =~ /json/ && length $reply->{content} && !$options{text};
 	return $reply;
 }
 

@@ -82,23 +82,28 @@ sub certificate
 sub requests
 {
 	my ($self, $path) = @_;
-	my @all = map { json_decode($_) } grep { /\}$/ } split /\n/, -e "$self->{folder}/requests" ? slurp("$self->{folder}/requests") : '';
-	return grep { !defined $path || index($_->{path}, $path) == 0 } @all;
+	my $received = $self->_received;
+	ref or $_ = json_decode($_) for @$received;
+	return grep { !defined $path || index($_->{path}, $path) == 0 } @$received;
 }
 
 # How many it has received so far; cheap to ask again and again.
-sub count
+sub count { return scalar @{ $_[0]->_received }; }
+
+# All that it has received, each line as it stands until somebody asks what it says. The file is read on from where it
+# was left, and only what is whole, so that to poll it costs what is new.
+sub _received
 {
 	my ($self) = @_;
-	return 0 unless -e "$self->{folder}/requests";
-	open my $file, '<:raw', "$self->{folder}/requests" or die $!;
-	seek $file, $self->{counted_to} || 0, 0;
-	while (sysread $file, my $bytes, 1 << 20)
-	{
-		$self->{counted} += $bytes =~ tr/\n//;
-		$self->{counted_to} += length $bytes;
-	}
-	return $self->{counted} || 0;
+	my $received = $self->{received} ||= [];
+	open my $file, '<:raw', "$self->{folder}/requests" or return $received;
+	seek $file, $self->{read_to} || 0, 0;
+	local $/;
+	my $new = <$file> // '';
+	my $whole = substr $new, 0, 1 + rindex $new, "\n";
+	$self->{read_to} += length $whole;
+	push @$received, split /\n/, $whole;
+	return $received;
 }
 
 # Waits for at least so many.
