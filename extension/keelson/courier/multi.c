@@ -4,7 +4,7 @@
  *
  * libcurl says which sockets it waits for; they are put into an epoll
  * descriptor of our own, which stands in the process's wait set beside the
- * latch. All signals are blocked while libcurl runs: it starts a thread for
+ * latch. All signals but faults are blocked while libcurl runs: it starts a thread for
  * each name look-up, and those inherit the mask.
  *
  * Names are looked up by at most MAX_LOOKUPS threads at a time. A host whose
@@ -23,6 +23,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "core/signals.h"
 #include "courier/multi.h"
 
 #define MAX_LOOKUPS 16

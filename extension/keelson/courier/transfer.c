@@ -15,8 +15,6 @@
  */
 #include "postgres.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,6 +25,7 @@
 
 #include "core/error.h"
 #include "core/guc.h"
+#include "core/signals.h"
 #include "courier/guard.h"
 #include "courier/transfer.h"
 
@@ -362,21 +361,6 @@ ks_request_header(KsRequest *request, const char *name, const char *value)
 	while (*last != NULL)
 		last = &(*last)->next;
 	*last = line;
-}
-
-void
-ks_signals_block(sigset_t *saved)
-{
-	sigset_t all;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, saved);
-}
-
-void
-ks_signals_restore(const sigset_t *saved)
-{
-	pthread_sigmask(SIG_SETMASK, saved, NULL);
 }
 
 void

@@ -131,8 +131,4 @@ extern void ks_transfer_perform(const KsRequest *request, KsAnswer *outcome);
 /* Add a header field; raises an error for one that could break out of its line. */
 extern void ks_request_header(KsRequest *request, const char *name, const char *value);
 
-/* Block every signal while libcurl runs, whose threads inherit the mask; and unblock. */
-extern void ks_signals_block(sigset_t *saved);
-extern void ks_signals_restore(const sigset_t *saved);
-
 #endif /* KS_TRANSFER_H */

@@ -12,7 +12,7 @@
  * for each, at most keelson.password_hash_slots at once. A thread touches
  * nothing of the server's and nothing that it could leave half done for others:
  * it reads the request's input, computes into memory of its own and tells the
- * main thread by an eventfd. All signals are blocked in it.
+ * main thread by an eventfd. All signals but faults are blocked in it.
  *
  * Should the process be ended, its hashes end with it; the next one begins
  * them again. So a backend that waits has no more than a longer wait.
@@ -23,7 +23,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sodium.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
@@ -39,6 +38,7 @@
 #include "utils/wait_event.h"
 
 #include "core/compat.h"
+#include "core/signals.h"
 #include "core/worker.h"
 #include "secrets/crypto.h"
 #include "secrets/hasher.h"
@@ -285,22 +285,20 @@ set_group(int niceness)
 	return is_set;
 }
 
-/* The thread inherits the mask: no signal is ever handled in it. */
+/* The thread inherits the mask: no signal that is sent is ever handled in it. */
 static bool
 start(Hash *hash)
 {
 	pthread_attr_t attributes;
-	sigset_t all;
 	sigset_t before;
 	bool is_started;
 
 	if (pthread_attr_init(&attributes) != 0)
 		return false;
-	sigfillset(&all);
-	(void) pthread_sigmask(SIG_SETMASK, &all, &before);
+	ks_signals_block(&before);
 	is_started = pthread_attr_setstacksize(&attributes, STACK_SIZE) == 0 &&
 				 pthread_create(&hash->thread, &attributes, run_nicely, hash) == 0;
-	(void) pthread_sigmask(SIG_SETMASK, &before, NULL);
+	ks_signals_restore(&before);
 	(void) pthread_attr_destroy(&attributes);
 	return is_started;
 }
