@@ -42,8 +42,9 @@ wrap_postgres() {
 		if [ "$MODE" = asan ]; then
 			echo "export ASAN_OPTIONS='detect_leaks=0:exitcode=99:log_path=$REPORTS/server'"
 			echo "export UBSAN_OPTIONS='print_stacktrace=1:log_path=$REPORTS/server'"
-			# What a test puts before the C library stays, behind the sanitizer.
-			echo "export LD_PRELOAD=\"$(gcc -print-file-name=libasan.so) $STAGE/tools/asan_first.so\${LD_PRELOAD:+ \$LD_PRELOAD}\""
+			# libcrypt, since the sanitizer's own crypt_r calls that of a library which is there from the start; and behind
+			# them what a test puts before the C library.
+			echo "export LD_PRELOAD=\"$(gcc -print-file-name=libasan.so) $STAGE/tools/asan_first.so $(gcc -print-file-name=libcrypt.so.1)\${LD_PRELOAD:+ \$LD_PRELOAD}\""
 			# shellcheck disable=SC2016 # expanded by the wrapper
 			echo 'exec -a "$0" "$0.plain" "$@"'
 		else
