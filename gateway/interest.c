@@ -13,8 +13,9 @@
  * Events are the kernel's edges (EPOLLET), so that one held back comes once. So
  * does the one that tells of a client's last bytes and of its end together: that
  * the end is still to be read after those is noted for guard.c.
- * The kernel gets the guard in place of the library's pointer, marked by its
- * lowest bit, which pointers of others do not have.
+ * The kernel gets the guard in place of the library's pointer, marked by the
+ * highest of its 64 bits, which no pointer has. (The lowest may be anybody's: the
+ * library marks its own descriptor by a piece of text, which may lie anywhere.)
  */
 #define _GNU_SOURCE
 #include <sys/epoll.h>
@@ -23,7 +24,7 @@
 
 #include "guard.h"
 
-#define MARK ((uintptr_t) 1)
+#define MARK ((uint64_t) 1 << 63)
 
 /* The loop of this thread knows that its library's set has nothing to report, see gw_guard_quiet(). */
 static _Thread_local bool is_quiet;
@@ -108,7 +109,7 @@ hide(struct GwGuard *guard, int epfd)
 static bool
 show(struct epoll_event *event)
 {
-	struct GwGuard *guard = (struct GwGuard *) (uintptr_t) (event->data.u64 & ~(uint64_t) MARK);
+	struct GwGuard *guard = (struct GwGuard *) (uintptr_t) (event->data.u64 & ~MARK);
 
 	if ((event->data.u64 & MARK) == 0)
 		return true;

@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -643,6 +644,31 @@ test_train(size_t nrequests, size_t headers_len, size_t nheaders, size_t body_le
 	free(reply);
 }
 
+/* Descriptors of others are told as they were given, wherever their pointers point. */
+static void
+test_others(void)
+{
+	static char text[] = "anywhere";
+	int epoll = epoll_create1(EPOLL_CLOEXEC);
+	int ends[2];
+	bool are_same = true;
+
+	if (!ok(epoll >= 0 && pipe(ends) == 0 && write(ends[1], "x", 1) == 1, "a pipe is readable"))
+		return;
+	for (int i = 0; i < 4; i++)
+	{
+		struct epoll_event given = {.events = EPOLLIN, .data.ptr = text + i};
+		struct epoll_event told = {0};
+
+		are_same &= epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &given) == 0 && epoll_wait(epoll, &told, 1, 0) == 1 && told.data.ptr == text + i &&
+					epoll_ctl(epoll, EPOLL_CTL_DEL, ends[0], NULL) == 0;
+	}
+	ok(are_same, "and is told by the pointer that it was given, whatever its lowest bits");
+	close(ends[0]);
+	close(ends[1]);
+	close(epoll);
+}
+
 int
 main(void)
 {
@@ -654,6 +680,7 @@ main(void)
 										 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) GW_GUARD_MEMORY, MHD_OPTION_END);
 	if (daemon_under_test == NULL)
 		return 1;
+	test_others();
 	test_accepted();
 	test_refused();
 	test_request_id();
