@@ -3,11 +3,11 @@
 -- happens to one that is not released, is taken out and put back: the data is not the
 -- extension's and stays.
 set client_min_messages = warning;
--- A request may hold what this waits for and want what this holds. It looks for that after a second, is undone, and the
--- gateway repeats it; this waits.
-set deadlock_timeout = '1min';
--- The lock of keelson.migrate(), here already: what is taken out has locks of tables too.
-select pg_advisory_xact_lock(x'4b656c736f6e4d31'::bigint) \g /dev/null
+-- As keelson.migrate() does it, here already: what is taken out has locks of tables too.
+select to_regprocedure('keelson._stand_alone()') is not null as stands_alone \gset
+\if :stands_alone
+    select keelson._stand_alone() \g /dev/null
+\endif
 create extension if not exists pg_cron;
 
 select exists (select from pg_extension where extname = 'keelson') as created,

@@ -223,6 +223,61 @@ $$;
 comment on function keelson._user_policies(regclass, name) is
     'Force row-level security on the table and let each verb see the acting user''s own rows alone.';
 
+create or replace function keelson._lock_all()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '500ms'
+as $$
+declare
+    place regclass;
+begin
+    -- A request locks this table before any other, and waits here with empty hands.
+    if to_regclass('keelson.routes') is not null then
+        lock table only keelson.routes in access exclusive mode;
+    end if;
+    -- Workers and jobs share this lock before they take those of tables.
+    perform pg_advisory_xact_lock(x'4b656c736f6e4d31'::bigint);
+    for place in
+        select c.oid
+        from pg_class as c
+        where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p', 'v') and not c.relispartition
+        order by c.relname
+    loop
+        execute format('lock table only %s in access exclusive mode', place);
+    end loop;
+end
+$$;
+comment on function keelson._lock_all() is
+    'Lock every table and view of the schema, the one that requests lock first at first; an error when that takes long.';
+
+create or replace function keelson._stand_alone()
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    for attempt in 1 .. 100 loop
+        begin
+            perform keelson._lock_all();
+            return;
+        exception when lock_not_available or deadlock_detected then
+            if attempt = 100 then
+                raise exception 'could not lock the tables, since something runs too long'
+                    using errcode = 'lock_not_available',
+                          hint = 'Nothing has changed. See pg_stat_activity for what holds them, and try again.';
+            end if;
+        end;
+        -- All is let go: whoever had to wait behind this goes on.
+        perform pg_sleep(0.25 + random() / 2);
+    end loop;
+end
+$$;
+comment on function keelson._stand_alone() is
+    'Wait until nobody else uses the tables, and keep them until the transaction ends. Never waits for long with locks in hand: it is in no deadlock, and holds up requests for half a second at a time.';
+
 create or replace function keelson.migrate()
 returns table (capability text, number integer, name text)
 language plpgsql
@@ -239,10 +294,8 @@ begin
     if not pg_catalog.pg_has_role(session_user, 'keelson_owner', 'member') then
         perform keelson.raise(403, 'FORBIDDEN', 'only a superuser or a member of keelson_owner may migrate');
     end if;
-    -- One migration at a time, and no worker or job meanwhile: they share this lock before they take those of tables,
-    -- else each could have what the other waits for.
-    perform pg_catalog.pg_advisory_xact_lock(x'4b656c736f6e4d31'::bigint);
     set local role keelson_owner;
+    perform keelson._stand_alone();
     set local search_path = pg_catalog, pg_temp;
     set local client_min_messages = warning;
     perform keelson._migrations_table();

@@ -18,6 +18,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
@@ -44,7 +45,7 @@ typedef struct Entry
 /* By id; made on first use, never freed. Entries are written by find and load alone, marked by the callbacks. */
 static HTAB *cache;
 
-/* Whose invalidation means that routes have changed; looked up with each load. */
+/* Whose invalidation means that routes have changed; looked up at first, and with each load. */
 static Oid routes_relation;
 static Oid overrides_relation;
 static Oid scopes_relation;
@@ -53,6 +54,8 @@ static Oid scopes_relation;
 static uint64 invalidations;
 
 static void make_cache(void);
+static void lock_routes(void);
+static void look_up_relations(void);
 static void forget_relation(Datum arg, Oid relation);
 static void forget_function(Datum arg, int cacheid, uint32 hash);
 static void forget_roles(Datum arg, int cacheid, uint32 hash);
@@ -81,6 +84,7 @@ ks_route_find(int32 id)
 
 	if (cache == NULL)
 		make_cache();
+	lock_routes();
 	entry = hash_search(cache, &id, HASH_FIND, NULL);
 	if (entry != NULL)
 	{
@@ -106,6 +110,29 @@ make_cache(void)
 	CacheRegisterSyscacheCallback(AUTHOID, forget_roles, (Datum) 0);
 	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_roles, (Datum) 0);
 	cache = hash_create("keelson routes", 64, &control, HASH_ELEM | HASH_BLOBS);
+}
+
+/*
+ * Lock the table of routes until the transaction ends, before any other lock
+ * is taken: keelson.migrate() takes this one first, and so meets requests that
+ * hold nothing, or lets them end.
+ */
+static void
+lock_routes(void)
+{
+	if (!OidIsValid(routes_relation))
+		look_up_relations();
+	LockRelationOid(routes_relation, AccessShareLock);
+}
+
+static void
+look_up_relations(void)
+{
+	Oid namespace = get_namespace_oid("keelson", false);
+
+	routes_relation = get_relname_relid("routes", namespace);
+	overrides_relation = get_relname_relid("route_overrides", namespace);
+	scopes_relation = get_relname_relid("scopes", namespace);
 }
 
 static void
@@ -154,15 +181,12 @@ static KsRoute *
 load(int32 id)
 {
 	uint64 before = invalidations;
-	Oid namespace = get_namespace_oid("keelson", false);
 	MemoryContext cxt = AllocSetContextCreate(CurrentMemoryContext, "keelson route", ALLOCSET_SMALL_SIZES);
 	KsRoute *route = MemoryContextAllocZero(cxt, sizeof(KsRoute));
 	char *function;
 	char *role;
 
-	routes_relation = get_relname_relid("routes", namespace);
-	overrides_relation = get_relname_relid("route_overrides", namespace);
-	scopes_relation = get_relname_relid("scopes", namespace);
+	look_up_relations();
 	route->id = id;
 	route->cxt = cxt;
 	if (!load_row(route, &function, &role))
