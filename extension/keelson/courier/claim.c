@@ -25,6 +25,7 @@
 #include "core/spi.h"
 #include "courier/claim.h"
 #include "courier/columns.h"
+#include "courier/flight.h"
 #include "courier/kinds.h"
 
 static KsPlan lanes_plan = {
@@ -279,7 +280,7 @@ park(KsDelivery **claimed, int count)
 			is_parked = memcmp(DatumGetUUIDP(id), &claimed[i]->id, UUID_LEN) == 0;
 		}
 		if (is_parked)
-			ks_courier_give_back(claimed[i]);
+			ks_flight_give_back(claimed[i]);
 		else
 			claimed[left++] = claimed[i];
 	}

@@ -16,7 +16,6 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -36,19 +35,17 @@
 #include "courier/claim.h"
 #include "courier/courier.h"
 #include "courier/fence.h"
+#include "courier/flight.h"
 #include "courier/http.h"
 #include "courier/kinds.h"
 #include "courier/lanes.h"
 #include "courier/log.h"
 #include "courier/multi.h"
-#include "courier/settle.h"
 #include "courier/sweep.h"
 #include "courier/upstream.h"
 #include "courier/wake.h"
 
 #define LONGEST_WAIT_MS 5000
-#define SETTLE_WITHIN_US 1000
-#define BUSY_FROM 4
 #define STOP_WITHIN_US (1 * USECS_PER_SEC)
 #define TIDY_US (60 * USECS_PER_SEC)
 #define NOTE_US (5 * USECS_PER_SEC)
@@ -56,30 +53,16 @@
 #define MAX_HINTS 256
 #define MAX_LOADED 256
 
-typedef struct Place
-{
-	KsDelivery delivery;
-	KsTransfer *transfer; /* made on first use, used again */
-	dlist_node node;      /* among the free */
-} Place;
-
 /* All of this process; made when it begins. */
 static int number;
 static int64 life;
 static int64 last_claim;
 static Oid fence_table; /* that this courier has been let in by */
-static Place *places;
 static int place_count;
-static int in_flight;
-static dlist_head free_places;
-static KsDelivery **ended; /* to be settled */
-static int ended_count;
-static TimestampTz first_ended_at;
 static KsDelivery **claimed; /* of this turn, to be started */
 static int claimed_count;
 static bool is_more;      /* than was claimed in this turn */
 static bool is_uncounted; /* breakers have changed since lanes were counted */
-static bool is_busy;      /* several had ended when they were settled last */
 static WaitEventSet *waits;
 static KsCourierCounters *counters;
 
@@ -93,14 +76,7 @@ static bool turn(const KsWanted *wanted, int wanted_count, bool settles);
 static void claim(const KsWanted *wanted, int wanted_count, TimestampTz now);
 static void see_present(void);
 static void load_lanes(void);
-static KsDelivery *give_place(void);
-static void take_back(KsDelivery *delivery);
 static void start_claimed(void);
-static void start(Place *place);
-static void take_ended(void);
-static void end_attempt(KsDelivery *delivery);
-static void settle_ended(TimestampTz now);
-static void count_verdict(const KsDelivery *delivery);
 static void wait_for_something(TimestampTz until);
 static void tidy(TimestampTz now);
 static void stop(void);
@@ -147,7 +123,7 @@ ks_courier_main(Datum arg)
 		MemoryContextReset(cxt);
 		wait_for_something(wake_at);
 		ks_multi_drive();
-		take_ended();
+		ks_flight_take_ended();
 		tidy(now);
 	}
 	stop();
@@ -170,17 +146,10 @@ begin(int slot)
 		ereport(LOG,
 				(errmsg("a courier has file descriptors for %d requests at once, not for %d", place_count, ks_guc_courier_in_flight),
 				 errhint("Raise max_files_per_process, or lower keelson.courier_in_flight.")));
-	places = palloc0(place_count * sizeof(Place));
-	ended = palloc(place_count * sizeof(KsDelivery *));
 	claimed = palloc(place_count * sizeof(KsDelivery *));
-	dlist_init(&free_places);
-	for (int i = 0; i < place_count; i++)
-	{
-		places[i].delivery.cxt = AllocSetContextCreate(TopMemoryContext, "keelson delivery", ALLOCSET_SMALL_SIZES);
-		dlist_push_tail(&free_places, &places[i].node);
-	}
 	ks_lanes_create(number);
 	counters = ks_courier_counters(number);
+	ks_flight_create(place_count, counters);
 	life = GetCurrentTimestamp();
 	ks_courier_life_begin(number, life);
 	waits = ks_create_wait_event_set(3);
@@ -276,25 +245,20 @@ take_hints(void)
 	} while (count == MAX_HINTS);
 }
 
-/*
- * Is there anything to settle or to claim now? Where much is going on many
- * have ended a moment after the first of them: they are settled together,
- * unless nothing else is under way that could end. What is new does not wait
- * for that.
- */
+/* Is there anything to settle or to claim now? What is new does not wait for what ends together to be settled. */
 static bool
 is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count, bool *settles)
 {
 	KsLane *unloaded[1];
 
-	*settles = ended_count > 0 && (!is_busy || ended_count * 2 >= in_flight || now - first_ended_at >= SETTLE_WITHIN_US || now < first_ended_at);
+	*settles = ks_flight_is_due(now);
 	if (*settles)
 		return true;
 	if (!ks_lanes_ready())
 		return false;
 	if (ks_lanes_unloaded(unloaded, 1) > 0)
 		return true;
-	*wanted_count = ks_lanes_choose(place_count - in_flight, now, wanted, place_count);
+	*wanted_count = ks_lanes_choose(ks_flight_room(), now, wanted, place_count);
 	return *wanted_count > 0;
 }
 
@@ -316,8 +280,7 @@ turn(const KsWanted *wanted, int wanted_count, bool settles)
 	ks_spi_connect();
 	if (settles)
 	{
-		is_busy = ended_count >= BUSY_FROM;
-		settle_ended(now);
+		is_uncounted |= ks_flight_settle(now);
 		see_present();
 	}
 	load_lanes();
@@ -328,7 +291,7 @@ turn(const KsWanted *wanted, int wanted_count, bool settles)
 	{
 		KsWanted *chosen = palloc(place_count * sizeof(KsWanted));
 
-		wanted_count = ks_lanes_choose(place_count - in_flight, now, chosen, place_count);
+		wanted_count = ks_lanes_choose(ks_flight_room(), now, chosen, place_count);
 		wanted = chosen;
 	}
 	last_claim = Max(now, last_claim + 1);
@@ -362,7 +325,7 @@ claim(const KsWanted *wanted, int wanted_count, TimestampTz now)
 {
 	TimestampTz began = GetCurrentTimestamp();
 
-	claimed_count = ks_claim(wanted, wanted_count, last_claim, life, now, give_place, claimed);
+	claimed_count = ks_claim(wanted, wanted_count, last_claim, life, now, ks_flight_take, claimed);
 	pg_atomic_fetch_add_u64(&counters->claimed, claimed_count);
 	pg_atomic_fetch_add_u64(&counters->claim_us, Max(GetCurrentTimestamp() - began, 0));
 }
@@ -381,176 +344,14 @@ load_lanes(void)
 	} while (count == MAX_LOADED);
 }
 
-/* A place for a delivery that has just been claimed; there is one, since no more were asked for. */
-static KsDelivery *
-give_place(void)
-{
-	Place *place = dlist_container(Place, node, dlist_pop_head_node(&free_places));
-	MemoryContext cxt = place->delivery.cxt;
-
-	memset(&place->delivery, 0, sizeof(place->delivery));
-	place->delivery.cxt = cxt;
-	place->delivery.verdict = KS_RETRY;
-	in_flight++;
-	return &place->delivery;
-}
-
-static void
-take_back(KsDelivery *delivery)
-{
-	Place *place = (Place *) delivery;
-
-	MemoryContextReset(delivery->cxt);
-	delivery->claim_id = 0;
-	dlist_push_head(&free_places, &place->node);
-	in_flight--;
-}
-
-void
-ks_courier_give_back(KsDelivery *delivery)
-{
-	ks_lane_ended((KsLane *) delivery->lane_state);
-	take_back(delivery);
-}
-
 /* The claims are committed: send. */
 static void
 start_claimed(void)
 {
-	for (int i = 0; i < claimed_count; i++)
-		start((Place *) claimed[i]);
-	pg_atomic_write_u32(&counters->in_flight, in_flight);
+	ks_flight_start(claimed, claimed_count);
 	/* Where something was found there may be more. */
 	is_more = claimed_count > 0;
 	claimed_count = 0;
-}
-
-static void
-start(Place *place)
-{
-	KsDelivery *delivery = &place->delivery;
-	KsRequest *request = &delivery->request;
-
-	if (request->refusal == NULL && place->transfer == NULL)
-		place->transfer = ks_transfer_create();
-	if (request->refusal == NULL && (place->transfer == NULL || !ks_transfer_prepare(place->transfer, request)))
-		request->refusal = "there was no memory for the request";
-	if (request->refusal != NULL)
-	{
-		KsVerdict given = delivery->verdict;
-
-		delivery->outcome.error = request->refusal;
-		delivery->outcome.code = "refused";
-		if (given == KS_RETRY)
-		{
-			delivery->outcome.started_at = GetCurrentTimestamp();
-			ks_settle_judge(delivery, delivery->outcome.started_at);
-		}
-		end_attempt(delivery);
-		return;
-	}
-	delivery->outcome.started_at = GetCurrentTimestamp();
-	place->transfer->owner = place;
-	pg_atomic_fetch_add_u64(&counters->attempts, 1);
-	ks_multi_start(place->transfer, request->url);
-}
-
-/* Transfers that have ended: judge them, and let their lanes know. */
-static void
-take_ended(void)
-{
-	KsTransfer *transfer;
-	TimestampTz now = 0;
-	CURLcode code;
-
-	while ((transfer = ks_multi_ended(&code)) != NULL)
-	{
-		Place *place = transfer->owner;
-		KsDelivery *delivery = &place->delivery;
-		KsLane *lane = (KsLane *) delivery->lane_state;
-		const KsAnswer *outcome = &delivery->outcome;
-
-		if (now == 0)
-			now = GetCurrentTimestamp();
-		ks_transfer_finish(transfer, code, &delivery->outcome);
-		ks_settle_judge(delivery, now);
-		ks_lane_judge(lane, delivery->verdict == KS_DELIVERED || delivery->is_lane_well, outcome->is_timeout || outcome->is_unreachable, now);
-		if (transfer->is_blocked)
-			pg_atomic_fetch_add_u64(&counters->blocked, 1);
-		end_attempt(delivery);
-	}
-}
-
-static void
-end_attempt(KsDelivery *delivery)
-{
-	if (ended_count == 0)
-		first_ended_at = GetCurrentTimestamp();
-	ended[ended_count++] = delivery;
-}
-
-/* Write down all that has ended, and free its places. */
-static void
-settle_ended(TimestampTz now)
-{
-	KsLane **changed = palloc(Max(ended_count, 1) * sizeof(KsLane *));
-	int changed_count = 0;
-
-	if (ended_count == 0)
-		return;
-	for (int i = 0; i < ended_count; i++)
-	{
-		KsLane *lane = (KsLane *) ended[i]->lane_state;
-		bool is_success = ended[i]->verdict == KS_DELIVERED || ended[i]->is_lane_well;
-		bool is_failure = !is_success && (ended[i]->verdict == KS_RETRY || ended[i]->verdict == KS_EXHAUSTED);
-
-		if ((is_success && lane->failing_since != 0) || (is_failure && lane->failing_since == 0))
-		{
-			lane->failing_since = is_success ? 0 : now;
-			lane->breaker.is_changed = true;
-		}
-	}
-	ks_settle(ended, ended_count, now);
-	ks_kinds_settled(ended, ended_count);
-	for (int i = 0; i < ended_count; i++)
-	{
-		KsDelivery *delivery = ended[i];
-		KsLane *lane = (KsLane *) delivery->lane_state;
-
-		if (lane->breaker.is_changed)
-		{
-			changed[changed_count++] = lane;
-			lane->breaker.is_changed = false;
-		}
-		count_verdict(delivery);
-		ks_lane_ended(lane);
-		if (delivery->verdict == KS_RETRY)
-		{
-			lane->has_later = true;
-			ks_lane_expect(lane, delivery->retry_at);
-		}
-		else if (delivery->is_ordered || delivery->verdict == KS_RELEASED)
-			ks_lane_expect(lane, Min(delivery->due_at, now));
-		take_back(delivery);
-	}
-	ks_settle_lanes(changed, changed_count);
-	is_uncounted |= changed_count > 0;
-	ended_count = 0;
-}
-
-static void
-count_verdict(const KsDelivery *delivery)
-{
-	pg_atomic_uint64 *counter[] = {
-		[KS_DELIVERED] = &counters->delivered,
-		[KS_RETRY] = &counters->retried,
-		[KS_EXHAUSTED] = &counters->exhausted,
-		[KS_CANCELLED] = &counters->cancelled,
-		[KS_RELEASED] = NULL,
-	};
-
-	if (counter[delivery->verdict] != NULL)
-		pg_atomic_fetch_add_u64(counter[delivery->verdict], 1);
 }
 
 /* Until the latch is set, libcurl has something to do, or the time has come. */
@@ -563,16 +364,16 @@ wait_for_something(TimestampTz until)
 	long curl_timeout = ks_multi_timeout();
 	int count;
 
-	if (is_more && in_flight < place_count)
+	if (is_more && ks_flight_room() > 0)
 		timeout = 0;
 	is_more = false;
 	if (curl_timeout >= 0)
 		timeout = Min(timeout, curl_timeout);
-	if (ended_count > 0)
+	if (ks_flight_ended() > 0)
 		timeout = Min(timeout, 1);
 	if (until != 0)
 		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, until));
-	if (in_flight == 0)
+	if (ks_flight_count() == 0)
 		pgstat_report_activity(STATE_IDLE, NULL);
 	count = WaitEventSetWait(waits, timeout, events, lengthof(events), PG_WAIT_EXTENSION);
 	for (int i = 0; i < count; i++)
@@ -623,28 +424,17 @@ stop(void)
 {
 	TimestampTz until = GetCurrentTimestamp() + STOP_WITHIN_US;
 
-	while (in_flight > ended_count && GetCurrentTimestamp() < until)
+	while (ks_flight_count() > ks_flight_ended() && GetCurrentTimestamp() < until)
 	{
 		wait_for_something(until);
 		ks_multi_drive();
-		take_ended();
+		ks_flight_take_ended();
 	}
-	if (in_flight > 0 && ks_worker_transaction_begin("stop"))
+	if (ks_flight_count() > 0 && ks_worker_transaction_begin("stop"))
 	{
-		for (int i = 0; i < place_count; i++)
-		{
-			KsDelivery *delivery = &places[i].delivery;
-			bool is_ended = delivery->claim_id == 0;
-
-			for (int j = 0; j < ended_count && !is_ended; j++)
-				is_ended = ended[j] == delivery;
-			if (is_ended)
-				continue;
-			delivery->verdict = KS_RELEASED;
-			end_attempt(delivery);
-		}
+		ks_flight_release();
 		ks_spi_connect();
-		settle_ended(GetCurrentTimestamp());
+		(void) ks_flight_settle(GetCurrentTimestamp());
 		ks_spi_finish();
 		ks_worker_transaction_end();
 	}

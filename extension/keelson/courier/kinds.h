@@ -18,7 +18,4 @@ extern void ks_kinds_build(KsDelivery **deliveries, int count);
 /* Tell the kinds what became of them, after they were settled. */
 extern void ks_kinds_settled(KsDelivery **deliveries, int count);
 
-/* A claimed delivery is not wanted after all: its place is free again. */
-extern void ks_courier_give_back(KsDelivery *delivery);
-
 #endif /* KS_COURIER_KINDS_H */
