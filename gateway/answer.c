@@ -30,11 +30,13 @@
 #define WAITING_MAX 256
 
 static void prepare_call(struct GwRequest *request);
+static enum GwLane unproven_lane(const struct GwGateway *gateway);
 static void submit(struct GwRequest *request);
 static void try_again(struct GwTimer *timer);
 static void dispatch_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result);
 static void settle(struct GwRequest *request, struct MHD_Response *response);
 static void builtin_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result);
+static bool asks_next_lane(struct GwRequest *request);
 static void read_facts(struct GwBuiltinFacts *facts, const PGresult *result, enum GwCallKind kind, char *reason);
 static struct GwSample *read_samples(const PGresult *result, size_t *count);
 static struct MHD_Response *row_reply(struct GwRequest *request, const PGresult *result);
@@ -129,6 +131,8 @@ prepare_call(struct GwRequest *request)
 		call->is_read = true;
 		call->timeout_ms = BUILTIN_TIMEOUT_MS;
 		call->done = builtin_ended;
+		if (call->kind != GW_CALL_METRICS)
+			lane = unproven_lane(request->loop->gateway);
 	}
 	else
 	{
@@ -146,6 +150,16 @@ prepare_call(struct GwRequest *request)
 		lane = request->route->lane;
 	}
 	call->pool = request->loop->pools[lane];
+}
+
+/* A lane of which nobody knows that it has connections: whether requests can be served is asked there. */
+static enum GwLane
+unproven_lane(const struct GwGateway *gateway)
+{
+	for (int lane = GW_LANE_FAST + 1; lane < GW_LANES; lane++)
+		if (!atomic_load(&gateway->shared[lane].is_proven))
+			return (enum GwLane) lane;
+	return GW_LANE_FAST;
 }
 
 static void
@@ -253,7 +267,7 @@ builtin_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 	request->database_us += request->loop->now - request->called_at;
 	gw_gateway_reason(gateway, reason);
 	if (end != GW_CALL_ANSWERED)
-		snprintf(reason, sizeof(reason), "the database does not answer");
+		snprintf(reason, sizeof(reason), call->pool->shared == NULL ? "the database does not answer" : "the database takes too few connections");
 	else if (gw_call_sqlstate(result) != NULL)
 		gw_answer_note_error(request, result);
 	else if (call->kind == GW_CALL_METRICS)
@@ -263,12 +277,28 @@ builtin_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 	}
 	else
 		read_facts(&facts, result, call->kind, reason);
+	if (facts.is_ready && call->kind != GW_CALL_METRICS && asks_next_lane(request))
+		return;
 	if (!atomic_load(&gateway->is_ready))
 		facts.is_ready = false;
 	if (!facts.is_ready)
 		facts.reason = reason[0] != '\0' ? reason : "the database refuses the readiness check";
 	gw_request_answer(request, gw_builtin_reply(request->builtin, &request->ask, NULL, &facts, &request->note));
 	free(samples);
+}
+
+/* This lane is well: asks the next one, if there is one to be asked. */
+static bool
+asks_next_lane(struct GwRequest *request)
+{
+	enum GwLane lane = unproven_lane(request->loop->gateway);
+
+	if (lane == GW_LANE_FAST)
+		return false;
+	request->call.pool = request->loop->pools[lane];
+	request->state = GW_REQUEST_WAITING;
+	gw_timer_set(&request->loop->timers, &request->retry, request->loop->now);
+	return true;
 }
 
 static void

@@ -9,6 +9,8 @@
 #ifndef GW_LANE_H
 #define GW_LANE_H
 
+#include <stdatomic.h>
+
 #include "link.h"
 
 #define GW_LANE_TICKETS 64 /* calls that may wait for one shared lane */
@@ -16,7 +18,8 @@
 struct GwShared
 {
 	enum GwLane lane;
-	pthread_mutex_t lock; /* over all below */
+	atomic_bool is_proven; /* a link worked, and none has been lost or refused since */
+	pthread_mutex_t lock;  /* over all below */
 	struct GwLink *links;
 	int nlinks;
 	struct GwLink *idle;

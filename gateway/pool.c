@@ -46,6 +46,7 @@ static void borrow(struct GwPool *pool, struct GwCall *call);
 static void serve_or_return(struct GwLink *link);
 static void give_back(struct GwLink *link);
 static void forget_tickets(struct GwPool *pool);
+static void doubt_shared(struct GwPool *pool);
 
 /* Opens a pool with links of its own, or with a shared lane; links connect in the loop's first turn. */
 struct GwPool *
@@ -235,6 +236,7 @@ gw_pool_link_down(struct GwLink *link, bool was_ready)
 		tell_fault(pool, link);
 	if (pool->shared != NULL)
 	{
+		atomic_store(&pool->shared->is_proven, false);
 		if (!was_ready && pool->nqueued > pool->ntickets)
 		{
 			struct GwCall *call = pool->first;
@@ -246,7 +248,10 @@ gw_pool_link_down(struct GwLink *link, bool was_ready)
 		return;
 	}
 	if (was_ready && pool->nready == 0)
+	{
 		pool->down_since = pool->loop->now;
+		doubt_shared(pool);
+	}
 	plan_connecting(pool, !was_ready);
 	watch_expiry(pool);
 	pump(pool);
@@ -518,6 +523,8 @@ serve_or_return(struct GwLink *link)
 		pool->nready--;
 		gw_metrics_add(&pool->loop->metrics, GW_COUNT_FAST_CONNECTIONS + (enum GwCount) pool->lane, -1);
 	}
+	if (link->state == GW_LINK_READY)
+		atomic_store(&pool->shared->is_proven, true);
 	if (call == NULL || pool->nqueued <= pool->ntickets)
 		give_back(link);
 	else if (link->state == GW_LINK_DOWN)
@@ -549,4 +556,12 @@ forget_tickets(struct GwPool *pool)
 		return;
 	while (pool->ntickets > pool->nqueued && gw_lane_forget(pool->shared, pool->loop))
 		pool->ntickets--;
+}
+
+/* Links that nobody uses notice nothing: where all others were lost, theirs may be too. */
+static void
+doubt_shared(struct GwPool *pool)
+{
+	for (int lane = 0; lane < GW_LANES; lane++)
+		atomic_store(&pool->loop->gateway->shared[lane].is_proven, false);
 }

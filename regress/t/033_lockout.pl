@@ -69,13 +69,6 @@ sub pgbench
 	return scalar `@command 2>&1`;
 }
 
-# After a restart the gateway is ready before all of its connections are there again.
-sub settle
-{
-	$gateway->wait_ready;
-	return wait_until(sub { login('settle@example.com', 'wrong horse battery staple')->{status} != 503 }, 20);
-}
-
 # What a reply says to an outsider: ids and times masked.
 sub masked
 {
@@ -124,7 +117,7 @@ subtest 'it survives a crash' => sub {
 	login('crash@example.com', 'wrong horse battery staple') for 1 .. 4;
 	$keelson->node->stop('immediate');
 	$keelson->node->start;
-	ok(settle(), 'the server is back');
+	ok($gateway->wait_ready, 'the server is back');
 	is(login($user->{email}, $user->{password})->{status}, 423, 'locked is locked');
 	is(code(login('crash@example.com', 'wrong horse battery staple')), 'INVALID_CREDENTIALS', 'four were four');
 	is(code(login('crash@example.com', 'wrong horse battery staple')), 'ACCOUNT_LOCKED', 'and the fifth was the last');
@@ -255,7 +248,7 @@ subtest 'hashing is bounded' => sub {
 	my $refused = () = $said =~ /too many passwords are being checked/g;
 	cmp_ok($refused, '>=', 80 - 1 - 64, 'what finds no room in the queue is refused') or diag $said;
 	unlike($said, qr/(?:ERROR|FATAL):(?!\s+too many passwords)/, 'and nothing else goes wrong');
-	ok(settle(), 'the server is there');
+	ok($gateway->wait_ready, 'the server is there');
 	my $user = $keelson->user($gateway);
 	is(login($user->{email}, $user->{password})->{status}, 200, 'afterwards all is as before');
 };

@@ -156,15 +156,32 @@ subtest 'no database at the start' => sub {
 };
 
 subtest 'too few connections in the database' => sub {
-	my $node = $keelson->node;
-	my @held;
-	my $most = $keelson->sql('show max_connections') - $keelson->sql('show superuser_reserved_connections');
-	$keelson->sql("alter role keelson_gateway connection limit 3");
-	my $small = $keelson->gateway(unready => 1);
-	ok(wait_until(sub { $small->running && $small->get('/live')->{status} == 200 }), 'the gateway lives');
+	# The quick lane of two loops takes two; nothing is left for the slow requests.
+	my $others = $keelson->sql(q{select count(*) from pg_stat_activity where usename = 'keelson_gateway'});
+	# The third is the control's.
+	$keelson->sql('alter role keelson_gateway connection limit ' . ($others + 3));
+	my $small = $keelson->gateway(KEELSON_POOL => 1, unready => 1);
+	ok(wait_until(sub { $keelson->sql(q{select count(*) from pg_stat_activity where usename = 'keelson_gateway'}) == $others + 3 }), 'a gateway has all that it may have');
+	ok(wait_until(sub { $small->get('/api/auth/me', token => $user->{token})->{status} == 200 }), 'which do for quick requests');
+	my $reply = $small->get('/ready');
+	is($reply->{status}, 503, 'it is not ready while slow ones get none');
+	like($reply->{content}, qr/too few connections/, 'and says so');
+	is($small->get('/health')->{status}, 503, 'nor is it healthy');
+	is($small->post('/api/auth/login', { email => $user->{email}, password => $user->{password} })->{status}, 503, 'as they see');
 	$keelson->sql('alter role keelson_gateway connection limit -1');
-	recovers($small, 'when there are more');
+	ok(wait_until(sub { $small->get('/ready')->{status} == 200 }), 'when there are more');
+	is($small->post('/api/auth/login', { email => $user->{email}, password => $user->{password} })->{status}, 200, 'they are served at once');
+	recovers($small, 'as the others are');
 	$small->stop;
+};
+
+subtest 'the connections of slow requests are lost alone' => sub {
+	my $login = sub { return $gateway->post('/api/auth/login', { email => $user->{email}, password => $user->{password} })->{status} };
+	is($login->(), 200, 'one is there');
+	# Idle, and so not seen to have gone: the next request finds out, and takes a new one.
+	$keelson->sql(q{select pg_terminate_backend(pid) from pg_stat_activity where usename = 'keelson_gateway'});
+	ok(wait_until(sub { $gateway->get('/ready')->{status} == 200 }), 'ready');
+	is($login->(), 200, 'is true of it');
 };
 
 ok($gateway->running, 'the first gateway has lived through it all');
