@@ -195,19 +195,19 @@ declare
     place keelson.audit_partitions;
     default_keep interval := (select r.keep_for from keelson.retention_policies as r where r.event_type = '*');
     kept text[];
+    unsettled text[];
 begin
     select * into head from keelson.audit_checkpoints as c order by c.size desc limit 1;
     if head.size is null then
         return;
     end if;
+    unsettled := keelson._audit_unsettled(head.size);
     for place in
         select p.* from keelson.audit_partitions as p
         where p.dropped_at is null
             and p.until_at <= moment - (select pg_catalog.min(r.keep_for) from keelson.retention_policies as r)
         order by p.from_at
     loop
-        -- Nothing goes that is not sealed.
-        continue when keelson._audit_has_unsealed(array[place.name], head.era, head.xid, head.event_id);
         select coalesce(pg_catalog.array_agg(r.event_type) filter (where place.until_at > moment - r.keep_for), '{}'),
             coalesce(pg_catalog.array_agg(r.event_type) filter (where place.until_at <= moment - r.keep_for), '{}')
         into kept, due
@@ -229,6 +229,8 @@ begin
             );
         end if;
         continue when not is_whole and due <@ place.cleared_types;
+        -- Nothing goes that is not sealed.
+        continue when place.name = any (unsettled) and keelson._audit_has_unsealed(array[place.name], head.era, head.xid, head.event_id);
         name := place.name;
         from_id := place.from_id;
         until_id := place.until_id;
@@ -295,14 +297,13 @@ begin
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a batch is 1 to 100,000 events', field => 'batch');
     end if;
     perform keelson._retention_lock();
-    for place in select * from keelson._audit_due(moment) as d where not d.is_whole loop
-        taken := taken + keelson._audit_expire_some(place, batch - taken);
-        exit when taken >= batch;
-    end loop;
     perform keelson._audit_checkpoints_thin(batch, moment);
-    -- Last, since from the first drop on nobody else can write.
-    for place in select * from keelson._audit_due(moment) as d where d.is_whole loop
-        if keelson._audit_partition_drop(place.name) then
+    -- Whole days last, since from the first drop on nobody else can write.
+    for place in select * from keelson._audit_due(moment) as d order by d.is_whole, d.from_id loop
+        if not place.is_whole then
+            continue when taken >= batch;
+            taken := taken + keelson._audit_expire_some(place, batch - taken);
+        elsif keelson._audit_partition_drop(place.name) then
             perform keelson._audit_tombstone_add(place.from_id, place.until_id, null, place.events, 'the partition ' || place.name || ' was due');
             dropped := dropped + place.events;
         end if;
