@@ -15,13 +15,13 @@
 #include "framing.h"
 
 #include <string.h>
-#include <strings.h>
 
+#include "framing_byte.h"
+#include "framing_field.h"
 #include "text.h"
 #include "uuid.h"
 
 #define EMPTY_LINES_MAX 2
-#define LENGTH_DIGITS_MAX 18
 #define CHUNK_DIGITS_MAX 8
 
 enum State
@@ -48,17 +48,6 @@ enum State
 	REFUSED
 };
 
-enum Field
-{
-	OTHER,
-	HOST,
-	CONTENT_LENGTH,
-	TRANSFER_ENCODING,
-	X_REQUEST_ID,
-	CONNECTION,
-	EXPECT
-};
-
 typedef const char *(*Reader)(struct GwFraming *framing, const char *at, const char *end);
 
 static const char *read_start(struct GwFraming *framing, const char *at, const char *end);
@@ -81,17 +70,10 @@ static const char *read_chunk_data(struct GwFraming *framing, const char *at, co
 static const char *read_chunk_data_cr(struct GwFraming *framing, const char *at, const char *end);
 static const char *read_chunk_data_lf(struct GwFraming *framing, const char *at, const char *end);
 static const char *go_on(struct GwFraming *framing, enum State state, Reader reader, const char *at, const char *end);
-static const char *skip(const char *at, const char *end, unsigned char mask);
 static const char *read_section(struct GwFraming *framing, Reader reader, const char *at, const char *end);
 static const char *refuse(struct GwFraming *framing, enum GwFramingFault fault, const char *at);
 static const char *refuse_byte(struct GwFraming *framing, enum GwFramingFault fault, const char *at);
 static void keep_name(struct GwFraming *framing, const char *piece, size_t len);
-static bool field_begin(struct GwFraming *framing);
-static enum GwFramingFault value_byte(struct GwFraming *framing, unsigned char byte);
-static void count_value(struct GwFraming *framing, size_t len);
-static enum GwFramingFault value_end(struct GwFraming *framing);
-static void word_byte(struct GwFraming *framing, unsigned char byte);
-static void word_end(struct GwFraming *framing);
 static void message_begin(struct GwFraming *framing);
 static void message_end(struct GwFraming *framing);
 
@@ -116,50 +98,6 @@ static const Reader readers[] = {
 	[CHUNK_DATA_CR] = read_chunk_data_cr,
 	[CHUNK_DATA_LF] = read_chunk_data_lf,
 };
-
-/* What a byte may be: see the masks. */
-#define IN_TOKEN 1 /* of a method or a field name */
-#define IN_VALUE 2
-#define IN_TARGET 4
-#define IN_HOST 8
-
-static const unsigned char classes[256] = {
-	['\t'] = IN_VALUE,
-	[' '] = IN_VALUE,
-	['!'] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	['"'] = IN_VALUE | IN_TARGET,
-	['#'] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	['$'] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	['%'] = IN_TOKEN | IN_VALUE | IN_TARGET | IN_HOST,
-	['&'] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	['\''] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	['('] = IN_VALUE | IN_TARGET,
-	[')'] = IN_VALUE | IN_TARGET,
-	['*'] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	['+'] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	[','] = IN_VALUE | IN_TARGET,
-	['-'] = IN_TOKEN | IN_VALUE | IN_TARGET | IN_HOST,
-	['.'] = IN_TOKEN | IN_VALUE | IN_TARGET | IN_HOST,
-	['/'] = IN_VALUE | IN_TARGET,
-	['0' ... '9'] = IN_TOKEN | IN_VALUE | IN_TARGET | IN_HOST,
-	[':'] = IN_VALUE | IN_TARGET | IN_HOST,
-	[';' ... '@'] = IN_VALUE | IN_TARGET,
-	['A' ... 'Z'] = IN_TOKEN | IN_VALUE | IN_TARGET | IN_HOST,
-	['['] = IN_VALUE | IN_TARGET | IN_HOST,
-	['\\'] = IN_VALUE | IN_TARGET,
-	[']'] = IN_VALUE | IN_TARGET | IN_HOST,
-	['^'] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	['_'] = IN_TOKEN | IN_VALUE | IN_TARGET | IN_HOST,
-	['`'] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	['a' ... 'z'] = IN_TOKEN | IN_VALUE | IN_TARGET | IN_HOST,
-	['{'] = IN_VALUE | IN_TARGET,
-	['|'] = IN_TOKEN | IN_VALUE | IN_TARGET,
-	['}'] = IN_VALUE | IN_TARGET,
-	['~'] = IN_TOKEN | IN_VALUE | IN_TARGET | IN_HOST,
-	[0x80 ... 0xFF] = IN_VALUE,
-};
-
-#define IS(byte, mask) ((classes[(unsigned char) (byte)] & (mask)) != 0)
 
 void
 gw_framing_init(struct GwFraming *framing)
@@ -198,36 +136,6 @@ gw_framing_feed(struct GwFraming *framing, const char *data, size_t len, enum Gw
 	return (size_t) (at - data);
 }
 
-#define PUT(at, literal) ((char *) memcpy((at), "" literal, sizeof(literal) - 1) + sizeof(literal) - 1)
-
-size_t
-gw_framing_write_head(const struct GwFraming *framing, char out[GW_FRAMING_HEAD_SIZE])
-{
-	char *at = (char *) memcpy(out, framing->method, framing->method_len) + framing->method_len;
-
-	at = PUT(at, " / HTTP/1.");
-	*at++ = (char) ('0' + framing->minor);
-	at = PUT(at, "\r\n");
-	if (framing->has_host)
-		at = PUT(at, "Host: -\r\n");
-	if (framing->has_length)
-	{
-		at = PUT(at, "Content-Length: ");
-		at += gw_digits(at, (int64_t) framing->length);
-		at = PUT(at, "\r\n");
-	}
-	if (framing->is_chunked)
-		at = PUT(at, "Transfer-Encoding: chunked\r\n");
-	if (framing->closes)
-		at = PUT(at, "Connection: close\r\n");
-	else if (framing->keeps_alive)
-		at = PUT(at, "Connection: Keep-Alive\r\n");
-	if (framing->expects)
-		at = PUT(at, "Expect: 100-continue\r\n");
-	at = PUT(at, "\r\n");
-	return (size_t) (at - out);
-}
-
 enum GwFramingPhase
 gw_framing_phase(const struct GwFraming *framing)
 {
@@ -256,15 +164,6 @@ go_on(struct GwFraming *framing, enum State state, Reader reader, const char *at
 	return at < end ? reader(framing, at, end) : at;
 }
 
-/* The first byte that is not in the mask, or the end. */
-static inline const char *
-skip(const char *at, const char *end, unsigned char mask)
-{
-	while (at < end && IS(*at, mask))
-		at++;
-	return at;
-}
-
 static const char *
 read_start(struct GwFraming *framing, const char *at, const char *end)
 {
@@ -275,7 +174,7 @@ read_start(struct GwFraming *framing, const char *at, const char *end)
 		framing->state = START_LF;
 		return at + 1;
 	}
-	if (!IS(*at, IN_TOKEN))
+	if (!GW_FRAMING_IS(*at, GW_IN_TOKEN))
 		return refuse_byte(framing, GW_FRAMING_BAD_METHOD, at);
 	return go_on(framing, METHOD, read_method, at, end);
 }
@@ -297,7 +196,7 @@ read_method(struct GwFraming *framing, const char *at, const char *end)
 	{
 		if (*at == ' ')
 			return go_on(framing, TARGET, read_target, at + 1, end);
-		if (!IS(*at, IN_TOKEN))
+		if (!GW_FRAMING_IS(*at, GW_IN_TOKEN))
 			return refuse_byte(framing, GW_FRAMING_BAD_METHOD, at);
 		if (*at < 'A' || *at > 'Z' || framing->method_len == sizeof(framing->method))
 			return refuse(framing, GW_FRAMING_UNLISTED_METHOD, at);
@@ -315,7 +214,7 @@ read_target(struct GwFraming *framing, const char *at, const char *end)
 			return go_on(framing, VERSION, read_version, at + 1, end);
 		if (*at == '\r' && framing->target_len > 0)
 			return refuse(framing, GW_FRAMING_BAD_VERSION, at);
-		if (!IS(*at, IN_TARGET))
+		if (!GW_FRAMING_IS(*at, GW_IN_TARGET))
 			return refuse_byte(framing, GW_FRAMING_BAD_TARGET, at);
 		if (framing->target_len == GW_FRAMING_TARGET_MAX)
 			return refuse(framing, GW_FRAMING_LONG_TARGET, at);
@@ -393,7 +292,7 @@ read_field(struct GwFraming *framing, const char *at, const char *end)
 	}
 	if (*at == ' ' || *at == '\t')
 		return refuse(framing, GW_FRAMING_FOLDED, at);
-	if (!IS(*at, IN_TOKEN))
+	if (!GW_FRAMING_IS(*at, GW_IN_TOKEN))
 		return refuse_byte(framing, GW_FRAMING_BAD_NAME, at);
 	if (framing->fields == (framing->in_trailers ? GW_FRAMING_TRAILERS_MAX : GW_FRAMING_FIELDS_MAX))
 		return refuse(framing, GW_FRAMING_MANY_FIELDS, at);
@@ -407,12 +306,18 @@ read_name(struct GwFraming *framing, const char *at, const char *end)
 {
 	const char *from = at;
 
-	at = skip(at, end, IN_TOKEN);
+	at = gw_framing_skip(at, end, GW_IN_TOKEN);
 	keep_name(framing, from, (size_t) (at - from));
 	if (at == end)
 		return at;
 	if (*at == ':')
-		return field_begin(framing) ? go_on(framing, VALUE_SPACE, read_value_space, at + 1, end) : at;
+	{
+		enum GwFramingFault fault = gw_framing_field_begin(framing);
+
+		if (fault != GW_FRAMING_OK)
+			return refuse(framing, fault, at);
+		return go_on(framing, VALUE_SPACE, read_value_space, at + 1, end);
+	}
 	if (*at == ' ' || *at == '\t')
 		return refuse(framing, GW_FRAMING_SPACE_BEFORE_COLON, at);
 	return refuse_byte(framing, GW_FRAMING_BAD_NAME, at);
@@ -433,62 +338,6 @@ keep_name(struct GwFraming *framing, const char *piece, size_t len)
 	framing->name_len += (uint8_t) len;
 }
 
-/* Why the field whose name is known may not be here. */
-static enum GwFramingFault
-field_fault(const struct GwFraming *framing)
-{
-	bool is_framing = framing->field == CONTENT_LENGTH || framing->field == TRANSFER_ENCODING;
-
-	if (framing->in_trailers && (is_framing || framing->field == HOST))
-		return GW_FRAMING_BAD_TRAILER;
-	if (framing->field == HOST && framing->has_host)
-		return GW_FRAMING_TWO_HOSTS;
-	if (framing->field == CONTENT_LENGTH && framing->has_length)
-		return GW_FRAMING_TWO_LENGTHS;
-	if (framing->field == TRANSFER_ENCODING && (framing->is_chunked || framing->minor == 0))
-		return GW_FRAMING_BAD_ENCODING;
-	if (is_framing && (framing->has_length || framing->is_chunked))
-		return GW_FRAMING_LENGTH_AND_ENCODING;
-	return GW_FRAMING_OK;
-}
-
-/* Recognises the field whose name is complete; false if it may not be here. */
-static bool
-field_begin(struct GwFraming *framing)
-{
-	static const struct
-	{
-		const char *name;
-		enum Field field;
-	} known[] = {
-		{"host", HOST},
-		{"content-length", CONTENT_LENGTH},
-		{"transfer-encoding", TRANSFER_ENCODING},
-		{"x-request-id", X_REQUEST_ID},
-		{"connection", CONNECTION},
-		{"expect", EXPECT},
-	};
-	enum GwFramingFault fault;
-	size_t i;
-
-	framing->field = OTHER;
-	framing->value_len = 0;
-	framing->word_len = 0;
-	framing->is_word_over = false;
-	for (i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if (framing->name_len == strlen(known[i].name) && strncasecmp(framing->name, known[i].name, framing->name_len) == 0)
-			framing->field = (uint8_t) known[i].field;
-	fault = field_fault(framing);
-	if (framing->in_trailers || (framing->field == X_REQUEST_ID && framing->request_id_len > 0))
-		framing->field = OTHER;
-	framing->has_host |= framing->field == HOST;
-	framing->has_length |= framing->field == CONTENT_LENGTH;
-	framing->is_chunked |= framing->field == TRANSFER_ENCODING;
-	if (fault != GW_FRAMING_OK)
-		refuse(framing, fault, NULL);
-	return fault == GW_FRAMING_OK;
-}
-
 static const char *
 read_value_space(struct GwFraming *framing, const char *at, const char *end)
 {
@@ -503,127 +352,29 @@ read_value(struct GwFraming *framing, const char *at, const char *end)
 	enum GwFramingFault fault;
 
 	/* Most of a request is a token and cookies, which only others read. */
-	if (framing->field == OTHER)
+	if (framing->field == GW_FIELD_OTHER)
 		at += gw_text_plain(at, (size_t) (end - at));
-	else if (framing->field == HOST)
-	{
-		const char *from = at;
-
-		at = skip(at, end, IN_HOST);
-		count_value(framing, (size_t) (at - from));
-	}
+	else if (framing->field == GW_FIELD_HOST)
+		at = gw_framing_host_bytes(framing, at, end);
 	for (; at < end; at++)
 	{
 		if (*at == '\r')
 		{
-			fault = value_end(framing);
+			fault = gw_framing_value_end(framing);
 			if (fault != GW_FRAMING_OK)
 				return refuse(framing, fault, at);
 			return go_on(framing, VALUE_LF, read_value_lf, at + 1, end);
 		}
-		if (!IS(*at, IN_VALUE))
+		if (!GW_FRAMING_IS(*at, GW_IN_VALUE))
 			return refuse_byte(framing, GW_FRAMING_BAD_VALUE, at);
-		if (framing->field != OTHER)
+		if (framing->field != GW_FIELD_OTHER)
 		{
-			fault = value_byte(framing, (unsigned char) *at);
+			fault = gw_framing_value_byte(framing, (unsigned char) *at);
 			if (fault != GW_FRAMING_OK)
 				return refuse(framing, fault, at);
 		}
 	}
 	return at;
-}
-
-/* Takes a byte of the value of a field that we read. */
-static enum GwFramingFault
-value_byte(struct GwFraming *framing, unsigned char byte)
-{
-	static const char chunked[] = "chunked";
-
-	switch ((enum Field) framing->field)
-	{
-		case HOST:
-			if (!IS(byte, IN_HOST))
-				return GW_FRAMING_BAD_HOST;
-			break;
-		case CONTENT_LENGTH:
-			if (byte < '0' || byte > '9')
-				return GW_FRAMING_BAD_LENGTH;
-			if (framing->digits == LENGTH_DIGITS_MAX)
-				return GW_FRAMING_LONG_BODY;
-			if (byte != '0' || framing->digits > 0)
-				framing->digits++;
-			framing->length = framing->length * 10 + (byte - '0');
-			break;
-		case TRANSFER_ENCODING:
-			if (framing->value_len >= sizeof(chunked) - 1 || (byte | 0x20) != chunked[framing->value_len])
-				return GW_FRAMING_BAD_ENCODING;
-			break;
-		case X_REQUEST_ID:
-			if (framing->request_id_len < 36)
-				framing->request_id[framing->request_id_len] = (char) byte;
-			if (framing->request_id_len < 37)
-				framing->request_id_len++;
-			break;
-		case CONNECTION:
-		case EXPECT:
-			word_byte(framing, byte);
-			break;
-		case OTHER:
-			break;
-	}
-	count_value(framing, 1);
-	return GW_FRAMING_OK;
-}
-
-static void
-count_value(struct GwFraming *framing, size_t len)
-{
-	size_t sum = framing->value_len + len;
-
-	framing->value_len = sum < UINT8_MAX ? (uint8_t) sum : UINT8_MAX;
-}
-
-/* Takes a byte of a list of options. */
-static void
-word_byte(struct GwFraming *framing, unsigned char byte)
-{
-	if (byte == ',')
-		word_end(framing);
-	else if (byte == ' ' || byte == '\t')
-		framing->is_word_over = framing->word_len > 0;
-	else if (framing->is_word_over || framing->word_len >= sizeof(framing->word))
-		framing->word_len = sizeof(framing->word) + 1;
-	else
-		framing->word[framing->word_len++] = (char) (byte >= 'A' && byte <= 'Z' ? byte | 0x20 : byte);
-}
-
-static void
-word_end(struct GwFraming *framing)
-{
-	static const char close[] = "close", keep_alive[] = "keep-alive", expectation[] = "100-continue";
-	size_t len = framing->word_len;
-
-#define IS_WORD(known) (len == sizeof(known) - 1 && memcmp(framing->word, known, len) == 0)
-	framing->closes |= framing->field == CONNECTION && IS_WORD(close);
-	framing->keeps_alive |= framing->field == CONNECTION && IS_WORD(keep_alive);
-	framing->expects |= framing->field == EXPECT && IS_WORD(expectation);
-#undef IS_WORD
-	framing->word_len = 0;
-	framing->is_word_over = false;
-}
-
-/* Judges the value of a field that has ended. */
-static enum GwFramingFault
-value_end(struct GwFraming *framing)
-{
-	word_end(framing);
-	if (framing->field == HOST && framing->value_len == 0)
-		return GW_FRAMING_BAD_HOST;
-	if (framing->field == CONTENT_LENGTH && framing->value_len == 0)
-		return GW_FRAMING_BAD_LENGTH;
-	if (framing->field == TRANSFER_ENCODING && framing->value_len != 7)
-		return GW_FRAMING_BAD_ENCODING;
-	return GW_FRAMING_OK;
 }
 
 static const char *

@@ -82,7 +82,7 @@ struct GwFraming
 	uint8_t state; /* enum in framing.c */
 	uint8_t fault; /* enum GwFramingFault, once refused */
 	/* Of the request under way, or of the last one until the next begins: */
-	uint8_t field;       /* which of the fields we read is under way */
+	uint8_t field;       /* enum GwField: which of the fields we read is under way */
 	uint8_t name_len;    /* of the field name under way, at most one more than fits */
 	uint8_t value_len;   /* bytes of a value that we read, at most 255 */
 	uint8_t word_len;    /* of the option under way; more than fits: none that we know */

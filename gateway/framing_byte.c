@@ -1,0 +1,40 @@
+/*
+ * framing_byte: what each byte of a head may be part of.
+ */
+#include "framing_byte.h"
+
+const unsigned char gw_framing_classes[256] = {
+	['\t'] = GW_IN_VALUE,
+	[' '] = GW_IN_VALUE,
+	['!'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	['"'] = GW_IN_VALUE | GW_IN_TARGET,
+	['#'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	['$'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	['%'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	['&'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	['\''] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	['('] = GW_IN_VALUE | GW_IN_TARGET,
+	[')'] = GW_IN_VALUE | GW_IN_TARGET,
+	['*'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	['+'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	[','] = GW_IN_VALUE | GW_IN_TARGET,
+	['-'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	['.'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	['/'] = GW_IN_VALUE | GW_IN_TARGET,
+	['0' ... '9'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	[':'] = GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	[';' ... '@'] = GW_IN_VALUE | GW_IN_TARGET,
+	['A' ... 'Z'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	['['] = GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	['\\'] = GW_IN_VALUE | GW_IN_TARGET,
+	[']'] = GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	['^'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	['_'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	['`'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	['a' ... 'z'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	['{'] = GW_IN_VALUE | GW_IN_TARGET,
+	['|'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET,
+	['}'] = GW_IN_VALUE | GW_IN_TARGET,
+	['~'] = GW_IN_TOKEN | GW_IN_VALUE | GW_IN_TARGET | GW_IN_HOST,
+	[0x80 ... 0xFF] = GW_IN_VALUE,
+};
