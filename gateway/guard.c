@@ -439,10 +439,12 @@ verify_answer(void *cls, struct MHD_Connection *connection, const char *url, con
 {
 	struct GwText fields = {.data = (char *) VERIFY_FIELD, .len = sizeof(VERIFY_FIELD) - 1};
 	struct GwText body = {.data = (char *) "{}", .len = 2};
+	struct GwText none = {0};
 	struct GwGuard *guard = cls;
 	bool is_first = guard->framing.requests == 1;
 	struct MHD_Response *response;
 	enum MHD_Result result;
+	unsigned status;
 
 	(void) url, (void) method, (void) version, (void) data, (void) size;
 	/* Answered on the first call, a connection is closed. */
@@ -451,9 +453,9 @@ verify_answer(void *cls, struct MHD_Connection *connection, const char *url, con
 		*state = guard;
 		return MHD_YES;
 	}
-	gw_guard_put_reply(guard, &fields, &body, false);
+	status = gw_guard_put_reply(guard, is_first ? MHD_HTTP_OK : MHD_HTTP_NO_CONTENT, &fields, is_first ? &body : &none, false);
 	response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
-	result = MHD_queue_response(connection, is_first ? MHD_HTTP_OK : MHD_HTTP_NO_CONTENT, response);
+	result = MHD_queue_response(connection, status, response);
 	MHD_destroy_response(response);
 	return result;
 }
@@ -477,7 +479,7 @@ gw_guard_verify(FILE *faults)
 	bool is_seen = false;
 	bool has_fields = false;
 
-	daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET, 0, NULL, NULL, verify_answer, &guard,
+	daemon = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_SUPPRESS_DATE_NO_CLOCK, 0, NULL, NULL, verify_answer, &guard,
 							  MHD_OPTION_NOTIFY_COMPLETED, verify_done, &guard, MHD_OPTION_END);
 	if (daemon == NULL || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0)
 		goto done;
@@ -487,8 +489,8 @@ gw_guard_verify(FILE *faults)
 	pair[0] = -1; /* the daemon closes it, accepted or not */
 	if (added != MHD_YES)
 		goto done;
-	has_fields = verify_reply(daemon, pair[1], request, sizeof(request) - 1, "\r\nContent-Length: 2\r\n" VERIFY_FIELD "\r\n{}") &&
-				 verify_reply(daemon, pair[1], request, sizeof(request) - 1, "\r\n" VERIFY_FIELD "\r\n");
+	has_fields = verify_reply(daemon, pair[1], request, sizeof(request) - 1, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" VERIFY_FIELD "\r\n{}") &&
+				 verify_reply(daemon, pair[1], request, sizeof(request) - 1, "HTTP/1.1 204 No Content\r\n" VERIFY_FIELD "\r\n");
 	is_seen = guard.framing.requests > 0;
 
 done:

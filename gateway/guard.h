@@ -42,16 +42,15 @@ struct GwGuardRefusal
 	size_t bytes;           /* of the reply */
 };
 
-/* What goes out beside the library's own bytes, see splice.c. */
+/* A reply that is spliced into what the library sends, see splice.c. */
 struct GwSplice
 {
-	bool is_waiting;                /* not all of it is out */
-	char number[GW_DIGITS_MAX + 2]; /* the length of the body, and the end of the line */
-	struct GwSlice length;          /* the same, or empty where the library makes the body */
-	struct GwSlice fields;          /* lines, each with its CR LF */
+	bool is_waiting;       /* not all of it is out */
+	char start[128];       /* the status line and the length */
+	size_t start_len;      /* 0: the library's own, since it makes the body */
+	struct GwSlice fields; /* lines, each with its CR LF */
 	struct GwSlice body;
-	size_t held_back; /* bytes at the end of the library's head; 0: it has not begun */
-	size_t sent;      /* of ours */
+	size_t sent;
 };
 
 /* A connection in the kernel's interest list, see interest.c. */
@@ -149,12 +148,14 @@ void gw_guard_detach(struct GwGuard *guard);
 void gw_guard_reply_done(struct GwGuard *guard);
 
 /*
- * Has the fields sent in the head of the next reply, and the body behind it, for
- * which the library is given a reply without one; NULL: the library has the body.
- * Of the reply to HEAD only its length is sent. Call before MHD_queue_response.
+ * Has the status and the fields sent in the head of the next reply, and the body
+ * behind it; NULL: the library makes the body. Of the reply to HEAD only the
+ * length is sent. Returns the status for MHD_queue_response, which is called next:
+ * the library is told that there is no content where it has none.
  * All stays the caller's and must live until gw_guard_reply_done.
  */
-void gw_guard_put_reply(struct GwGuard *guard, const struct GwText *fields, const struct GwText *body, bool is_head);
+unsigned gw_guard_put_reply(struct GwGuard *guard, int status, const struct GwText *fields, const struct GwText *body,
+							bool is_head) __attribute__((warn_unused_result));
 
 /* The guard of a descriptor, NULL if it has none. */
 struct GwGuard *gw_guard_of(int fd);

@@ -383,14 +383,16 @@ send_reply(struct GwRequest *request)
 {
 	struct MHD_Response *response = request->response;
 	enum MHD_Result result;
+	unsigned status;
 
 	if (response == NULL)
 		return MHD_NO;
 	request->response = NULL;
 	request->state = request->stream != NULL ? GW_REQUEST_STREAMING : GW_REQUEST_REPLYING;
 	gw_request_expect(request, request->loop->now + SEND_TIMEOUT + GW_SECONDS(request->note.bytes) / RATE);
-	gw_guard_put_reply(&request->http->guard, &request->fields, request->stream != NULL ? NULL : &request->reply_body, request->is_head);
-	result = MHD_queue_response(request->connection, (unsigned) request->note.status, response);
+	status = gw_guard_put_reply(&request->http->guard, request->note.status, &request->fields,
+								request->stream != NULL ? NULL : &request->reply_body, request->is_head);
+	result = MHD_queue_response(request->connection, status, response);
 	gw_reply_drop(response);
 	return result;
 }

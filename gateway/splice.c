@@ -2,23 +2,24 @@
  * splice: puts a reply's header fields, and its body, into what libmicrohttpd sends.
  *
  * The library keeps each field in three pieces of memory and looks at each
- * several times, and makes an object of each reply: that was more than half of
- * what the gateway did for one. So it is given the status and nothing else, and
- * our own text goes out in the same call of the kernel. send() and sendmsg()
- * below take the place of libc's for the whole process, as recv() does in
- * guard.c. What the library ends its head with is held back, and ours sent:
+ * several times, makes an object of each reply, and takes twenty divisions to
+ * write its length: that was more than half of what the gateway did for one. So
+ * it is told that there is no content, and our own text goes out in place of its
+ * head. send() and sendmsg() below take the place of libc's for the whole
+ * process, as recv() does in guard.c. Of the library's head there remains what
+ * it says of the connection, and where it makes the body, all of it:
  *
- *   the library sends   HTTP/1.1 200 OK ⏎ Content-Length: 0 ⏎ ⏎
- *   the client gets     HTTP/1.1 200 OK ⏎ Content-Length: 2 ⏎ fields ⏎ ⏎ {}
+ *   the library sends   HTTP/1.1 204 No Content ⏎ Connection: close ⏎ ⏎
+ *   the client gets     HTTP/1.1 200 OK ⏎ Content-Length: 2 ⏎ Connection: close ⏎ fields ⏎ ⏎ {}
  *
  *   a streamed body     HTTP/1.1 200 OK ⏎ Transfer-Encoding: chunked ⏎ ⏎ 2 ⏎ {} …
  *   the client gets     HTTP/1.1 200 OK ⏎ Transfer-Encoding: chunked ⏎ fields ⏎ ⏎ 2 ⏎ {} …
  *
- * The library learns of its own bytes only, and of those held back when all of
- * ours are out: as long as the socket takes a part, it sends the rest when there
- * is room.
+ * As long as the socket has not taken all of this the library believes that it
+ * has taken nothing, and sends its head again when there is room.
  */
 #include <errno.h>
+#include <microhttpd.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -28,19 +29,18 @@
 #include "guard.h"
 
 #define END "\r\n" /* of the head: the empty line */
-#define LENGTH "\r\nContent-Length: "
-#define NO_BODY "0\r\n" END
+#define END_LEN 2
+#define PHRASE_MAX 64
 
 /* Up to here the kernel takes one piece for less than it takes several and a copy costs. */
 #define SMALL 2048
 
-#define LEN(literal) (sizeof(literal) - 1)
-
 static size_t total(const struct iovec *parts, size_t count);
-static bool ends_with(const struct iovec *part, const char *end, size_t len);
-static void begin(struct GwSplice *splice, const struct iovec *head);
+static bool ends_head(const struct iovec *part);
+static void write_start(struct GwSplice *splice, int status, size_t len);
+static char *put(char *at, const char *text, size_t len);
 static ssize_t send_spliced(struct GwSplice *splice, int fd, const struct iovec *head, const struct iovec *body, int flags);
-static size_t list_ours(const struct GwSplice *splice, struct iovec *parts, size_t *left);
+static size_t list_parts(const struct GwSplice *splice, const struct iovec *head, struct iovec *parts);
 static ssize_t send_parts(int fd, struct iovec *parts, size_t count, int flags);
 
 /* Stands in for libc's send; same contract. */
@@ -53,7 +53,7 @@ send(int fd, const void *data, size_t len, int flags)
 
 	if (guard == NULL)
 		return syscall(SYS_sendto, fd, data, len, flags, NULL, 0);
-	if (guard->splice.is_waiting && ends_with(&head, END, LEN(END)))
+	if (guard->splice.is_waiting && ends_head(&head))
 		sent = send_spliced(&guard->splice, fd, &head, NULL, flags);
 	else
 		sent = syscall(SYS_sendto, fd, data, len, flags, NULL, 0);
@@ -72,7 +72,7 @@ sendmsg(int fd, const struct msghdr *message, int flags)
 
 	if (guard == NULL)
 		return syscall(SYS_sendmsg, fd, message, flags);
-	if (guard->splice.is_waiting && count >= 1 && count <= 2 && ends_with(&parts[0], END, LEN(END)))
+	if (guard->splice.is_waiting && count >= 1 && count <= 2 && ends_head(&parts[0]))
 		sent = send_spliced(&guard->splice, fd, &parts[0], count == 2 ? &parts[1] : NULL, flags);
 	else
 		sent = syscall(SYS_sendmsg, fd, message, flags);
@@ -91,92 +91,104 @@ total(const struct iovec *parts, size_t count)
 }
 
 static bool
-ends_with(const struct iovec *part, const char *end, size_t len)
+ends_head(const struct iovec *part)
 {
-	return part->iov_len >= len && memcmp((const char *) part->iov_base + part->iov_len - len, end, len) == 0;
+	return part->iov_len >= END_LEN && memcmp((const char *) part->iov_base + part->iov_len - END_LEN, END, END_LEN) == 0;
 }
 
-void
-gw_guard_put_reply(struct GwGuard *guard, const struct GwText *fields, const struct GwText *body, bool is_head)
+unsigned
+gw_guard_put_reply(struct GwGuard *guard, int status, const struct GwText *fields, const struct GwText *body, bool is_head)
 {
 	struct GwSplice *splice = &guard->splice;
 
 	splice->is_waiting = true;
-	splice->held_back = splice->sent = 0;
+	splice->sent = 0;
+	splice->start_len = 0;
 	splice->fields = (struct GwSlice){fields->data, fields->len};
-	splice->length = splice->body = (struct GwSlice){NULL, 0};
+	splice->body = (struct GwSlice){NULL, 0};
 	if (body == NULL)
-		return;
-	splice->length = (struct GwSlice){splice->number, gw_digits(splice->number, (int64_t) body->len) + LEN(END)};
-	memcpy(splice->number + splice->length.len - LEN(END), END, LEN(END));
+		return (unsigned) status;
+	write_start(splice, status, body->len);
 	if (!is_head)
 		splice->body = (struct GwSlice){body->data, body->len};
+	return MHD_HTTP_NO_CONTENT;
 }
 
-/* The library begins to send: what of its head is held back, and what of ours goes out instead. */
 static void
-begin(struct GwSplice *splice, const struct iovec *head)
+write_start(struct GwSplice *splice, int status, size_t len)
 {
-	if (splice->length.len > 0 && ends_with(head, LENGTH NO_BODY, LEN(LENGTH NO_BODY)))
+	const char *phrase = MHD_get_reason_phrase_for((unsigned) status);
+	char *at = splice->start;
+
+	at = put(at, "HTTP/1.1 ", 9);
+	at += gw_digits(at, status);
+	at = put(at, " ", 1);
+	at = put(at, phrase, strnlen(phrase, PHRASE_MAX));
+	if (status != MHD_HTTP_NO_CONTENT)
 	{
-		splice->held_back = LEN(NO_BODY);
-		return;
+		at = put(at, "\r\nContent-Length: ", 18);
+		at += gw_digits(at, (int64_t) len);
 	}
-	/* A status that has no body, or one that the library makes. */
-	splice->held_back = LEN(END);
-	splice->length = splice->body = (struct GwSlice){NULL, 0};
+	at = put(at, END, END_LEN);
+	splice->start_len = (size_t) (at - splice->start);
 }
 
-/* Sends the head (or what is left of it) but what is held back, and ours (or what is left of it). */
+static char *
+put(char *at, const char *text, size_t len)
+{
+	memcpy(at, text, len);
+	return at + len;
+}
+
+/* Sends what is left of the reply, and behind it the library's body. */
 static ssize_t
 send_spliced(struct GwSplice *splice, int fd, const struct iovec *head, const struct iovec *body, int flags)
 {
-	struct iovec parts[7];
-	size_t before, left, count, n;
+	struct iovec parts[6];
+	size_t count = list_parts(splice, head, parts);
+	size_t left = total(parts, count);
 	ssize_t sent;
 
-	if (splice->held_back == 0)
-		begin(splice, head);
-	before = head->iov_len - splice->held_back;
-	parts[0] = (struct iovec){head->iov_base, before};
-	count = 1 + list_ours(splice, parts + 1, &left);
-	/* A body of the library's own goes on behind the fields. */
-	if (splice->length.len == 0 && body != NULL)
+	if (splice->start_len == 0 && body != NULL)
 		parts[count++] = *body;
 	sent = send_parts(fd, parts, count, flags);
-	if (sent < 0 || (size_t) sent < before)
+	if (sent < 0)
 		return sent;
-	n = (size_t) sent - before;
-	splice->sent += n < left ? n : left;
-	if (n >= left)
+	if ((size_t) sent < left)
 	{
-		splice->is_waiting = false;
-		before += splice->held_back + n - left;
+		splice->sent += (size_t) sent;
+		errno = EAGAIN;
+		return -1;
 	}
-	if (before > 0)
-		return (ssize_t) before;
-	errno = EAGAIN;
-	return -1;
+	splice->is_waiting = false;
+	return (ssize_t) (head->iov_len + (size_t) sent - left);
 }
 
-/* Lists what is left of ours: length, fields, end of the head, body. Returns how many parts; *left is how many bytes. */
+/* Lists what is left of the reply: start, what stays of the library's head, fields, end of the head, body. Returns how many parts. */
 static size_t
-list_ours(const struct GwSplice *splice, struct iovec *parts, size_t *left)
+list_parts(const struct GwSplice *splice, const struct iovec *head, struct iovec *parts)
 {
-	const struct GwSlice ours[] = {splice->length, splice->fields, {END, LEN(END)}, splice->body};
+	const char *lines = head->iov_base;
+	const char *end = lines + head->iov_len - END_LEN;
+	const char *first = splice->start_len > 0 ? memchr(lines, '\n', head->iov_len) + 1 : lines;
+	const struct GwSlice all[] = {
+		{splice->start, splice->start_len},
+		{first, first < end ? (size_t) (end - first) : 0},
+		splice->fields,
+		{END, END_LEN},
+		splice->body,
+	};
 	size_t skip = splice->sent;
 	size_t count = 0;
 
-	*left = 0;
-	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 	{
-		if (skip >= ours[i].len)
+		if (skip >= all[i].len)
 		{
-			skip -= ours[i].len;
+			skip -= all[i].len;
 			continue;
 		}
-		parts[count++] = (struct iovec){(void *) (ours[i].data + skip), ours[i].len - skip};
-		*left += ours[i].len - skip;
+		parts[count++] = (struct iovec){(void *) (all[i].data + skip), all[i].len - skip};
 		skip = 0;
 	}
 	return count;

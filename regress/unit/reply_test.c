@@ -29,8 +29,7 @@ answer(void *cls, struct MHD_Connection *connection, const char *url, const char
 	   const char *data, size_t *size, void **state)
 {
 	(void) url, (void) method, (void) version, (void) data, (void) size, (void) state;
-	gw_guard_put_reply(&guard, &fields, &reply_body, false);
-	return MHD_queue_response(connection, (unsigned) note.status, cls);
+	return MHD_queue_response(connection, gw_guard_put_reply(&guard, note.status, &fields, &reply_body, false), cls);
 }
 
 /* Sends a request that response answers; got holds what came. Drops response. */

@@ -52,8 +52,9 @@ answer(void *cls, struct MHD_Connection *connection, const char *url, const char
 	}
 	response = is_chunked ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, read_body, NULL, NULL)
 						  : MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
-	gw_guard_put_reply(&guard, &our_fields, is_chunked ? NULL : &our_body, strcmp(method, "HEAD") == 0);
-	result = MHD_queue_response(connection, status, response);
+	if (status == 204)
+		our_body.len = 0;
+	result = MHD_queue_response(connection, gw_guard_put_reply(&guard, (int) status, &our_fields, is_chunked ? NULL : &our_body, strcmp(method, "HEAD") == 0), response);
 	MHD_destroy_response(response);
 	return result;
 }
