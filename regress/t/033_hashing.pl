@@ -142,6 +142,23 @@ subtest 'a password stays in memory as long as it is needed' => sub {
 	is(process_holds($_, $password), 0, 'and wiped too') for $keeper, hasher();
 };
 
+# What is hashed is in NFC: that tells it from what the statement says.
+subtest 'nor does it stay in the backend whose wait is cancelled' => sub {
+	my %acute = (a => "\xe1", e => "\xe9", i => "\xed", o => "\xf3", u => "\xfa");
+	my @vowels = map { (sort keys %acute)[ rand 5 ] } 1 .. 300;
+	my $decomposed = join '', map { "$_\x{301}" } @vowels;
+	my $composed = join '', map { $acute{$_} } @vowels[ 100 .. 200 ];
+	utf8::encode($_) for $decomposed, $composed;
+	defined process_holds(hasher(), 'x') or plan skip_all => 'the memory of a process cannot be looked at';
+	ok(stop_hasher(), 'the hasher is stopped');
+	my $session = ask(q{set statement_timeout = '200ms'}, "select keelson.password_hash('$decomposed')", 'reset statement_timeout', $round_trip);
+	ok(wait_until(sub { session_pid('%password_verify%') }), 'a wait is cancelled, and the session goes on');
+	ok(becomes('0 1'), 'with another');
+	is(process_holds(session_pid('%password_verify%'), $composed), 0, 'what was to be hashed is nowhere in it');
+	let_go();
+	like(answer($session), qr/statement timeout/, 'it was cancelled');
+};
+
 subtest 'no hasher' => sub {
 	$node->append_conf('postgresql.conf', 'max_worker_processes = 1');
 	$node->restart;

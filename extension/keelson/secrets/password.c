@@ -19,6 +19,7 @@
 #include "utils/builtins.h"
 
 #include "core/error.h"
+#include "core/owner.h"
 #include "secrets/crypto.h"
 #include "secrets/hashing.h"
 #include "secrets/keyring.h"
@@ -44,9 +45,16 @@ typedef struct Argon2Cost
 	unsigned lanes;
 } Argon2Cost;
 
-static char *normalise(const text *password, size_t *len);
-static void prepare_input(const text *password, uint32 pepper_key_id, char **input, size_t *len);
-static void wipe_input(char *input, size_t len);
+/* What is hashed; wiped when it is needed no longer, and with its memory context, however a wait for the hash ends. */
+typedef struct Input
+{
+	size_t len;
+	char bytes[FLEXIBLE_ARRAY_MEMBER];
+} Input;
+
+static Input *normalise(const text *password);
+static Input *prepare_input(const text *password, uint32 pepper_key_id);
+static void wipe_input(void *arg);
 static bool parse_argon2(const char *hash, Argon2Cost *cost);
 static bool verify_argon2(const char *hash, const text *password, uint32 pepper_key_id);
 static bool is_bcrypt(const char *hash);
@@ -57,13 +65,10 @@ text *
 ks_password_hash(const text *password, uint32 pepper_key_id)
 {
 	char hash[KS_HASH_SIZE];
-	char *input;
-	size_t len;
-	bool is_made;
+	Input *input = prepare_input(password, pepper_key_id);
+	bool is_made = ks_hashing_make(input->bytes, input->len, PASSES, MEMORY_KIB, hash);
 
-	prepare_input(password, pepper_key_id, &input, &len);
-	is_made = ks_hashing_make(input, len, PASSES, MEMORY_KIB, hash);
-	wipe_input(input, len);
+	wipe_input(input);
 	if (!is_made)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
@@ -91,16 +96,16 @@ ks_password_verify(const text *password, const text *hash, uint32 pepper_key_id)
 	return result;
 }
 
-/* The password in NFC, palloc-ed, its length in bytes. */
-static char *
-normalise(const text *password, size_t *len)
+/* The password in NFC. */
+static Input *
+normalise(const text *password)
 {
 	const unsigned char *from = (const unsigned char *) VARDATA_ANY(password);
 	int bytes = (int) VARSIZE_ANY_EXHDR(password);
 	int count = pg_mbstrlen_with_len((const char *) from, bytes);
 	pg_wchar *points;
 	pg_wchar *composed;
-	unsigned char *out;
+	Input *input;
 	unsigned char *to;
 
 	if (GetDatabaseEncoding() != PG_UTF8)
@@ -117,40 +122,41 @@ normalise(const text *password, size_t *len)
 	composed = unicode_normalize(UNICODE_NFC, points);
 	for (count = 0; composed[count] != 0; count++)
 		;
-	out = to = palloc(count * 4 + 1);
+	input = ks_owner_create(CurrentMemoryContext, offsetof(Input, bytes) + count * 4, wipe_input);
+	to = (unsigned char *) input->bytes;
 	for (int i = 0; i < count; i++)
 	{
 		unicode_to_utf8(composed[i], to);
 		to += pg_utf_mblen(to);
 	}
-	*to = '\0';
-	*len = to - out;
+	input->len = to - (unsigned char *) input->bytes;
 	ks_wipe(composed, count * sizeof(pg_wchar));
 	ks_wipe(points, pg_mbstrlen_with_len(VARDATA_ANY(password), bytes) * sizeof(pg_wchar));
-	return (char *) out;
+	return input;
 }
 
 /* What goes into argon2id: the password, or its HMAC under the pepper. */
-static void
-prepare_input(const text *password, uint32 pepper_key_id, char **input, size_t *len)
+static Input *
+prepare_input(const text *password, uint32 pepper_key_id)
 {
-	*input = normalise(password, len);
-	if (pepper_key_id != 0)
-	{
-		uint8 *mac = palloc(KS_SHA256_LENGTH);
+	Input *plain = normalise(password);
+	Input *mac;
 
-		ks_keyring_mac(pepper_key_id, "pepper", *input, *len, mac);
-		wipe_input(*input, *len);
-		*input = (char *) mac;
-		*len = KS_SHA256_LENGTH;
-	}
+	if (pepper_key_id == 0)
+		return plain;
+	mac = ks_owner_create(CurrentMemoryContext, offsetof(Input, bytes) + KS_SHA256_LENGTH, wipe_input);
+	mac->len = KS_SHA256_LENGTH;
+	ks_keyring_mac(pepper_key_id, "pepper", plain->bytes, plain->len, (uint8 *) mac->bytes);
+	wipe_input(plain);
+	return mac;
 }
 
 static void
-wipe_input(char *input, size_t len)
+wipe_input(void *arg)
 {
-	ks_wipe(input, len);
-	pfree(input);
+	Input *input = arg;
+
+	ks_wipe(input->bytes, input->len);
 }
 
 /* Is this an argon2id hash, of a cost that we are willing to bear? */
@@ -168,13 +174,10 @@ parse_argon2(const char *hash, Argon2Cost *cost)
 static bool
 verify_argon2(const char *hash, const text *password, uint32 pepper_key_id)
 {
-	char *input;
-	size_t len;
-	bool matches;
+	Input *input = prepare_input(password, pepper_key_id);
+	bool matches = ks_hashing_matches(KS_HASH_ARGON2, input->bytes, input->len, hash);
 
-	prepare_input(password, pepper_key_id, &input, &len);
-	matches = ks_hashing_matches(KS_HASH_ARGON2, input, len, hash);
-	wipe_input(input, len);
+	wipe_input(input);
 	return matches;
 }
 
@@ -197,16 +200,15 @@ is_bcrypt(const char *hash)
 static bool
 verify_bcrypt(const char *hash, const text *password)
 {
-	size_t len;
-	char *composed = normalise(password, &len);
+	Input *composed = normalise(password);
 	const char *raw = VARDATA_ANY(password);
 	size_t raw_len = VARSIZE_ANY_EXHDR(password);
-	bool is_composed = len == raw_len && memcmp(raw, composed, len) == 0;
+	bool is_composed = composed->len == raw_len && memcmp(raw, composed->bytes, raw_len) == 0;
 	bool matches = ks_hashing_matches(KS_HASH_BCRYPT, raw, raw_len, hash);
 
 	if (!matches && !is_composed)
-		matches = ks_hashing_matches(KS_HASH_BCRYPT, composed, len, hash);
-	wipe_input(composed, len);
+		matches = ks_hashing_matches(KS_HASH_BCRYPT, composed->bytes, composed->len, hash);
+	wipe_input(composed);
 	return matches;
 }
 
