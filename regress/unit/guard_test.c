@@ -272,8 +272,9 @@ test_accepted(void)
 				  steps[i], (const char *[]){"[GET /a 0]", "[POST /b 5]", "[GET /c 0]", NULL});
 		test_good("HTTP/1.0 to be kept", "GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n", steps[i],
 				  (const char *[]){"Connection: Keep-Alive", "[GET /a 0]", "[GET /b 0]", NULL});
-		test_good("a body that is waited for", "PUT /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", steps[i],
-				  (const char *[]){steps[i] < 100 ? "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK" : "HTTP/1.1 200 OK", "[PUT /a 5]", NULL});
+		/* The head ends with a piece: from 1.0 on the library asks for no body of which something is there. */
+		test_good("a body that is waited for", "PUT /ab HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", steps[i],
+				  (const char *[]){steps[i] < 100 ? "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK" : "HTTP/1.1 200 OK", "[PUT /ab 5]", NULL});
 		test_good("a body that looks like a request", "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 28\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\nGET /c HTTP/1.1\r\nHost: a\r\n\r\n",
 				  steps[i], (const char *[]){"[POST /a 28]", "[GET /c 0]", NULL});
 	}
