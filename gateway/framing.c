@@ -73,6 +73,7 @@ static const char *go_on(struct GwFraming *framing, enum State state, Reader rea
 static const char *read_section(struct GwFraming *framing, Reader reader, const char *at, const char *end);
 static const char *refuse(struct GwFraming *framing, enum GwFramingFault fault, const char *at);
 static const char *refuse_byte(struct GwFraming *framing, enum GwFramingFault fault, const char *at);
+static bool is_connect(const struct GwFraming *framing);
 static void keep_name(struct GwFraming *framing, const char *piece, size_t len);
 static void message_begin(struct GwFraming *framing);
 static void message_end(struct GwFraming *framing);
@@ -195,7 +196,7 @@ read_method(struct GwFraming *framing, const char *at, const char *end)
 	for (; at < end; at++)
 	{
 		if (*at == ' ')
-			return go_on(framing, TARGET, read_target, at + 1, end);
+			return is_connect(framing) ? refuse(framing, GW_FRAMING_CONNECT, at) : go_on(framing, TARGET, read_target, at + 1, end);
 		if (!GW_FRAMING_IS(*at, GW_IN_TOKEN))
 			return refuse_byte(framing, GW_FRAMING_BAD_METHOD, at);
 		if (*at < 'A' || *at > 'Z' || framing->method_len == sizeof(framing->method))
@@ -203,6 +204,15 @@ read_method(struct GwFraming *framing, const char *at, const char *end)
 		framing->method[framing->method_len++] = *at;
 	}
 	return at;
+}
+
+/* What stands behind such a request is meant for others, and no request to us. */
+static bool
+is_connect(const struct GwFraming *framing)
+{
+	static const char connect[] = "CONNECT";
+
+	return framing->method_len == sizeof(connect) - 1 && memcmp(framing->method, connect, sizeof(connect) - 1) == 0;
 }
 
 static const char *

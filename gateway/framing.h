@@ -32,6 +32,7 @@ enum GwFramingFault
 	GW_FRAMING_OK,
 	GW_FRAMING_BAD_METHOD,      /* not a token */
 	GW_FRAMING_UNLISTED_METHOD, /* a token, but not of capital letters or over 16 long: 405 */
+	GW_FRAMING_CONNECT,         /* 405 */
 	GW_FRAMING_BAD_TARGET,
 	GW_FRAMING_LONG_TARGET, /* 414 */
 	GW_FRAMING_MANY_PARAMS,

@@ -12,6 +12,7 @@ static const struct
 	[GW_FRAMING_OK] = {500, "INTERNAL", "The request is in order"},
 	[GW_FRAMING_BAD_METHOD] = {400, "BAD_REQUEST", "The request line does not begin with a method"},
 	[GW_FRAMING_UNLISTED_METHOD] = {405, "METHOD_NOT_ALLOWED", "The method is not known"},
+	[GW_FRAMING_CONNECT] = {405, "METHOD_NOT_ALLOWED", "This is no proxy: nothing is connected to"},
 	[GW_FRAMING_BAD_TARGET] = {400, "BAD_REQUEST", "The request target has a character that must be percent-encoded"},
 	[GW_FRAMING_LONG_TARGET] = {414, "URI_TOO_LONG", "The request target is longer than 8192 bytes"},
 	[GW_FRAMING_MANY_PARAMS] = {400, "BAD_REQUEST", "The request target has too many query parameters"},

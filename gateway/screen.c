@@ -40,7 +40,7 @@ gw_screen(struct GwRequest *request)
 	/* Decoding is done in place, and a redirect needs the target as it came. */
 	memcpy(decoded, request->head.target, request->head.target_len + 1);
 	fault = gw_target_parse(&target, decoded, request->head.target_len);
-	if (is_method(request, "CONNECT") || is_method(request, "TRACE"))
+	if (is_method(request, "TRACE"))
 		refuse_with_allow(request, GW_METHOD_NOT_ALLOWED, ALL_METHODS);
 	else if (target.is_asterisk && !is_method(request, "OPTIONS"))
 		gw_request_refuse(request, GW_BAD_REQUEST, gw_target_message(GW_TARGET_NO_PATH));

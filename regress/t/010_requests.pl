@@ -59,6 +59,9 @@ subtest 'methods' => sub {
 	is($reply->{content} // '', '', 'without a body');
 	is($gateway->request('HEAD', '/api/product/none')->{status}, 404, 'HEAD of an unknown path');
 	like($gateway->raw("TRACE $_ HTTP/1.1\r\nHost: a\r\n\r\n"), qr/^HTTP\/1.1 405/, "TRACE $_ is refused") for qw(/api/product/echo /);
+	$reply = $gateway->raw("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\nGET /live HTTP/1.1\r\nHost: a\r\n\r\n");
+	like($reply, qr/^HTTP\/1.1 405.*^Allow: GET, .*"code":"METHOD_NOT_ALLOWED"/ms, 'CONNECT is refused in words');
+	is(() = $reply =~ /HTTP\/1\.1/g, 1, 'and what was meant for a tunnel is no request');
 	like($gateway->raw("BREW /api/product/echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"), qr/^HTTP\/1.1 (405|501)/, 'an unknown method is refused');
 	$reply = $gateway->delete('/api/product/nothing');
 	is("$reply->{status} [$reply->{content}]", '204 []', 'a function without a result: 204 without a body');

@@ -88,6 +88,8 @@ static const struct Case cases[] = {
 	CASE("a Host with user", "GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", GW_FRAMING_BAD_HOST, 0),
 	CASE("a method in small letters", "get / HTTP/1.1\r\nHost: a\r\n\r\n", GW_FRAMING_UNLISTED_METHOD, 0),
 	CASE("a long method", "AAAAAAAAAAAAAAAAA / HTTP/1.1\r\nHost: a\r\n\r\n", GW_FRAMING_UNLISTED_METHOD, 0),
+	CASE("a request for a tunnel", "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", GW_FRAMING_CONNECT, 0),
+	CASE("a method that begins like it", "CONNECTED / HTTP/1.1\r\nHost: a\r\n\r\n", GW_FRAMING_OK, 1),
 	CASE("a method that is no token", "G(T / HTTP/1.1\r\nHost: a\r\n\r\n", GW_FRAMING_BAD_METHOD, 0),
 	CASE("a space first", " GET / HTTP/1.1\r\nHost: a\r\n\r\n", GW_FRAMING_BAD_METHOD, 0),
 	CASE("two spaces", "GET  / HTTP/1.1\r\nHost: a\r\n\r\n", GW_FRAMING_BAD_TARGET, 0),
