@@ -124,7 +124,8 @@ write_start(struct GwSplice *splice, int status, size_t len)
 	at += gw_digits(at, status);
 	at = put(at, " ", 1);
 	at = put(at, phrase, strnlen(phrase, PHRASE_MAX));
-	if (status != MHD_HTTP_NO_CONTENT)
+	/* Of 304 it would be that of the content which the client has. */
+	if (status != MHD_HTTP_NO_CONTENT && status != MHD_HTTP_NOT_MODIFIED)
 	{
 		at = put(at, "\r\nContent-Length: ", 18);
 		at += gw_digits(at, (int64_t) len);
