@@ -278,7 +278,8 @@ finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwNote *note)
 
 	if (body->failed)
 		return NULL;
-	set->is_compressible = body->len > GW_GZIP_MIN;
+	/* 304 says of the stored reply what that one said. */
+	set->is_compressible = body->len > GW_GZIP_MIN || set->status == 304;
 	if (set->is_compressible && ask->accepts_gzip)
 		compress(body, set);
 	note->bytes = body->len;
@@ -289,13 +290,14 @@ finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwNote *note)
 static void
 compress(struct GwText *body, struct GwHeaderSet *set)
 {
+	size_t size = body->len;
 	size_t len;
-	char *packed = gw_gzip(body->data, body->len, &len);
+	char *packed = gw_gzip(body->data, size, &len);
 
 	if (packed == NULL)
 		return;
 	gw_text_free(body);
-	*body = (struct GwText){.data = packed, .len = len, .size = len};
+	*body = (struct GwText){.data = packed, .len = len, .size = size};
 	set->encoding = "gzip";
 }
 
