@@ -199,7 +199,7 @@ rollback;
 -- Migrating again leaves what an administrator has changed.
 begin;
 select keelson.api_key_service_set('groq', 'Groq Inc.', 'gsk_[A-Za-z0-9]+', 'begins with gsk_', 'gsk_', 24, 128);
-select count(*) as migrations from keelson.migrate();
+select count(*) as migrations from keelson.migrate(anew => true);
 select title from keelson.api_key_services where service = 'groq';
 rollback;
 

@@ -51,6 +51,7 @@ select keelson.current_user_id(), keelson.current_session_id(), keelson.current_
 
 -- Migrating again applies nothing; what was applied is recorded with a checksum.
 select count(*) from keelson.migrate();
+select count(*) from keelson.migrate(anew => true);
 select keelson.is_migrated();
 select count(*) as wrong_checksums
 from keelson._migration_source() as source

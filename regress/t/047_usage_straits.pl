@@ -117,8 +117,8 @@ subtest 'a migration while the keeper folds' => sub {
 	};
 	ok($waits->(q{backend_type = 'keelson keeper' and wait_event <> 'advisory'}), 'the keeper is in the middle');
 	my $migration = $keelson->node->background_psql('keelson', on_error_stop => 0);
-	$migration->query_until(qr/begun/, "\\echo begun\nselect count(*) as migrations from keelson.migrate();\n\\echo over\n");
-	ok($waits->(q{query like '%keelson.migrate()%' and wait_event = 'advisory' and pid <> pg_backend_pid()}), 'a migration waits for it, and has nothing yet');
+	$migration->query_until(qr/begun/, "\\echo begun\nselect count(*) as migrations from keelson.migrate(anew => true);\n\\echo over\n");
+	ok($waits->(q{query like '%keelson.migrate(%' and wait_event = 'advisory' and pid <> pg_backend_pid()}), 'a migration waits for it, and has nothing yet');
 	$holder->query_safe('commit');
 	$holder->quit;
 	like($migration->query('select 1'), qr/^0$/m, 'it is done');

@@ -67,7 +67,7 @@ subtest 'by hand' => sub {
 	$keelson->sql("alter role keelson_gateway password '$keelson->{password}'");
 	my $objects = all_objects($keelson);
 	my $routes = $keelson->sql('select string_agg(r::text, chr(10) order by id) from keelson.routes as r');
-	$keelson->sql('select keelson.migrate()');
+	$keelson->sql("select keelson.migrate(anew => $_)") for qw(false true);
 	same_lines(all_objects($keelson), $objects, 'migrate() again changes nothing');
 	is($keelson->sql('select string_agg(r::text, chr(10) order by id) from keelson.routes as r'), $routes, 'in the routes neither');
 };
@@ -104,6 +104,7 @@ subtest 'dropped and made anew' => sub {
 	ok(wait_until(sub { $gateway->get('/ready')->{status} == 503 }, 10), 'meanwhile the gateway is not ready');
 	like($gateway->get('/api/auth/me', token => $user->{token})->{status}, qr/^5/, 'and serves nothing');
 	$keelson->sql('create extension keelson cascade');
+	is($keelson->sql('select keelson.is_migrated()'), 'f', 'created, it is known to lack what was dropped');
 	$keelson->sql('select keelson.migrate()');
 	# The product's policies and defaults that used functions of the extension went with it: they are the product's to bring back.
 	$keelson->sql('create policy own on product.notes using (user_id = keelson.current_user_id()) with check (user_id = keelson.current_user_id());

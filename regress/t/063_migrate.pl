@@ -29,11 +29,22 @@ sub has_let_go
 			and not exists (select from pg_locks as l where l.pid = a.pid and l.mode = 'AccessExclusiveLock')});
 }
 
+subtest 'nothing to do' => sub {
+	my $holder = $keelson->node->background_psql('keelson', on_error_stop => 1);
+	# Whoever wanted all tables would wait for these until the time is over.
+	$holder->query_safe('begin; lock table keelson.users in row exclusive mode; lock table keelson.routes in access share mode');
+	is($keelson->sql(q{set statement_timeout = '60s'; begin; select count(*) from keelson.migrate();
+		select count(*) from pg_locks where pid = pg_backend_pid() and mode <> 'AccessShareLock' and locktype = 'relation'; commit}), "0\n0", 'nobody is waited for, and no table is locked');
+	$holder->query_safe('rollback');
+	$holder->quit;
+	is($keelson->sql('drop policy own_select on keelson.avatars; select count(*) from keelson.migrate(anew => true); select count(*) from pg_policy where polname = \'own_select\' and polrelid = \'keelson.avatars\'::regclass'), "0\n1", 'anew, what is missing is made');
+};
+
 subtest 'somebody holds a table and wants others' => sub {
 	my $before = deadlocks();
 	my $holder = $keelson->node->background_psql('keelson', on_error_stop => 1);
 	$holder->query_safe('begin; lock table keelson.users in row exclusive mode');
-	my $migration = begun('select keelson.migrate() as applied; \\echo finished');
+	my $migration = begun('select keelson.migrate(anew => true) as applied; \\echo finished');
 	ok(wait_until(sub { has_let_go() }), 'a migration tries, and holds nothing between two tries');
 	is($gateway->get('/api/auth/me', token => $user->{token})->{status}, 200, 'requests are answered meanwhile');
 	my $gets = eval { $holder->query_safe("lock table keelson.$_ in row exclusive mode") for qw(deliveries audit_events sessions routes user_emails); 1 };
@@ -48,7 +59,7 @@ subtest 'somebody holds a table and wants others' => sub {
 subtest 'a request that runs' => sub {
 	my $holder = $keelson->node->background_psql('keelson', on_error_stop => 1);
 	$holder->query_safe(q{begin; select count(*) from keelson.dispatch((select id from keelson.routes where template = 'auth/status'), null, null, null, '{}')});
-	my $migration = begun('select keelson.migrate() as applied; \\echo finished');
+	my $migration = begun('select keelson.migrate(anew => true) as applied; \\echo finished');
 	ok(wait_until(sub { has_let_go() }), 'is waited for');
 	is($keelson->sql(q{select string_agg(distinct c.relname, ',') from pg_locks as l join pg_class as c on c.oid = l.relation
 		where l.granted and l.mode = 'AccessExclusiveLock' and c.relnamespace = 'keelson'::regnamespace}), '', 'no other table is locked');
@@ -75,7 +86,7 @@ subtest 'all kinds of requests at once' => sub {
 	{
 		my $answered = scalar $load->lines;
 		ok(wait_until(sub { $load->lines > $answered + 8 }, 60), "round $round: under load");
-		my ($status, undef, $messages) = $keelson->try_sql('select keelson.migrate()');
+		my ($status, undef, $messages) = $keelson->try_sql('select keelson.migrate(anew => true)');
 		is($status, 0, 'the migration is made') or diag $messages;
 	}
 	my %seen;

@@ -278,7 +278,38 @@ $$;
 comment on function keelson._stand_alone() is
     'Wait until nobody else uses the tables, and keep them until the transaction ends. Never waits for long with locks in hand: it is in no deadlock, and holds up requests for half a second at a time.';
 
-create or replace function keelson.migrate()
+create or replace function keelson._is_in_line()
+returns boolean
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if not keelson.is_migrated() then
+        return false;
+    end if;
+    return not exists (
+        select from keelson._migration_source() as source
+        left join keelson.migrations as done using (capability, number)
+        where source.kind = 'tables' and not coalesce(keelson._is_applied(done.checksum, source.statements), false)
+    );
+end
+$$;
+comment on function keelson._is_in_line() is
+    'Whether this version of the code has been applied to the tables, with each of its migrations.';
+
+create or replace function keelson._is_applied(checksum text, statements text)
+returns boolean
+language sql
+immutable
+as $$
+-- The blank line before the next migration was once counted too.
+select checksum in (keelson._checksum(statements), keelson._checksum(statements || E'\n'))
+$$;
+comment on function keelson._is_applied(text, text) is
+    'Whether a migration''s text is the one that was recorded with this checksum.';
+
+create or replace function keelson.migrate(anew boolean default false)
 returns table (capability text, number integer, name text)
 language plpgsql
 as $$
@@ -295,6 +326,10 @@ begin
         perform keelson.raise(403, 'FORBIDDEN', 'only a superuser or a member of keelson_owner may migrate');
     end if;
     set local role keelson_owner;
+    if not coalesce(anew, false) and keelson._is_in_line() then
+        reset role;
+        return;
+    end if;
     perform keelson._stand_alone();
     set local search_path = pg_catalog, pg_temp;
     set local client_min_messages = warning;
@@ -305,8 +340,7 @@ begin
             from keelson.migrations as done
             where done.capability = section.capability and done.number = section.number;
             if found then
-                -- The blank line before the next migration was once counted too.
-                if recorded not in (keelson._checksum(section.statements), keelson._checksum(section.statements || E'\n')) then
+                if not keelson._is_applied(recorded, section.statements) then
                     raise exception 'migration % of % has changed since it was applied', section.number, section.capability
                         using errcode = 'object_not_in_prerequisite_state',
                               hint = 'A released migration is never edited: restore its text and add a new one.';
@@ -340,8 +374,8 @@ begin
     reset role;
 end
 $$;
-comment on function keelson.migrate() is
-    'Bring tables, policies, jobs and routes to the state that this version of the code needs; returns the migrations it applied. Doing it again changes nothing.';
+comment on function keelson.migrate(boolean) is
+    'Bring tables, policies, jobs and routes to the state that this version of the code needs; returns the migrations it applied. Where that was done it does nothing, and waits for nobody; anew, policies, grants, jobs and routes are made again, should somebody have changed them.';
 
 create or replace function keelson._checksum(statements text)
 returns text
@@ -374,6 +408,8 @@ begin
         constraint installation_pkey primary key (is_only),
         constraint installation_is_only_check check (is_only)
     );
+    -- Goes with the code, as policies do, and tells so: see is_migrated().
+    alter table keelson.installation alter column code_checksum set default keelson._code_checksum();
     comment on table keelson.installation is
         'One row: the code that the tables were last brought in line with.';
 end
@@ -388,14 +424,17 @@ stable
 as $$
 begin
     return exists (
-        select from keelson.installation where code_checksum = keelson._code_checksum()
+        select
+        from keelson.installation as i
+        join pg_catalog.pg_attribute as a on a.attrelid = i.tableoid and a.attname = 'code_checksum'
+        where i.code_checksum = keelson._code_checksum() and a.atthasdef
     );
 exception when undefined_table then
     return false;
 end
 $$;
 comment on function keelson.is_migrated() is
-    'Whether keelson.migrate() has been run since the code was last installed or updated.';
+    'Whether keelson.migrate() has been run since the code was last installed, updated or dropped and created again.';
 grant execute on function keelson.is_migrated() to keelson_admin;
 
 -- What an endpoint function of any capability may answer with.
