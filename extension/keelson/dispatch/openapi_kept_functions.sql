@@ -12,12 +12,13 @@ stable
 as $$
 begin
     return (
+        -- Nothing that is temporary: it comes and goes, and no endpoint has it.
         with schemas as materialized (
             select n.oid, n.tableoid as table, n.ctid as place, n.xmin as writer
             from pg_catalog.pg_namespace as n
             where n.nspname !~ '^pg_(toast_)?temp_'
         ),
-        -- What has columns; temporary tables come and go, and no endpoint has their types.
+        -- What has columns.
         classes as materialized (
             select c.oid, c.tableoid as table, c.ctid as place, c.xmin as writer
             from pg_catalog.pg_class as c
@@ -36,7 +37,7 @@ begin
             union all
             select e.tableoid, e.ctid, e.xmin from pg_catalog.pg_enum as e
             union all
-            select p.tableoid, p.ctid, p.xmin from pg_catalog.pg_proc as p
+            select p.tableoid, p.ctid, p.xmin from pg_catalog.pg_proc as p join schemas as s on s.oid = p.pronamespace
             union all
             select d.tableoid, d.ctid, d.xmin from pg_catalog.pg_description as d
             union all
