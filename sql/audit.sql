@@ -292,28 +292,30 @@ select * from pg_temp.acts(:route, 'without a partition');
 rollback;
 select * from pg_temp.acts(:route, 'as it was');
 
--- What was settled of a day stands until somebody writes to it, its file grows, or for who sees a younger tree.
-create function pg_temp.settles(bytes bigint, size bigint) returns boolean language plpgsql as $$
+-- What was settled of a day stands until somebody writes to it, its file grows or is another partition's, or for who sees a
+-- younger tree. Of no day there is nothing to be sealed.
+create function pg_temp.settles(bytes bigint, size bigint, partition regclass) returns boolean language plpgsql as $$
 declare
     day constant integer := extract(epoch from now())::bigint / 86400;
 begin
-    perform keelson._audit_day_settle(day, keelson._audit_day_note(day, 7), 5);
-    return keelson._audit_day_is_settled(day, bytes, size);
+    perform keelson._audit_day_settle('pg_class', day, keelson._audit_day_note('pg_class', day, 7), 5);
+    return keelson._audit_day_is_settled(partition, day, bytes, size);
 end $$;
-create function pg_temp.eventually(bytes bigint, size bigint) returns boolean language plpgsql as $$
+create function pg_temp.eventually(bytes bigint, size bigint, partition regclass default 'pg_class') returns boolean language plpgsql as $$
 begin
     -- Others write events too.
     for i in 1..100 loop
-        if pg_temp.settles(bytes, size) then
+        if pg_temp.settles(bytes, size, partition) then
             return true;
         end if;
     end loop;
     return false;
 end $$;
 create function pg_temp.is_settled() returns boolean language sql as $$
-    select keelson._audit_day_is_settled((extract(epoch from now())::bigint / 86400)::integer, 7, 5)
+    select keelson._audit_day_is_settled('pg_class', (extract(epoch from now())::bigint / 86400)::integer, 7, 5)
 $$;
-select pg_temp.eventually(7, 5), pg_temp.eventually(7, 6), pg_temp.eventually(7, 4) as younger, pg_temp.eventually(8, 5) as grown;
+select pg_temp.eventually(7, 5), pg_temp.eventually(7, 6), pg_temp.eventually(7, 4) as younger, pg_temp.eventually(8, 5) as grown,
+    pg_temp.eventually(7, 5, 'pg_proc') as another, keelson._audit_has_unsealed('{}', 0, '0', keelson.uuid7()) as unsealed;
 select keelson.audit('regress.thing') is not null as recorded;
 select pg_temp.is_settled();
 select pg_temp.eventually(7, 5);

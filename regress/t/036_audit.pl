@@ -9,7 +9,7 @@ use Test::More;
 use POSIX ();
 use Time::HiRes qw(sleep time);
 
-my $keelson = KeelsonTest->new('audit', conf => "log_checkpoints = off\nkeelson.environment = development\nkeelson.audit_ring_size = 64kB");
+my $keelson = KeelsonTest->new('audit', conf => "max_prepared_transactions = 2\nlog_checkpoints = off\nkeelson.environment = development\nkeelson.audit_ring_size = 64kB");
 $keelson->product;
 my $gateway = $keelson->gateway;
 my $work = $keelson->node->basedir;
@@ -407,6 +407,40 @@ subtest 'days that are over' => sub {
 	$keelson->node->restart;
 	$gateway->wait_ready;
 	ok($is_left_alone->(), 'and after a start, which forgets all that was known');
+};
+
+subtest 'verified while the keeper seals' => sub {
+	ok(settle(), 'all is sealed');
+	# The one who verifies has seen how far the tree goes, and waits for its tiles; meanwhile it grows.
+	my $sealer = $keelson->node->background_psql('keelson', on_error_stop => 1);
+	$sealer->query_safe('begin; lock table keelson.audit_tiles in access exclusive mode');
+	my $verifier = $keelson->node->background_psql('keelson', on_error_stop => 1);
+	$verifier->query_until(qr/begun/, "\\echo begun\nselect 'found ' || coalesce(string_agg(finding || ': ' || detail, ' '), 'nothing') from keelson.audit_verify();\n\\echo over\n");
+	ok(wait_until(sub { $keelson->sql(q{select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%audit_verify%' and pid <> pg_backend_pid()}) eq '1' }), 'it waits');
+	$keelson->sql("select count(keelson.audit('regress.action')) from generate_series(1, 20)");
+	is($sealer->query_safe('select keelson.audit_seal() >= 20'), 't', 'more is sealed');
+	$sealer->query_safe('commit');
+	like($verifier->query_until(qr/over/, ''), qr/^found nothing$/m, 'it tells of nothing');
+	$_->quit for $sealer, $verifier;
+};
+
+subtest 'a transaction that is prepared' => sub {
+	my $lock = hex '4b656c736f6e4131';
+	my $waiting = q{select count(*) from pg_locks where locktype = 'advisory' and not granted and pid };
+	my ($before, $after) = map { $keelson->node->background_psql('keelson', on_error_stop => 1) } 1 .. 2;
+	ok(settle(), 'all is sealed');
+	$before->query_safe("select pg_advisory_lock($lock)");
+	$keelson->sql(q{begin; select keelson.audit('regress.action', '{"n": "prepared"}'); prepare transaction 'regress'});
+	ok(wait_until(sub { $keelson->sql("$waiting = (select pid from pg_stat_activity where backend_type = 'keelson keeper')") eq '1' }, 30), 'the keeper comes');
+	$after->query_until(qr/begun/, "\\echo begun\nselect pg_advisory_lock($lock);\n\\echo got\n");
+	ok(wait_until(sub { $keelson->sql("$waiting > 0") eq '2' }, 30), 'behind it somebody else');
+	$before->quit;
+	$after->query_until(qr/got/, '');
+	# The keeper has found nothing that was committed, and from now on nobody writes any more.
+	$after->quit;
+	$keelson->sql(q{commit prepared 'regress'});
+	ok(wait_until(sub { $keelson->sql(q{select keelson._audit_place(id) is not null from keelson.audit_events where data ->> 'n' = 'prepared'}) eq 't' }, 30),
+		'what it wrote is sealed when it has committed');
 };
 
 subtest 'a cluster with B-trees in place of the index of ranges' => sub {

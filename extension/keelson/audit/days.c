@@ -20,8 +20,9 @@
  *   believes only what was settled at a size of the tree that it sees.
  *
  * What is written around all this (a restored dump, a superuser's hand) counts
- * for nothing; a day whose file has grown is not settled for that. Two days
- * may share a place: then both are looked through.
+ * for nothing; a day whose file has grown is not settled for that, nor one whose
+ * partition is another than it was. Two days may share a place: then both are
+ * looked through.
  *
  * All of it is forgotten when the server starts, and found anew.
  */
@@ -43,7 +44,7 @@ typedef struct Day
 {
 	pg_atomic_uint64 written; /* inserts of all who share the place */
 	slock_t lock;             /* for what follows */
-	int32 day;                /* since 1970; whose the rest is */
+	Oid partition;            /* whose the rest is */
 	uint64 noted;             /* `written`, when it was noted */
 	int64 bytes;              /* of the heap, then */
 	FullTransactionId next;   /* then, or later */
@@ -56,7 +57,7 @@ static Day *days;
 
 static void init_shared(void *area, bool found);
 static Day *place_of(int32 day);
-static void take_place(Day *place, int32 day);
+static void take_place(Day *place, Oid partition);
 
 void
 ks_audit_days_init(void)
@@ -83,13 +84,13 @@ place_of(int32 day)
 	return &days[(uint32) day % PLACES];
 }
 
-/* Have the place, which is locked, be the day's. */
+/* Have the place, which is locked, be the partition's. */
 static void
-take_place(Day *place, int32 day)
+take_place(Day *place, Oid partition)
 {
-	if (place->day == day)
+	if (place->partition == partition)
 		return;
-	place->day = day;
+	place->partition = partition;
 	place->next = InvalidFullTransactionId;
 	place->settled_size = 0;
 	place->summarised = 0;
@@ -103,19 +104,20 @@ ks_audit_day_written(int64 day)
 
 PG_FUNCTION_INFO_V1(ks__audit_day_is_settled);
 
-/* keelson._audit_day_is_settled(day integer, bytes bigint, size bigint) */
+/* keelson._audit_day_is_settled(partition regclass, day integer, bytes bigint, size bigint) */
 Datum
 ks__audit_day_is_settled(PG_FUNCTION_ARGS)
 {
-	int32 number = PG_GETARG_INT32(0);
-	int64 bytes = PG_GETARG_INT64(1), size = PG_GETARG_INT64(2);
+	Oid partition = PG_GETARG_OID(0);
+	int32 number = PG_GETARG_INT32(1);
+	int64 bytes = PG_GETARG_INT64(2), size = PG_GETARG_INT64(3);
 	Day *day;
 	bool is_settled;
 
 	ks_require_shmem();
 	day = place_of(number);
 	SpinLockAcquire(&day->lock);
-	is_settled = day->day == number && day->settled_size > 0 && day->settled_size <= size && day->bytes == bytes &&
+	is_settled = day->partition == partition && day->settled_size > 0 && day->settled_size <= size && day->bytes == bytes &&
 				 day->noted == pg_atomic_read_u64(&day->written);
 	SpinLockRelease(&day->lock);
 	PG_RETURN_BOOL(is_settled);
@@ -123,12 +125,13 @@ ks__audit_day_is_settled(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(ks__audit_day_note);
 
-/* keelson._audit_day_note(day integer, bytes bigint) : who counts for the day has a lower transaction id than this */
+/* keelson._audit_day_note(partition regclass, day integer, bytes bigint) : who counts for the day has a lower transaction id than this */
 Datum
 ks__audit_day_note(PG_FUNCTION_ARGS)
 {
-	int32 number = PG_GETARG_INT32(0);
-	int64 bytes = PG_GETARG_INT64(1);
+	Oid partition = PG_GETARG_OID(0);
+	int32 number = PG_GETARG_INT32(1);
+	int64 bytes = PG_GETARG_INT64(2);
 	Day *day;
 	uint64 written;
 	FullTransactionId next;
@@ -140,7 +143,7 @@ ks__audit_day_note(PG_FUNCTION_ARGS)
 	pg_memory_barrier();
 	next = ReadNextFullTransactionId();
 	SpinLockAcquire(&day->lock);
-	take_place(day, number);
+	take_place(day, partition);
 	if (day->noted != written || day->bytes != bytes || !FullTransactionIdIsValid(day->next))
 	{
 		day->noted = written;
@@ -155,19 +158,20 @@ ks__audit_day_note(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(ks__audit_day_settle);
 
-/* keelson._audit_day_settle(day integer, next xid8, size bigint) : all that has counted is below `next`, has ended and is sealed */
+/* keelson._audit_day_settle(partition regclass, day integer, next xid8, size bigint) : all that has counted is below `next`, has ended and is sealed */
 Datum
 ks__audit_day_settle(PG_FUNCTION_ARGS)
 {
-	int32 number = PG_GETARG_INT32(0);
-	FullTransactionId next = PG_GETARG_FULLTRANSACTIONID(1);
-	int64 size = PG_GETARG_INT64(2);
+	Oid partition = PG_GETARG_OID(0);
+	int32 number = PG_GETARG_INT32(1);
+	FullTransactionId next = PG_GETARG_FULLTRANSACTIONID(2);
+	int64 size = PG_GETARG_INT64(3);
 	Day *day;
 
 	ks_require_shmem();
 	day = place_of(number);
 	SpinLockAcquire(&day->lock);
-	if (day->day == number && FullTransactionIdEquals(day->next, next))
+	if (day->partition == partition && FullTransactionIdEquals(day->next, next))
 		day->settled_size = size;
 	SpinLockRelease(&day->lock);
 	PG_RETURN_VOID();
@@ -175,18 +179,19 @@ ks__audit_day_settle(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(ks__audit_day_summarised);
 
-/* keelson._audit_day_summarised(day integer, ranges bigint) : how many the index knew, and now knows */
+/* keelson._audit_day_summarised(partition regclass, day integer, ranges bigint) : how many the index knew, and now knows */
 Datum
 ks__audit_day_summarised(PG_FUNCTION_ARGS)
 {
-	int32 number = PG_GETARG_INT32(0);
-	int64 ranges = PG_GETARG_INT64(1), before;
+	Oid partition = PG_GETARG_OID(0);
+	int32 number = PG_GETARG_INT32(1);
+	int64 ranges = PG_GETARG_INT64(2), before;
 	Day *day;
 
 	ks_require_shmem();
 	day = place_of(number);
 	SpinLockAcquire(&day->lock);
-	take_place(day, number);
+	take_place(day, partition);
 	before = day->summarised;
 	day->summarised = ranges;
 	SpinLockRelease(&day->lock);

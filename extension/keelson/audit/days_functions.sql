@@ -24,40 +24,40 @@ begin
 end
 $operators$;
 
-create or replace function keelson._audit_day_is_settled(day integer, bytes bigint, size bigint)
+create or replace function keelson._audit_day_is_settled(partition regclass, day integer, bytes bigint, size bigint)
 returns boolean
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'ks__audit_day_is_settled';
-comment on function keelson._audit_day_is_settled(integer, bigint, bigint) is
-    'Whether it is known that the day (since 1970), whose partition has so many bytes, holds nothing that the tree of that size does not.';
+comment on function keelson._audit_day_is_settled(regclass, integer, bigint, bigint) is
+    'Whether it is known that the partition, of a day since 1970, which has so many bytes, holds nothing that the tree of that size does not.';
 
-create or replace function keelson._audit_day_note(day integer, bytes bigint)
+create or replace function keelson._audit_day_note(partition regclass, day integer, bytes bigint)
 returns xid8
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'ks__audit_day_note';
-comment on function keelson._audit_day_note(integer, bigint) is
+comment on function keelson._audit_day_note(regclass, integer, bigint) is
     'Note how often the day was written to, unless that is noted; returns a transaction id that is above all of those who did.';
 
-create or replace function keelson._audit_day_settle(day integer, next xid8, size bigint)
+create or replace function keelson._audit_day_settle(partition regclass, day integer, next xid8, size bigint)
 returns void
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'ks__audit_day_settle';
-comment on function keelson._audit_day_settle(integer, xid8, bigint) is
+comment on function keelson._audit_day_settle(regclass, integer, xid8, bigint) is
     'Settle the day: all who have written to it before the id that was noted have ended, and the tree of that size holds what they wrote.';
 
-create or replace function keelson._audit_day_summarised(day integer, ranges bigint)
+create or replace function keelson._audit_day_summarised(partition regclass, day integer, ranges bigint)
 returns bigint
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'ks__audit_day_summarised';
-comment on function keelson._audit_day_summarised(integer, bigint) is
+comment on function keelson._audit_day_summarised(regclass, integer, bigint) is
     'Remember how many ranges of the day its index knows; returns how many were remembered.';
 
 create or replace function keelson._audit_unsettled(size bigint)
@@ -72,10 +72,11 @@ begin
     -- Yesterday and what comes after it is looked at in any case.
     return array(
         select p.name from keelson.audit_partitions as p
-        cross join lateral (select pg_relation_size(to_regclass('keelson.' || p.name)) as bytes) as heap
+        cross join lateral (select to_regclass('keelson.' || p.name) as partition) as place
+        cross join lateral (select pg_relation_size(place.partition) as bytes) as heap
         where p.dropped_at is null and heap.bytes > 0 and (
             p.until_at > now() - interval '1 day'
-            or not coalesce(keelson._audit_day_is_settled((extract(epoch from p.from_at) / 86400)::integer, heap.bytes, _audit_unsettled.size), false)
+            or not coalesce(keelson._audit_day_is_settled(place.partition, (extract(epoch from p.from_at) / 86400)::integer, heap.bytes, _audit_unsettled.size), false)
         )
         order by p.from_at
     );
@@ -193,12 +194,16 @@ set jit = off
 set max_parallel_workers_per_gather = 0
 as $$
 declare
+    source constant text := keelson._audit_source(names);
     is_found boolean;
 begin
-    execute 'select exists (select from ' || keelson._audit_source(names)
+    if source is null then
+        return false;
+    end if;
+    execute 'select exists (select from ' || source
         || ' where e.era > $1 or e.era = $1 and e.xid >= $2 and (e.xid, e.id) > ($2, $3))'
     into is_found using era, xid, id;
-    return coalesce(is_found, false);
+    return is_found;
 end
 $$;
 comment on function keelson._audit_has_unsealed(text[], integer, xid8, uuid) is
@@ -246,15 +251,15 @@ declare
 begin
     select * into head from keelson.audit_checkpoints as c order by c.size desc limit 1;
     for place in
-        select p.name, (extract(epoch from p.from_at) / 86400)::integer as day, pg_relation_size(to_regclass('keelson.' || p.name)) as bytes
+        select p.name, to_regclass('keelson.' || p.name) as partition, (extract(epoch from p.from_at) / 86400)::integer as day
         from keelson.audit_partitions as p
         where p.name = any (keelson._audit_unsettled(head.size)) and p.until_at <= now() - interval '1 day'
     loop
-        next := keelson._audit_day_note(place.day, place.bytes);
+        next := keelson._audit_day_note(place.partition, place.day, pg_relation_size(place.partition));
         -- This order, each with a snapshot of its own: see days.c.
         continue when next > pg_snapshot_xmin(pg_current_snapshot());
         if not keelson._audit_has_unsealed(array[place.name], head.era, head.xid, head.event_id) then
-            perform keelson._audit_day_settle(place.day, next, head.size);
+            perform keelson._audit_day_settle(place.partition, place.day, next, head.size);
         end if;
     end loop;
 end
@@ -275,9 +280,10 @@ declare
     made bigint := 0;
 begin
     for place in
-        select p.name, (extract(epoch from p.from_at) / 86400)::integer as day, i.ranges, w.pages,
-            (pg_relation_size(to_regclass('keelson.' || p.name)) / current_setting('block_size')::bigint - 64) / w.pages as full_ones
+        select p.name, c.partition, (extract(epoch from p.from_at) / 86400)::integer as day, i.ranges, w.pages,
+            (pg_relation_size(c.partition) / current_setting('block_size')::bigint - 64) / w.pages as full_ones
         from keelson.audit_partitions as p
+        cross join lateral (select to_regclass('keelson.' || p.name) as partition) as c
         cross join lateral (select keelson._audit_ranges_index(p.name) as ranges) as i
         cross join lateral (
             select coalesce(max(o.option_value::integer), 128) as pages
@@ -288,13 +294,13 @@ begin
         where p.name = any (keelson._audit_unsettled((select max(h.size) from keelson.audit_checkpoints as h))) and i.ranges is not null
     loop
         continue when place.full_ones <= 0;
-        known := keelson._audit_day_summarised(place.day, place.full_ones);
+        known := keelson._audit_day_summarised(place.partition, place.day, place.full_ones);
         continue when known >= place.full_ones;
         begin
             execute format('lock table keelson.%I in share update exclusive mode nowait', place.name);
         exception when lock_not_available then
             -- A vacuum, which does the same, or an index being made: another time.
-            perform keelson._audit_day_summarised(place.day, known);
+            perform keelson._audit_day_summarised(place.partition, place.day, known);
             continue;
         end;
         for range in known .. place.full_ones - 1 loop

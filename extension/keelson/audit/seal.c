@@ -7,8 +7,8 @@
  * whatever commits late has a higher transaction id than all that is sealed,
  * and comes later in that order: nothing is passed over, and the last sealed
  * event, which stands in the newest checkpoint, says all there is to know
- * about where to go on (days.c: in which partitions). Events of an older era (a cluster that this database
- * was dumped from) are settled all.
+ * about where to go on (days.c: in which partitions). Events of an older era
+ * (a cluster that this database was dumped from) are settled all.
  *
  * One at a time seals, by an advisory lock. A batch, its tiles, totals and the
  * signed checkpoint are one transaction, so that a crash leaves nothing half
@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "access/twophase.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -125,7 +126,8 @@ run_duty(void)
 		ks_worker_transaction_end();
 		CHECK_FOR_INTERRUPTS();
 	} while (sealed == SEAL_BATCH);
-	is_settled = is_all;
+	/* What a prepared transaction wrote was counted when it was prepared, and is there when it commits. */
+	is_settled = is_all && max_prepared_xacts == 0;
 	settled_count = written;
 	settle_days();
 }

@@ -211,6 +211,7 @@ comment on function keelson.audit_proof(uuid) is
     'The proof that an event is in the sealed trail, for keelson-audit-verify, which needs no database: the leaf, its path to the root, and the signed checkpoint.';
 grant execute on function keelson.audit_proof(uuid) to keelson_admin;
 
+-- Stable: all of it is seen at one moment, while the keeper goes on sealing.
 create or replace function keelson.audit_verify(
     "from" timestamptz default null,
     "to" timestamptz default null,
@@ -218,7 +219,7 @@ create or replace function keelson.audit_verify(
 )
 returns setof keelson.audit_finding
 language plpgsql
-volatile
+stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -251,7 +252,7 @@ create or replace function keelson._audit_verify_checkpoints(
 )
 returns setof keelson.audit_finding
 language plpgsql
-volatile
+stable
 as $$
 declare
     claims jsonb;
@@ -289,7 +290,7 @@ comment on function keelson._audit_verify_checkpoints(record, timestamptz, times
 create or replace function keelson._audit_verify_tree(head record, span int8range)
 returns setof keelson.audit_finding
 language plpgsql
-volatile
+stable
 as $$
 #variable_conflict use_column
 begin
@@ -332,7 +333,7 @@ comment on function keelson._audit_verify_tree(record, int8range) is
 create or replace function keelson._audit_verify_events(head record, from_id uuid, until_id uuid, span int8range)
 returns setof keelson.audit_finding
 language plpgsql
-volatile
+stable
 -- The events by the index of ranges, as said in days_functions.sql.
 set enable_seqscan = off
 set random_page_cost = 10000
