@@ -4,8 +4,9 @@
  *
  * It has a database connection of its own, on which it listens for changes of
  * the routes and asks once a second whether the database may be served.  When
- * only this connection is lost, what was known goes on to hold: the loops see
- * for themselves whether the database is there.
+ * only this connection is lost, or gives no answer and is given up for another,
+ * what was known goes on to hold: the loops see for themselves whether the
+ * database is there.
  *
  * A new route table is built once and handed to every loop by mail; the old one
  * goes with the last request that uses it.
@@ -36,6 +37,7 @@ struct GwControl
 	atomic_bool is_stopping;
 	atomic_bool must_reload;
 	PGconn *connection;
+	bool is_spent; /* the connection: a statement got no answer in time, and none can follow it */
 	struct GwLog log;
 	bool has_routes;
 	uint64_t connections_peak; /* since memory was last given back */
@@ -152,7 +154,7 @@ serve_connection(struct GwControl *control)
 		return;
 	load_routes(control);
 	check_ready(control);
-	while (!atomic_load(&control->is_stopping) && PQstatus(control->connection) == CONNECTION_OK)
+	while (!atomic_load(&control->is_stopping) && !control->is_spent && PQstatus(control->connection) == CONNECTION_OK)
 	{
 		bool must_load = atomic_exchange(&control->must_reload, false);
 		bool is_ready = atomic_load(&control->gateway->is_ready);
@@ -182,6 +184,7 @@ open_connection(struct GwControl *control)
 	int64_t until = gw_monotonic_us() + GW_MS(CONNECT_TIMEOUT_MS);
 	PostgresPollingStatusType step = PGRES_POLLING_WRITING;
 
+	control->is_spent = false;
 	control->connection = PQconnectStartParams(names, values, 1);
 	if (control->connection == NULL)
 		return false;
@@ -234,12 +237,17 @@ ask(struct GwControl *control, const char *sql)
 	PGresult *next;
 	int left;
 
-	if (!PQsendQuery(connection, sql))
+	if (control->is_spent || !PQsendQuery(connection, sql))
 		return NULL;
 	while ((left = PQflush(connection)) > 0 || PQisBusy(connection))
 	{
 		if (atomic_load(&control->is_stopping) || gw_monotonic_us() >= until)
+		{
+			control->is_spent = true;
+			if (!atomic_load(&control->is_stopping))
+				tell_fault(control, "control_connection", "no answer in time");
 			return NULL;
+		}
 		if (wait_for(control, left > 0 ? POLLIN | POLLOUT : POLLIN, until) && !PQconsumeInput(connection))
 			return NULL;
 	}
@@ -383,7 +391,7 @@ check_ready(struct GwControl *control)
 	if (result == NULL)
 	{
 		/* No answer says nothing about the database; a refusal does. */
-		if (PQstatus(control->connection) == CONNECTION_OK && !atomic_load(&control->is_stopping))
+		if (PQstatus(control->connection) == CONNECTION_OK && !control->is_spent)
 			set_state(control, "the database refuses the readiness check");
 		return;
 	}

@@ -62,6 +62,20 @@ subtest 'a database that hangs' => sub {
 	is($gateway->post('/api/product/notes/hurried', { text => 'goes on', seconds => 0 }, token => $user->{token})->{status}, 201, 'with the next');
 };
 
+subtest 'a readiness check that hangs' => sub {
+	my $of_control = sub { return $keelson->sql(q{select pid from pg_stat_activity where application_name = 'keelson_gateway control' order by backend_start desc limit 1}) };
+	my $stopped = $of_control->();
+	kill 'STOP', $stopped;
+	ok(wait_until(sub { $of_control->() ne $stopped }, 30), 'is asked in another session');
+	is($gateway->get('/ready', fresh => 1)->{status}, 200, 'those who are served are served');
+	kill 'CONT', $stopped;
+	ok(wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where pid = $stopped") == 0 }, 20), 'the first one is let go');
+	$keelson->sql('alter function keelson.gateway_ready() rename to gateway_ready_no_more');
+	ok(wait_until(sub { $gateway->get('/api/product/items/first', fresh => 1)->{status} == 503 }, 20), 'what becomes of the check is seen');
+	$keelson->sql('alter function keelson.gateway_ready_no_more() rename to gateway_ready');
+	ok(wait_until(sub { $gateway->get('/api/product/items/first', fresh => 1)->{status} == 200 }, 20), 'afterwards, too');
+};
+
 # What comes until it matches.
 sub read_until
 {
