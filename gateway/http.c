@@ -15,6 +15,7 @@
 #include "request.h"
 
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #define HEAD_TIMEOUT GW_SECONDS(10)
@@ -27,6 +28,7 @@
 static void begin(struct GwLoop *loop, struct MHD_Connection *connection, void **context);
 static bool is_over_limits(struct GwHttp *http);
 static void end(struct GwHttp *http);
+static bool has_unread(const struct GwHttp *http);
 static void guard_has_refused(struct GwGuard *guard, const struct GwGuardRefusal *refusal);
 static int64_t deadline_of(const struct GwHttp *http);
 static void timer_fired(struct GwTimer *timer);
@@ -147,9 +149,9 @@ end(struct GwHttp *http)
 {
 	struct GwLoop *loop = http->loop;
 
-	gw_guard_detach(&http->guard);
-	if (http->lingers)
+	if (http->lingers || has_unread(http))
 		gw_linger_begin(loop, http->fd);
+	gw_guard_detach(&http->guard);
 	if (http->is_counted)
 		gw_perip_remove(&loop->gateway->per_ip, &http->key);
 	if (http->request != NULL)
@@ -164,6 +166,15 @@ end(struct GwHttp *http)
 	loop->nconnections--;
 	gw_metrics_add(&loop->metrics, GW_COUNT_CONNECTIONS, -1);
 	free(http);
+}
+
+/* Says whether the client sent more than is answered: closing would reset the connection, and take with it what is not sent yet. */
+static bool
+has_unread(const struct GwHttp *http)
+{
+	int len = 0;
+
+	return http->guard.behind.len > 0 || (ioctl(http->fd, FIONREAD, &len) == 0 && len > 0);
 }
 
 /* The guard has answered in our place. */

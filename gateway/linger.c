@@ -1,6 +1,6 @@
 /*
  * linger.c
- *	  Sockets of clients that were refused while they were still sending.
+ *	  Sockets of clients that were refused, or told of an end, while they were still sending.
  */
 #include "linger.h"
 

@@ -1,6 +1,6 @@
 /*
  * linger.h
- *	  Sockets of clients that were refused while they were still sending.
+ *	  Sockets of clients that were refused, or told of an end, while they were still sending.
  *
  * Closing a socket that has unread input resets the connection, and the client
  * may never see why.  So the socket is kept a little longer, what arrives is

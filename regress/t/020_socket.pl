@@ -37,6 +37,22 @@ sub refuses
 # What follows a refused head must never be taken for a request.
 my $smuggled = "GET /api/product/whoami HTTP/1.1\r\nHost: a\r\n\r\n";
 
+# What the gateway counts as connected, the asking connection among them.
+sub connections { return $gateway->get('/metrics')->{content} =~ /^keelson_gateway_connections (\d+)/m ? $1 : 0; }
+
+subtest 'requests behind the last' => sub {
+	my $reader = IO::Socket::INET->new(Proto => 'tcp') or die $@;
+	setsockopt $reader, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 16_384;
+	connect $reader, Socket::pack_sockaddr_in($gateway->port, Socket::inet_aton('127.0.0.1')) or die $!;
+	syswrite $reader, "GET /api/product/large?size=1000000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" . $smuggled x 500;
+	ok(KeelsonTest::wait_until(sub { return connections() == 1; }, 30), 'the connection has ended, for the gateway');
+	my ($all, $closed) = KeelsonTest::Gateway::read_all($reader, 10);
+	my $reply = KeelsonTest::Gateway::parse_reply($all);
+	is($reply->{status}, 200, 'the last request is answered');
+	is(length $reply->{content}, $reply->{headers}{'content-length'}, 'and the client gets all of it');
+	ok($closed, 'and the end');
+};
+
 subtest 'framing' => sub {
 	my %bad = (
 		'Content-Length and Transfer-Encoding'  => "${post}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
