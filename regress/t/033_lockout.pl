@@ -49,6 +49,15 @@ sub at_once
 	return map { KeelsonTest::Gateway::read_reply($_, 30) } @sockets;
 }
 
+# The same, but whoever finds no room to hash in asks again, as clients do.
+sub at_last
+{
+	my ($count, @request) = @_;
+	my @replies;
+	wait_until(sub { push @replies, grep { $_->{status} != 503 } at_once($count - @replies, @request); return @replies == $count }, 120);
+	return @replies;
+}
+
 # How often each status came.
 sub statuses
 {
@@ -103,7 +112,7 @@ subtest 'a hundred at once' => sub {
 	is(failures('nobody@example.com'), 5, 'at the same cost');
 
 	my $other = $keelson->user($gateway);
-	is_deeply(statuses(at_once(20, '/api/auth/login', { email => $other->{email}, password => $other->{password} })), { 200 => 20 },
+	is_deeply(statuses(at_last(20, '/api/auth/login', { email => $other->{email}, password => $other->{password} })), { 200 => 20 },
 		'as many at once who know the password all get in');
 	# A hundred sessions of the database's own, which no queue stands before.
 	my $said = pgbench(100, "select (keelson.session_create('$other->{email}', 'wrong horse battery staple')).status");
