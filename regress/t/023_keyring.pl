@@ -8,7 +8,7 @@ use KeelsonTest;
 use MIME::Base64 qw(encode_base64 decode_base64);
 use Test::More;
 
-my $keelson = KeelsonTest->new('keyring', unmigrated => 1, conf => "keelson.keyring_file = ''\nkeelson.password_hash_slots = 1\n");
+my $keelson = KeelsonTest->new('keyring', unmigrated => 1, conf => "keelson.keyring_file = ''");
 my $node = $keelson->node;
 my $ring = $node->basedir . '/ring';
 my %key = map { $_ => random_bytes(32) } 1 .. 4;
@@ -205,17 +205,7 @@ ok($keelson->kill_process($found), 'the server starts over');
 $victim->finish;
 is(opens($of_three, 3), 'under three', 'with its keys');
 
-# One hash at a time: others wait, and can be told to stop waiting.
-my $costly = '$argon2id$v=19$m=262144,t=16,p=1$jj5Wj9SoXcL4ObwQwEoHvQ$VHdFO/xlxlajruQaqmNIJTdyOvJSJ9KzL9MceFvD6TY';
-my $hasher = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('keelson'), '-c', "select keelson.password_verify('x', '$costly')" ], '>', \my $hashed, '2>', \$err);
-wait_until(sub { $keelson->sql(q{select count(*) from pg_stat_activity where query like '%password_verify%' and state = 'active' and pid <> pg_backend_pid()}) });
-(undef, undef, $messages) = $keelson->try_sql(q{set statement_timeout = '300ms'; select keelson.password_hash('x')});
-like($messages, qr/canceling statement due to statement timeout/, 'a wait for a slot can be cancelled');
-my @waiting = map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('keelson'), '-c', 'select length(keelson.password_hash(\'x\'))' ], '>', \my $length, '2>', \my $problem) } 1 .. 4;
-$hasher->finish;
-is($hashed, "f\n", 'the costly one ends');
-is(scalar(grep { $_->finish } @waiting), 4, 'and those that wait after it');
-is($keelson->sql(q{select keelson.password_verify('x', keelson.password_hash('x'))}), 't', 'no slot is lost');
+is($keelson->sql(q{select keelson.password_verify('x', keelson.password_hash('x'))}), 't', 'and hashes as before');
 
 # Nothing of the keys in settings that others see, in the log, in a core dump of backend or postmaster.
 my @marks = map { ($_, encode_base64($_, ''), unpack('H*', $_)) } $key{2}, decode_base64($derived);
