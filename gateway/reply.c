@@ -26,8 +26,8 @@ static void close_error(struct GwText *body, const struct GwAsk *ask, int status
 static void close_problem(struct GwText *body, const struct GwAsk *ask, int status, const char *members, size_t len);
 static struct MHD_Response *reply_error_members(const struct GwAsk *ask, struct GwHeaderSet *set,
 												struct GwText *members, struct GwNote *note);
-static struct MHD_Response *reply_client_error(const struct GwAsk *ask, const struct GwSqlError *error,
-											   struct GwHeaderSet *set, struct GwNote *note);
+static void write_client_error(struct GwText *members, const struct GwSqlError *error, int status);
+static struct GwSqlError error_of(const PGresult *result);
 static struct GwText *begin(const struct GwAsk *ask, size_t len);
 static struct MHD_Response *finish(const struct GwAsk *ask, struct GwHeaderSet *set, struct GwNote *note);
 static void compress(struct GwText *body, struct GwHeaderSet *set);
@@ -346,18 +346,34 @@ gw_reply_end(void)
 struct MHD_Response *
 gw_reply_error(const struct GwAsk *ask, const PGresult *result, struct GwNote *note)
 {
-	struct GwSqlError error = {0};
+	struct GwSqlError error = error_of(result);
 
-	if (result != NULL)
-	{
-		error.sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-		error.code = PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME);
-		error.message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-		error.hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT);
-		error.field = PQresultErrorField(result, PG_DIAG_COLUMN_NAME);
-		error.headers = PQresultErrorField(result, PG_DIAG_DATATYPE_NAME);
-	}
 	return gw_reply_sql_error(ask, &error, note);
+}
+
+void
+gw_reply_write_error(struct GwText *text, const PGresult *result)
+{
+	struct GwSqlError error = error_of(result);
+
+	gw_text_lit(text, "{");
+	write_client_error(text, &error, gw_sql_status(error.sqlstate));
+	gw_text_lit(text, "}");
+}
+
+static struct GwSqlError
+error_of(const PGresult *result)
+{
+	if (result == NULL)
+		return (struct GwSqlError){0};
+	return (struct GwSqlError){
+		.sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE),
+		.code = PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME),
+		.message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY),
+		.hint = PQresultErrorField(result, PG_DIAG_MESSAGE_HINT),
+		.field = PQresultErrorField(result, PG_DIAG_COLUMN_NAME),
+		.headers = PQresultErrorField(result, PG_DIAG_DATATYPE_NAME),
+	};
 }
 
 struct MHD_Response *
@@ -371,11 +387,14 @@ gw_reply_sql_error(const struct GwAsk *ask, const struct GwSqlError *error, stru
 
 	memset(note, 0, sizeof(*note));
 	gw_headers_read(&given, error->headers, error->headers != NULL ? strlen(error->headers) : 0, note);
+	note->status = set.status = sql_class == GW_SQL_CLIENT ? gw_sql_status(error->sqlstate) : fault->status;
 	if (sql_class == GW_SQL_CLIENT)
-		return reply_client_error(ask, error, &set, note);
-	note->status = set.status = fault->status;
-	set.retry_after = fault->retry_after;
-	write_error(&members, fault->message, fault->code);
+		write_client_error(&members, error, set.status);
+	else
+	{
+		set.retry_after = fault->retry_after;
+		write_error(&members, fault->message, fault->code);
+	}
 	return reply_error_members(ask, &set, &members, note);
 }
 
@@ -400,40 +419,36 @@ is_given(const char *string)
 	return string != NULL && string[0] != '\0';
 }
 
-/* An error of ours: its fields are written for the client. */
-static struct MHD_Response *
-reply_client_error(const struct GwAsk *ask, const struct GwSqlError *error, struct GwHeaderSet *set, struct GwNote *note)
+/* Appends the members of an error of ours: its fields, written for the client. */
+static void
+write_client_error(struct GwText *members, const struct GwSqlError *error, int status)
 {
-	int status = gw_sql_status(error->sqlstate);
 	const char *code = is_given(error->code) ? error->code : gw_status_code(status);
-	const char *text = is_given(error->message) ? error->message : gw_status_title(status);
-	struct GwText members = {0};
-	struct MHD_Response *response;
-	char *sentence = strdup(text);
+	char *sentence = strdup(is_given(error->message) ? error->message : gw_status_title(status));
 
 	if (sentence == NULL)
-		return NULL;
-	note->status = set->status = status;
+	{
+		members->failed = true;
+		return;
+	}
 	sentence[0] = (char) toupper((unsigned char) sentence[0]);
-	write_error(&members, sentence, code);
+	write_error(members, sentence, code);
 	if (is_given(error->field))
 	{
-		gw_text_lit(&members, ",\"details\":[{\"field\":");
-		write_field(&members, error->field);
-		gw_text_lit(&members, ",\"code\":");
-		gw_text_json(&members, code, strlen(code));
-		gw_text_lit(&members, ",\"message\":");
-		gw_text_json(&members, sentence, strlen(sentence));
-		gw_text_lit(&members, "}]");
+		gw_text_lit(members, ",\"details\":[{\"field\":");
+		write_field(members, error->field);
+		gw_text_lit(members, ",\"code\":");
+		gw_text_json(members, code, strlen(code));
+		gw_text_lit(members, ",\"message\":");
+		gw_text_json(members, sentence, strlen(sentence));
+		gw_text_lit(members, "}]");
 	}
 	if (is_given(error->hint))
 	{
-		gw_text_lit(&members, ",\"hint\":");
-		gw_text_json(&members, error->hint, strlen(error->hint));
+		gw_text_lit(members, ",\"hint\":");
+		gw_text_json(members, error->hint, strlen(error->hint));
 	}
-	response = reply_error_members(ask, set, &members, note);
 	free(sentence);
-	return response;
 }
 
 struct MHD_Response *

@@ -81,6 +81,9 @@ struct MHD_Response *gw_reply_sql_error(const struct GwAsk *ask, const struct Gw
 /* From a failed PGresult; NULL result: the connection died. The caller has done the retries and logs the detail. */
 struct MHD_Response *gw_reply_error(const struct GwAsk *ask, const PGresult *result, struct GwNote *note);
 
+/* Appends an error of ours (GW_SQL_CLIENT) as an object without the envelope, for a reply that goes on. */
+void gw_reply_write_error(struct GwText *text, const PGresult *result);
+
 /*
  * The gateway's own refusal. message NULL: the code's usual one. allow: value of
  * an Allow header or NULL.

@@ -12,6 +12,7 @@
 
 #include "answer.h"
 #include "pool.h"
+#include "reply.h"
 #include "stream.h"
 
 #include <errno.h>
@@ -38,6 +39,7 @@ static void call_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *
 static bool take_answer(struct GwWatcher *watcher, const PGresult *result);
 static bool is_news(struct GwWatcher *watcher, struct GwSlice body);
 static void write_event(struct GwWatcher *watcher, const char *event, struct GwSlice body);
+static void write_error(struct GwWatcher *watcher, const PGresult *result);
 static void be_heard(struct GwWatcher *watcher);
 
 bool
@@ -150,7 +152,7 @@ take_answer(struct GwWatcher *watcher, const PGresult *result)
 	{
 		if (gw_sql_class(sqlstate) != GW_SQL_CLIENT || gw_sql_status(sqlstate) >= 500)
 			return true;
-		write_event(watcher, "error", (struct GwSlice){"{}", 2});
+		write_error(watcher, result);
 		return false;
 	}
 	if (PQntuples(result) == 0 || !gw_call_row(result, 0, &row))
@@ -213,6 +215,18 @@ write_event(struct GwWatcher *watcher, const char *event, struct GwSlice body)
 	gw_text_lit(out, "\n");
 	watcher->spoken_at = watcher->request->loop->now;
 	gw_stream_push(stream);
+}
+
+/* Writes the event of an error of ours. */
+static void
+write_error(struct GwWatcher *watcher, const PGresult *result)
+{
+	struct GwText error = {0};
+
+	gw_reply_write_error(&error, result);
+	if (!error.failed)
+		write_event(watcher, "error", (struct GwSlice){error.data, error.len});
+	gw_text_free(&error);
 }
 
 static void

@@ -188,6 +188,14 @@ subtest 'a watch that goes on, and its end' => sub {
 	$keelson->sql('alter table product.clock rename column later to now');
 	$keelson->sql('update product.clock set now = 3');
 	like($hear->(qr/tick 3/), qr/^id: 3\ndata: .*tick 3/m, 'it is well again when the function is');
+	my $tick = $keelson->sql(q{select pg_get_functiondef('product.tick()'::regprocedure)});
+	$keelson->sql(q{create or replace function product.tick() returns product.item language plpgsql as $$
+		begin perform keelson.raise(409, 'CLOCK_SOLD', 'the clock is sold', field => 'clock_name'); end $$});
+	like($hear->(qr/\n0\r\n\r\n/),
+		qr/^event: error\ndata: \{"error":"The clock is sold","code":"CLOCK_SOLD","details":\[\{"field":"clockName",[^\n]*\}\]\}\n\n\r\n0\r\n\r\n\z/m,
+		'an error that the function raises ends it, too, and is told');
+	$keelson->sql($tick);
+	($quiet) = watch('/api/product/tick');
 	close $quiet;
 	close $socket;
 	ok(wait_until(sub { $gateway->get('/metrics')->{content} =~ /^keelson_gateway_streams 0$/m }, 8), 'those who have left are let go');
