@@ -1,5 +1,5 @@
 # The hasher: a bounded number of hashes at once, in the order they were asked; what is cancelled, ended or killed
-# leaves neither a place taken nor a password behind.
+# leaves neither a place taken nor a password behind; and others have the processors between its turns.
 
 use strict;
 use warnings;
@@ -12,10 +12,10 @@ my $node = $keelson->node;
 my $costly = '$argon2id$v=19$m=65536,t=16,p=1$jj5Wj9SoXcL4ObwQwEoHvQ$VHdFO/xlxlajruQaqmNIJTdyOvJSJ9KzL9MceFvD6TY';
 my $compare_costly = "select keelson.password_verify('x', '$costly')";
 my $round_trip = q{select keelson.password_verify('x', keelson.password_hash('x'))};
-my $stopped;
+my ($stopped, @others);
 
-# A stopped process would not let the server end.
-END { kill 'CONT', $stopped if $stopped; }
+# A stopped process would not let the server end; nor would the others end by themselves.
+END { kill 'CONT', $stopped if $stopped; kill 'TERM', @others; }
 
 sub hasher { return $keelson->sql(q{select pid from pg_stat_activity where backend_type = 'keelson hasher'}); }
 sub queue  { return $keelson->sql(q{select running || ' ' || waiting from keelson._password_queue()}); }
@@ -88,6 +88,36 @@ subtest 'what waits' => sub {
 	is(scalar(grep { /terminating connection/ } @answers), 1, 'the fourth has been ended');
 	let_go();
 	is($keelson->sql($round_trip), 't', 'afterwards all is as before');
+};
+
+# Processes that keep every processor busy, until they are ended.
+sub keep_busy
+{
+	my $processors = () = slurp('/proc/cpuinfo') =~ /^processor\b/mg;
+	@others = map {
+		my $pid = fork // die "no process: $!\n";
+		if ($pid == 0) { $SIG{TERM} = 'DEFAULT'; 1 while 1; }
+		$pid;
+	} 1 .. 2 * $processors;
+	return;
+}
+
+# How often, at most, one of the hasher's threads has stopped of its own will since it began.
+sub pauses
+{
+	my ($main) = @_;
+	my @threads = grep { !m{/$main/status$} } glob "/proc/$main/task/*/status";
+	return (sort { $b <=> $a } 0, map { eval { slurp($_) =~ /^voluntary_ctxt_switches:\s+(\d+)/m ? $1 : 0 } // 0 } @threads)[0];
+}
+
+subtest 'while others want the processors' => sub {
+	my $hasher = hasher();
+	keep_busy();
+	my $session = ask($compare_costly);
+	ok(wait_until(sub { pauses($hasher) > 20 }, 60), 'a hash stops again and again');
+	kill 'TERM', @others;
+	waitpid $_, 0 for splice @others;
+	is(answer($session), "f\n", 'and ends as it would have');
 };
 
 subtest 'cancelled while it is computed' => sub {
