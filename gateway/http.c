@@ -244,7 +244,11 @@ be_late(struct GwHttp *http)
 	else if (http->request != NULL && gw_request_is_active(http->request))
 		gw_request_overdue(http->request);
 	else if (gw_guard_phase(&http->guard) == GW_FRAMING_IDLE)
-		gw_http_cut(http);
+	{
+		/* What has come while we were held up came in time. */
+		if (!has_unread(http))
+			gw_http_cut(http);
+	}
 	else
 	{
 		gw_metrics_add(&http->loop->metrics, GW_COUNT_TIMED_OUT, 1);

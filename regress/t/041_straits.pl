@@ -76,6 +76,20 @@ subtest 'a readiness check that hangs' => sub {
 	ok(wait_until(sub { $gateway->get('/api/product/items/first', fresh => 1)->{status} == 200 }, 20), 'afterwards, too');
 };
 
+subtest 'a gateway that is held up' => sub {
+	my $request = "GET /api/product/items/first HTTP/1.1\r\nHost: a\r\n\r\n";
+	my $held = $gateway->connect;
+	syswrite $held, $request;
+	is(KeelsonTest::Gateway::read_reply($held)->{status}, 200, 'a connection is kept');
+	kill 'STOP', $gateway->pid;
+	syswrite $held, $request;
+	# By its clock no time is left for another request.
+	my $until = time() + 12;
+	wait_until(sub { time() > $until }, 20);
+	kill 'CONT', $gateway->pid;
+	is(KeelsonTest::Gateway::read_reply($held)->{status}, 200, 'what came meanwhile is answered');
+};
+
 # What comes until it matches.
 sub read_until
 {
