@@ -43,7 +43,7 @@ my %none = (
 	'padded within'           => "$head=.$claims.$signature",
 	'longer'                  => "$user->{token}A",
 	're-encoded'              => re_encoded(),
-	'in the other base64'     => "$head.$claims." . ($signature =~ tr{-_A}{+/B}r),
+	'in the other base64'     => "$head.$claims." . '+' . substr($signature =~ tr{-_}{+/}r, 1),
 	'in capitals'             => uc $user->{token},
 	'backwards'               => scalar reverse($user->{token}),
 	'with a blank'            => "$head. $claims.$signature",
