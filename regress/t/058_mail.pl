@@ -100,7 +100,9 @@ subtest 'a URL that is none' => sub {
 
 subtest 'STARTTLS and login' => sub {
 	use_server('starttls');
-	is($keelson->sql('select keelson._mails_deliver()'), 1, 'what waited is to be sent');
+	# Or the keeper has done it before.
+	$keelson->sql('select keelson._mails_deliver()');
+	ok(wait_until(sub { $keelson->sql('select count(*) from keelson.deliveries') eq '1' }, 20), 'what waited is to be sent, once');
 	my ($mail) = $server->wait_for(1, 'ada@example.com');
 	ok($mail, 'and is') or return diag $keelson->sql('select * from keelson.delivery_attempts');
 	ok($mail->{secure}, 'over TLS');
