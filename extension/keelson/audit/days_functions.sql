@@ -60,8 +60,8 @@ as 'MODULE_PATHNAME', 'ks__audit_day_summarised';
 comment on function keelson._audit_day_summarised(regclass, integer, bigint) is
     'Remember how many ranges of the day its index knows; returns how many were remembered.';
 
-create or replace function keelson._audit_unsettled(size bigint)
-returns text[]
+create or replace function keelson._audit_unsettled_days(size bigint)
+returns table (name text, partition regclass, day integer, bytes bigint, is_over boolean)
 language plpgsql
 volatile
 set search_path = pg_catalog, pg_temp
@@ -70,20 +70,33 @@ begin
     -- The table before its partitions, as who changes or drops one has it: none goes until the transaction ends.
     lock table only keelson.audit_events in access share mode;
     -- Yesterday and what comes after it is looked at in any case.
-    return array(
-        select p.name from keelson.audit_partitions as p
-        cross join lateral (select to_regclass('keelson.' || p.name) as partition) as place
-        cross join lateral (select pg_relation_size(place.partition) as bytes) as heap
-        where p.dropped_at is null and heap.bytes > 0 and (
-            p.until_at > now() - interval '1 day'
-            or not coalesce(keelson._audit_day_is_settled(place.partition, (extract(epoch from p.from_at) / 86400)::integer, heap.bytes, _audit_unsettled.size), false)
-        )
-        order by p.from_at
-    );
+    return query
+    select p.name, place.partition, place.day, heap.bytes, place.is_over
+    from keelson.audit_partitions as p
+    cross join lateral (
+        select to_regclass('keelson.' || p.name) as partition, (extract(epoch from p.from_at) / 86400)::integer as day,
+            p.until_at <= now() - interval '1 day' as is_over
+    ) as place
+    cross join lateral (select pg_relation_size(place.partition) as bytes) as heap
+    where p.dropped_at is null and heap.bytes > 0 and (
+        not place.is_over
+        or not coalesce(keelson._audit_day_is_settled(place.partition, place.day, heap.bytes, _audit_unsettled_days.size), false)
+    )
+    order by p.from_at;
 end
 $$;
+comment on function keelson._audit_unsettled_days(bigint) is
+    'The partitions that may hold events which the tree of that size, the newest that is seen, does not; of what day since 1970 each is, and whether that has long been over.';
+
+create or replace function keelson._audit_unsettled(size bigint)
+returns text[]
+language sql
+volatile
+as $$
+select coalesce(pg_catalog.array_agg(d.name), '{}') from keelson._audit_unsettled_days(size) as d
+$$;
 comment on function keelson._audit_unsettled(bigint) is
-    'The partitions that may hold events which the tree of that size, the newest that is seen, does not.';
+    'The names of the partitions that may hold events which the tree of that size, the newest that is seen, does not.';
 
 create or replace function keelson._audit_source(names text[])
 returns text
@@ -97,6 +110,16 @@ from pg_catalog.unnest(names) as name
 $$;
 comment on function keelson._audit_source(text[]) is
     'What follows "from", to read these partitions as e; null for none.';
+
+create or replace function keelson._audit_source_after(names text[])
+returns text
+language sql
+immutable
+as $$
+select keelson._audit_source(names) || ' where (e.era > $1 or e.era = $1 and e.xid >= $2 and (e.xid, e.id) > ($2, $3))'
+$$;
+comment on function keelson._audit_source_after(text[]) is
+    'The same, of the events alone that come after the one of era $1, transaction $2 and id $3 in the order of the tree.';
 
 -- From one transaction to the next, a span of them at a time, so that the work is bounded by what is asked for, however far
 -- sealing is behind. Of the transaction at the edge, should it have written more than that, a span of time after the other.
@@ -194,15 +217,13 @@ set jit = off
 set max_parallel_workers_per_gather = 0
 as $$
 declare
-    source constant text := keelson._audit_source(names);
+    source constant text := keelson._audit_source_after(names);
     is_found boolean;
 begin
     if source is null then
         return false;
     end if;
-    execute 'select exists (select from ' || source
-        || ' where e.era > $1 or e.era = $1 and e.xid >= $2 and (e.xid, e.id) > ($2, $3))'
-    into is_found using era, xid, id;
+    execute 'select exists (select from ' || source || ')' into is_found using era, xid, id;
     return is_found;
 end
 $$;
@@ -224,10 +245,9 @@ declare
     source text;
 begin
     select * into head from keelson.audit_checkpoints as c order by c.size desc limit 1;
-    source := keelson._audit_source(keelson._audit_unsettled(coalesce(head.size, 0)));
+    source := keelson._audit_source_after(keelson._audit_unsettled(coalesce(head.size, 0)));
     if source is not null then
         return query execute 'select e.event_type, e.outcome, count(*) from ' || source
-            || ' where (e.era > $1 or e.era = $1 and e.xid >= $2 and (e.xid, e.id) > ($2, $3))'
             || ' and keelson._uuid7_time(e.id) >= $4 and keelson._uuid7_time(e.id) < $5 group by e.event_type, e.outcome'
         using coalesce(head.era, 0), coalesce(head.xid, '0'), coalesce(head.event_id, '00000000-0000-0000-0000-000000000000'), from_at, until_at;
     end if;
@@ -250,11 +270,7 @@ declare
     next xid8;
 begin
     select * into head from keelson.audit_checkpoints as c order by c.size desc limit 1;
-    for place in
-        select p.name, to_regclass('keelson.' || p.name) as partition, (extract(epoch from p.from_at) / 86400)::integer as day
-        from keelson.audit_partitions as p
-        where p.name = any (keelson._audit_unsettled(head.size)) and p.until_at <= now() - interval '1 day'
-    loop
+    for place in select * from keelson._audit_unsettled_days(head.size) as d where d.is_over loop
         next := keelson._audit_day_note(place.partition, place.day, pg_relation_size(place.partition));
         -- This order, each with a snapshot of its own: see days.c.
         continue when next > pg_snapshot_xmin(pg_current_snapshot());
@@ -280,18 +296,17 @@ declare
     made bigint := 0;
 begin
     for place in
-        select p.name, c.partition, (extract(epoch from p.from_at) / 86400)::integer as day, i.ranges, w.pages,
-            (pg_relation_size(c.partition) / current_setting('block_size')::bigint - 64) / w.pages as full_ones
-        from keelson.audit_partitions as p
-        cross join lateral (select to_regclass('keelson.' || p.name) as partition) as c
-        cross join lateral (select keelson._audit_ranges_index(p.name) as ranges) as i
+        select d.name, d.partition, d.day, i.ranges, w.pages,
+            (d.bytes / current_setting('block_size')::bigint - 64) / w.pages as full_ones
+        from keelson._audit_unsettled_days((select max(h.size) from keelson.audit_checkpoints as h)) as d
+        cross join lateral (select keelson._audit_ranges_index(d.name) as ranges) as i
         cross join lateral (
             select coalesce(max(o.option_value::integer), 128) as pages
             from pg_class as c
             cross join lateral pg_options_to_table(c.reloptions) as o
             where c.oid = i.ranges and o.option_name = 'pages_per_range'
         ) as w
-        where p.name = any (keelson._audit_unsettled((select max(h.size) from keelson.audit_checkpoints as h))) and i.ranges is not null
+        where i.ranges is not null
     loop
         continue when place.full_ones <= 0;
         known := keelson._audit_day_summarised(place.partition, place.day, place.full_ones);

@@ -20,8 +20,7 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
+#include "core/clock.h"
 #include "core/shmem.h"
 #include "limits/store.h"
 
@@ -64,10 +63,7 @@ static void remove_item(KsLimitPartition *partition, KsLimitEntry *entry, uint32
 int64
 ks_limits_clock(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
+	return ks_clock_ns(CLOCK_MONOTONIC) / 1000;
 }
 
 bool

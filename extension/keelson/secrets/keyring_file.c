@@ -22,11 +22,11 @@
 #include <spawn.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
 
+#include "core/clock.h"
 #include "secrets/keyring_file.h"
 
 #define MAX_TEXT 65536
@@ -437,10 +437,7 @@ decode_base64(const char *word, uint8 *out, size_t room, size_t *len)
 static int64
 now_ms(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return ks_clock_ns(CLOCK_MONOTONIC) / 1000000;
 }
 
 /* Put the problem in words; returns false, for the caller to return. */

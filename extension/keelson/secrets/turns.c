@@ -24,6 +24,7 @@
 
 #include "port/atomics.h"
 
+#include "core/clock.h"
 #include "secrets/turns.h"
 
 #define TURN_NS INT64CONST(200000)
@@ -57,7 +58,6 @@ static void judge_turn(int64 now, int64 computed);
 static void begin_turn(int64 began_at, int64 computed);
 static void set_timer(int64 ns);
 static void signal_mask(int how);
-static int64 clock_ns(clockid_t clock);
 
 void
 ks_turns_init(void)
@@ -79,7 +79,7 @@ ks_turns_begin(void)
 		return;
 	/* A pause is to last what it says, not 50 microseconds more. */
 	(void) prctl(PR_SET_TIMERSLACK, 1000);
-	begin_turn(clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_THREAD_CPUTIME_ID));
+	begin_turn(ks_clock_ns(CLOCK_MONOTONIC), ks_clock_ns(CLOCK_THREAD_CPUTIME_ID));
 	signal_mask(SIG_UNBLOCK);
 }
 
@@ -101,7 +101,7 @@ end_turn(int number)
 
 	/* Somebody may send it to another thread. */
 	if (turn.has_timer)
-		judge_turn(clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_THREAD_CPUTIME_ID));
+		judge_turn(ks_clock_ns(CLOCK_MONOTONIC), ks_clock_ns(CLOCK_THREAD_CPUTIME_ID));
 	errno = saved_errno;
 }
 
@@ -154,13 +154,4 @@ signal_mask(int how)
 	(void) sigemptyset(&only);
 	(void) sigaddset(&only, TURN_SIGNAL);
 	(void) pthread_sigmask(how, &only, NULL);
-}
-
-static int64
-clock_ns(clockid_t clock)
-{
-	struct timespec time;
-
-	(void) clock_gettime(clock, &time);
-	return time.tv_sec * INT64CONST(1000000000) + time.tv_nsec;
 }

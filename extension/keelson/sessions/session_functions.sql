@@ -129,7 +129,7 @@ begin
         headers := headers || keelson._session_cookies(
             tokens.access_token, tokens.refresh_token, keelson._csrf_token(opened.session_id), opened.lifetime, tokens.device_token
         );
-        return keelson.reply_with(words - 'deviceToken', status, headers);
+        return keelson.reply_with(words, status, headers);
     end if;
     words := words || jsonb_build_object('accessToken', tokens.access_token, 'refreshToken', tokens.refresh_token);
     return keelson.reply_with(words, status, headers);
@@ -146,9 +146,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     tokens keelson.session_tokens := opened.tokens;
+    words jsonb := jsonb_build_object('user', keelson.to_json(tokens."user"));
 begin
-    return keelson._session_reply(user_id, opened, by_cookie,
-        jsonb_build_object('user', keelson.to_json(tokens."user"), 'deviceToken', tokens.device_token));
+    if not by_cookie then
+        words := words || jsonb_build_object('deviceToken', tokens.device_token);
+    end if;
+    return keelson._session_reply(user_id, opened, by_cookie, words);
 end
 $$;
 comment on function keelson._login_reply(uuid, keelson._open_session, boolean) is
