@@ -3,23 +3,24 @@ package Bench;
 #
 # A file of measures/ says what it measures by measure() or measure_once(), and what its figures are held against by
 # aim_ratio(), aim_cost() and aim_cpu(). A figure is a sample a round, kept by keep(); a cost is one of the figures that
-# the table of targets names in words. CPU time is worth little without the machine: its targets were set where a bare
-# server and its client took 12.6 microseconds a request, and are stretched by what those take here.
+# the table of targets names in words. CPU time is worth little without the machine: its targets are stretched by what a
+# yardstick takes here over what it took where they were set.
 
 use strict;
 use warnings;
 use Exporter 'import';
 use List::Util qw(max min);
 
-our @EXPORT = qw(measure measure_once wanted keep unkept cost aim_ratio aim_cost aim_cpu yardstick median percentile say_out);
+our @EXPORT = qw(measure measure_once wanted keep unkept cost aim_ratio aim_cost aim_cpu aim_sql yardstick median percentile say_out);
 
 my $only = $ENV{BENCH_ONLY} || '.';
 
 my (@measures, @measures_once);    # [ name, code ]
 my (%ratio_aims, %cost_aims);      # id without its system, or words → [ target, floor ]
-my %is_cpu;                        # words → whether the machine's speed stretches it
-my @yardsticks;                    # CPU microseconds of a request to the bare server, one a round
-my $yardstick_then = 12.6;         # the same where the targets were set
+my %stretched_by;                  # words → the yardstick's name
+my %yardsticks = (                 # name → what it is, microseconds where the targets were set, and here, one a round
+	bare   => { words => 'a request to a bare server, client included', then => 12.6, now => [] },
+	insert => { words => 'a prepared insert of such a row as an audit event has', then => 4.0, now => [] });
 my %samples;                       # id → list of { value, cpu_us, … }, one a round
 my %order;                         # id → when it was first seen
 my %costs;                         # words → list of values
@@ -39,11 +40,20 @@ sub say_out { print $terminal @_, "\n"; return; }
 sub aim_ratio { my (%aims) = @_; %ratio_aims = (%ratio_aims, %aims); return; }
 sub aim_cost  { my (%aims) = @_; %cost_aims  = (%cost_aims,  %aims); return; }
 
-# The same for costs that are CPU time.
-sub aim_cpu { my (%aims) = @_; aim_cost(%aims); $is_cpu{$_} = 1 for keys %aims; return; }
+# The same for costs that are CPU time: of requests, and of work inside the server.
+sub aim_cpu { my (%aims) = @_; aim_stretched('bare',   %aims); return; }
+sub aim_sql { my (%aims) = @_; aim_stretched('insert', %aims); return; }
 
-# What a request to the bare server took, client included.
-sub yardstick { my ($us) = @_; push @yardsticks, $us; return; }
+sub aim_stretched
+{
+	my ($yardstick, %aims) = @_;
+	aim_cost(%aims);
+	$stretched_by{$_} = $yardstick for keys %aims;
+	return;
+}
+
+# Microseconds that a yardstick took in this round.
+sub yardstick { my ($name, $us) = @_; push @{ $yardsticks{$name}{now} }, $us; return; }
 
 # Keeps a sample: unit, value, and what else is known of it (cpu_us, p50_ms, p99_ms, ratio, ratio_to, …).
 sub keep
@@ -106,17 +116,25 @@ sub verdict
 	return $value >= $target ? 'target' : $value >= $floor ? 'floor' : 'BELOW';
 }
 
-# How much slower this machine is than the one where targets of CPU time were set.
-sub slowness { return @yardsticks ? median(@yardsticks) / $yardstick_then : 1; }
+# How much slower this machine is than the one where targets were set, by a yardstick.
+sub slowness
+{
+	my ($yardstick) = @_;
+	return @{ $yardstick->{now} } ? median(@{ $yardstick->{now} }) / $yardstick->{then} : 1;
+}
 
 sub cost_aim
 {
 	my ($what) = @_;
 	my $aim = $cost_aims{$what} or return undef;
-	return $is_cpu{$what} ? [ map { $_ * slowness() } @$aim ] : $aim;
+	my $yardstick = $yardsticks{ $stretched_by{$what} // '' } or return $aim;
+	return [ map { $_ * slowness($yardstick) } @$aim ];
 }
 
 sub number { my ($value, $digits) = @_; return defined $value ? sprintf("%.*f", $digits // 1, $value) : '–'; }
+
+# Of a cost: two digits where one would hide what it misses its target by.
+sub cost_number { my ($value) = @_; return number($value, defined $value && abs($value) < 10 ? 2 : 1); }
 
 sub report
 {
@@ -132,14 +150,17 @@ sub report
 			$aim ? (map { number($_, 2) } @$aim) : ('–', '–'), verdict($got->{ratio}, $aim, 1));
 	}
 	say_out('');
-	say_out(sprintf 'targets of CPU time are stretched by %.2f: a bare server and its client take %.1f µs a request, where they were set 12.6',
-		slowness(), median(@yardsticks)) if @yardsticks;
+	for my $yardstick (grep { @{ $_->{now} } } @yardsticks{ sort keys %yardsticks })
+	{
+		say_out(sprintf 'targets are stretched by %.2f: %s takes %.1f µs of CPU time, where they were set %.1f',
+			slowness($yardstick), $yardstick->{words}, median(@{ $yardstick->{now} }), $yardstick->{then});
+	}
 	for my $what (sort keys %costs)
 	{
 		my $value = median(@{ $costs{$what} });
 		my $aim = cost_aim($what);
-		say_out(sprintf '%-58s %8s  target %6s  floor %6s  %s', $what, number($value),
-			$aim ? (map { number($_) } @$aim) : ('–', '–'), verdict($value, $aim, 0));
+		say_out(sprintf '%-58s %8s  target %6s  floor %6s  %s', $what, cost_number($value),
+			$aim ? (map { cost_number($_) } @$aim) : ('–', '–'), verdict($value, $aim, 0));
 	}
 	return;
 }

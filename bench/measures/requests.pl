@@ -53,7 +53,7 @@ sub run_none
 	my ($connections) = @_;
 	return unless wanted("none.$connections");
 	my $sample = run_gateway('none', $connections);
-	yardstick(run_bare('none', $connections)->{cpu_us}) if $connections == 32;
+	yardstick('bare', run_bare('none', $connections)->{cpu_us}) if $connections == 32;
 	cost('gateway CPU without database at 128, µs', $sample->{gateway_us}) if $connections == 128;
 	return;
 }
