@@ -208,7 +208,7 @@ sub find_ms
 # Milliseconds of dropping a table that holds what a day does.
 sub drop_ms
 {
-	my $day = keelson->sql(q{select name from keelson.audit_partitions where until_at < now() - interval '90 days' and dropped_at is null order by 1 limit 1});
+	my $day = keelson->sql("select name from keelson.audit_partitions where from_at = date_trunc('day', now(), 'UTC') - make_interval(days => 95 + $days)");
 	keelson->sql("create table bench.day (like keelson.$day including indexes); insert into bench.day select * from keelson.$day; checkpoint");
 	return keelson->sql(q{
 		create temporary table dropped (ms float8);
