@@ -31,6 +31,7 @@
 
 static void prepare_call(struct GwRequest *request);
 static enum GwLane unproven_lane(const struct GwGateway *gateway);
+static bool is_proven(const struct GwGateway *gateway, int lane);
 static void submit(struct GwRequest *request);
 static void try_again(struct GwTimer *timer);
 static void dispatch_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result);
@@ -157,9 +158,20 @@ static enum GwLane
 unproven_lane(const struct GwGateway *gateway)
 {
 	for (int lane = GW_LANE_FAST + 1; lane < GW_LANES; lane++)
-		if (!atomic_load(&gateway->shared[lane].is_proven))
+		if (!is_proven(gateway, lane))
 			return (enum GwLane) lane;
 	return GW_LANE_FAST;
+}
+
+/*
+ * A link at work has its connection, and a check would have to wait for it. One that hangs is given up soon after
+ * the time of its route, which leaves its lane unproven.
+ */
+static bool
+is_proven(const struct GwGateway *gateway, int lane)
+{
+	return atomic_load(&gateway->shared[lane].is_proven) ||
+		   gw_metrics_sum(gateway->metrics, (size_t) gateway->nloops, GW_COUNT_FAST_BUSY + (enum GwCount) lane) > 0;
 }
 
 static void

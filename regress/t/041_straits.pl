@@ -14,6 +14,7 @@ my $gateway = $keelson->gateway;
 $keelson->product;
 $keelson->sql(q{select keelson.route('GET product/tick', 'product.tick', is_public => true, kind => 'watch', timeout => '500 milliseconds')});
 $keelson->sql(q{select keelson.route('POST product/notes/lane', 'product.note_slow', pool => 'slow', status => 201, errors => '{CONFLICT}')});
+$keelson->sql(q{select keelson.route('POST product/notes/brief', 'product.note_slow', pool => 'slow', timeout => '4 seconds', status => 201, errors => '{CONFLICT}')});
 my $user = $keelson->user($gateway);
 ok(wait_until(sub { $gateway->get('/api/product/items/first')->{status} == 200 }), 'the product is there');
 
@@ -100,21 +101,52 @@ sub read_until
 	return $all;
 }
 
+# Sends a note without waiting for the reply.
+sub send_note
+{
+	my ($to, $path, $text) = @_;
+	my $json = json_encode({ text => $text, seconds => 0 });
+	my $socket = $to->connect;
+	syswrite $socket, join "\r\n", "POST $path HTTP/1.1", 'Host: a', 'Content-Type: application/json', "Authorization: Bearer $user->{token}", 'Content-Length: ' . length $json, '', $json;
+	return $socket;
+}
+
+subtest 'a slow lane with all its links at work' => sub {
+	my $small = $keelson->gateway(KEELSON_LOOPS => 1, KEELSON_POOL => 1, KEELSON_POOL_SLOW => 1);
+	my $connects = sub { return scalar grep { ($_->{event} || '') eq 'database_connected' } $small->log_lines };
+	my $before = $connects->();
+	my $holder = $keelson->node->background_psql('keelson');
+	$holder->query_safe('begin; lock table product.notes in exclusive mode');
+	my $asked = send_note($small, '/api/product/notes/brief', 'held up');
+	my $at_work;
+	ok(wait_until(sub { $at_work = $keelson->sql(q{select pid from pg_stat_activity where usename = 'keelson_gateway' and wait_event_type = 'Lock'}) }), 'its link is at work');
+	kill 'STOP', $at_work;
+	# All others are lost, so that the gateway has reason to doubt the lanes.
+	$keelson->sql(qq{select pg_terminate_backend(pid) from pg_stat_activity where usename = 'keelson_gateway' and application_name = 'keelson_gateway' and pid <> $at_work});
+	ok(wait_until(sub { $connects->() > $before }), 'the fast one connects again');
+	is($small->get('/ready', fresh => 1)->{status}, 200, 'the gateway is ready: the link at work has its connection');
+	$keelson->sql('alter role keelson_gateway connection limit 1');
+	my $reply;
+	ok(wait_until(sub { ($reply = $small->get('/ready', fresh => 1))->{status} == 503 }, 20), 'until the time of its route is over');
+	like($reply->{content}, qr/too few connections/, 'and there is no other');
+	is(KeelsonTest::Gateway::read_reply($asked)->{status}, 504, 'who asked is told');
+	kill 'CONT', $at_work;
+	$holder->query_safe('commit');
+	$holder->quit;
+	$keelson->sql('alter role keelson_gateway connection limit -1');
+	ok(wait_until(sub { $small->get('/ready', fresh => 1)->{status} == 200 }), 'ready again when there is one');
+	is($small->post('/api/product/notes/brief', { text => 'the next', seconds => 0 }, token => $user->{token})->{status}, 201, 'which takes the next');
+	is($small->stop, 0, 'and it ends');
+};
+
 subtest 'more than the slow lane takes' => sub {
-	my $path = 'POST /api/product/notes/lane HTTP/1.1';
-	my $send = sub {
-		my ($text, $seconds) = @_;
-		my $json = json_encode({ text => $text, seconds => $seconds });
-		my $socket = $gateway->connect;
-		syswrite $socket, join "\r\n", $path, 'Host: a', 'Content-Type: application/json', "Authorization: Bearer $user->{token}", 'Content-Length: ' . length $json, '', $json;
-		return $socket;
-	};
+	my $send = sub { return send_note($gateway, '/api/product/notes/lane', @_) };
 	# Both links of the lane are busy until all others have come.
 	my $holder = $keelson->node->background_psql('keelson');
 	$holder->query_safe('begin; lock table product.notes in exclusive mode');
-	my @first = map { $send->("first $_", 0) } 1 .. 2;
+	my @first = map { $send->("first $_") } 1 .. 2;
 	ok(wait_until(sub { $keelson->sql(q{select count(*) from pg_stat_activity where usename = 'keelson_gateway' and wait_event_type = 'Lock'}) == 2 }), 'the lane is busy');
-	my @asked  = map { $send->("other $_", 0) } 1 .. 100;
+	my @asked  = map { $send->("other $_") } 1 .. 100;
 	my $select = IO::Select->new(@asked);
 	ok(wait_until(sub { return $select->can_read(0) >= 36 }), 'some are answered at once');
 	$holder->query_safe('commit');
