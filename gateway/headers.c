@@ -11,6 +11,7 @@
 #include "headers.h"
 
 #define VALUE_MAX 8192   /* of a value in JSON; a cookie has at most 4096 and its attributes */
+#define ETAG_SIZE 256    /* of a tag and its NUL */
 #define FIELDS_SIZE 1024 /* of most replies */
 #define EXPOSED                                                                                          \
 	"X-Request-ID, Retry-After, RateLimit, RateLimit-Policy, X-RateLimit-Limit, X-RateLimit-Remaining, " \
@@ -19,6 +20,7 @@
 static void note_item(struct GwHeaders *headers, const struct GwJsonMember *item, struct GwNote *note);
 static void note_wait(struct GwSlice value, struct GwNote *note);
 static void write_ours(struct GwText *fields, const char *name, const char *value);
+static void write_etag(const struct GwAsk *ask, struct GwSlice etag);
 static void write_vary(const struct GwAsk *ask, const struct GwHeaderSet *set);
 static void write_cors(const struct GwAsk *ask);
 static void write_route(const struct GwAsk *ask);
@@ -38,7 +40,7 @@ gw_headers_read(struct GwHeaders *headers, const char *json, size_t len, struct 
 
 	headers->n = 0;
 	headers->is_raw = false;
-	headers->pagination = headers->vary = (struct GwSlice){"", 0};
+	headers->pagination = headers->vary = headers->etag = (struct GwSlice){"", 0};
 	headers->has_content_type = headers->has_cache_control = headers->has_csp = false;
 	headers->has_retry_after = headers->has_authenticate = false;
 	if (len == 0 || !gw_json_open(&cursor, json, len) || !cursor.is_object)
@@ -78,6 +80,11 @@ note_item(struct GwHeaders *headers, const struct GwJsonMember *item, struct GwN
 	if (name_is(name, "Vary"))
 	{
 		headers->vary = item->type == GW_JSON_STRING ? item->raw : headers->vary;
+		return;
+	}
+	if (name_is(name, "ETag"))
+	{
+		headers->etag = item->type == GW_JSON_STRING ? item->raw : headers->etag;
 		return;
 	}
 	headers->has_content_type |= name_is(name, "Content-Type");
@@ -167,6 +174,7 @@ gw_headers_write(const struct GwAsk *ask, const struct GwHeaderSet *set)
 		write_ours(fields, "Allow: ", set->allow);
 	if (set->encoding != NULL)
 		write_ours(fields, "Content-Encoding: ", set->encoding);
+	write_etag(ask, given->etag);
 	write_vary(ask, set);
 	write_cors(ask);
 	write_route(ask);
@@ -205,6 +213,23 @@ gw_headers_write_preflight(const struct GwAsk *ask, const char *allow)
 	write_literal(ask->fields, "Access-Control-Allow-Headers",
 				  "Authorization, Content-Type, Accept, Idempotency-Key, X-API-Key, X-CSRF-Token, X-Request-ID, traceparent");
 	write_literal(ask->fields, "Access-Control-Max-Age", "600");
+}
+
+/*
+ * A strong tag would stand for the very bytes: of a reply that may be sent
+ * compressed, or that has the envelope with its time, it can only be weak.
+ */
+static void
+write_etag(const struct GwAsk *ask, struct GwSlice etag)
+{
+	char tag[ETAG_SIZE];
+	long len = etag.len > 0 ? gw_json_decode(etag, tag, sizeof(tag)) : 0;
+
+	if (len <= 0 || !is_clean(tag, (size_t) len))
+		return;
+	gw_text_puts(ask->fields, tag[0] == '"' ? "ETag: W/" : "ETag: ");
+	gw_text_add(ask->fields, tag, (size_t) len);
+	gw_text_lit(ask->fields, "\r\n");
 }
 
 static void

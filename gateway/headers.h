@@ -17,7 +17,7 @@ struct GwHeaders
 	bool is_raw;               /* ":raw" */
 	struct GwSlice pagination; /* ":pagination", JSON text, or empty */
 	bool has_content_type, has_cache_control, has_csp, has_retry_after, has_authenticate;
-	struct GwSlice vary; /* raw JSON string */
+	struct GwSlice vary, etag; /* raw JSON strings */
 };
 
 #define GW_CSP_JSON "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"

@@ -297,9 +297,13 @@ test_gzip(void)
 	lacks("Content-Encoding", "a small one is not");
 	row(304, "{\"ETag\":\"\\\"a\\\"\"}", NULL);
 	has("HTTP/1.1 304 Not Modified\r\n", "what the client has is not sent");
-	has("ETag: \"a\"\r\n", "and named");
+	has("ETag: W/\"a\"\r\n", "and named, by a tag that both forms of it may have");
 	has("Accept-Encoding", "with the Vary of what it has");
 	lacks("Content-Length", "and without a length, which would be taken for that of what it has");
+	row(200, "{\"etag\":\"W/\\\"a\\\"\"}", "1");
+	has("ETag: W/\"a\"\r\n", "a tag that is weak stays as it is");
+	row(200, "{\"ETag\":\"\\\"a\\r\\nX: y\\\"\"}", "1");
+	lacks("ETag", "one that could break the head is left out");
 	ask.accepts_gzip = false;
 	ok(gw_accepts_gzip("gzip, deflate, br"), "accepts: gzip");
 	ok(gw_accepts_gzip("br;q=1.0, gzip;q=0.8"), "accepts: gzip with a weight");
