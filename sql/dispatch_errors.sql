@@ -119,6 +119,19 @@ select pg_temp.sleep(:on_id, 30);
 select pg_temp.sleep(:unset_id, 30);
 -- The limit ends with the call.
 select pg_temp.sleep(:sleep_id, 0), pg_sleep(0.3);
+-- Nor does it reach beyond it when it has passed where nothing looks for it: in one expression of long numbers.
+create function regress_errors.multiply(digits int) returns int language sql
+as $$ select sign(n * n - n * n + n * n - n * n + n * n - n * n + n * n - n * n)::int from repeat('9', digits) as d, cast(d as numeric) as n $$;
+comment on function regress_errors.multiply(int) is 'Multiply.';
+select keelson.route('POST regress-multiply', 'regress_errors.multiply', is_public => true, timeout => '100 milliseconds') > 0 as is_made;
+do $$
+begin
+    perform keelson.dispatch((select r.id from keelson.routes as r where r.template = 'regress-multiply'), null, null, '{"digits": 60000}', '{}');
+exception
+    when query_canceled then
+        raise warning '%', sqlerrm;
+end
+$$;
 -- The server's own limit stays in force beside it.
 select keelson.route('POST regress-sleep', 'regress_errors.sleep', is_public => true, timeout => '1 hour') = :sleep_id as same;
 set statement_timeout = 50;

@@ -7,23 +7,19 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/timeout.h"
 
-#include "core/compat.h"
+#include "core/cancel.h"
 #include "dispatch/timeout.h"
 
 /* Registered once per backend, by the first use. */
 static TimeoutId route_timeout = MAX_TIMEOUTS;
 
-static void cancel(void);
-
 void
 ks_timeout_begin(int milliseconds)
 {
 	if (route_timeout == MAX_TIMEOUTS)
-		route_timeout = RegisterTimeout(USER_TIMEOUT, cancel);
+		route_timeout = RegisterTimeout(USER_TIMEOUT, ks_cancel_statement);
 	enable_timeout_after(route_timeout, milliseconds);
 }
 
@@ -33,14 +29,8 @@ ks_timeout_end(void)
 	if (route_timeout == MAX_TIMEOUTS)
 		return false;
 	disable_timeout(route_timeout, true);
-	return get_timeout_indicator(route_timeout, true);
-}
-
-/* Runs in a signal handler. */
-static void
-cancel(void)
-{
-	QueryCancelPending = true;
-	InterruptPending = true;
-	SetLatch(MyLatch);
+	if (!get_timeout_indicator(route_timeout, true))
+		return false;
+	ks_cancel_forget();
+	return true;
 }

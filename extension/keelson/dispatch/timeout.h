@@ -10,7 +10,7 @@
 /* Cancel the statement after so many milliseconds, until ks_timeout_end(). */
 extern void ks_timeout_begin(int milliseconds);
 
-/* Returns whether the time has passed. Harmless when none was begun. */
+/* Returns whether the time has passed; nothing is cancelled for it any more. Harmless when none was begun. */
 extern bool ks_timeout_end(void);
 
 #endif /* KS_TIMEOUT_H */

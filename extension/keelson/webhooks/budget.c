@@ -14,8 +14,6 @@
 
 #include "access/xact.h"
 #include "fmgr.h"
-#include "miscadmin.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
@@ -24,7 +22,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "core/compat.h"
+#include "core/cancel.h"
 #include "core/error.h"
 #include "core/spi.h"
 #include "webhooks/budget.h"
@@ -105,13 +103,13 @@ begin(int64 end_us)
 	enable_timeout_every(budget_timeout, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LOOK_EVERY_MS), LOOK_EVERY_MS);
 }
 
-/* Returns whether the time was over. It may have been so at the very end, with nothing left to cancel. */
+/* Returns whether the time was over. */
 static bool
 end(void)
 {
 	disable_timeout(budget_timeout, false);
 	if (is_over)
-		QueryCancelPending = false;
+		ks_cancel_forget();
 	return is_over;
 }
 
@@ -122,9 +120,7 @@ look(void)
 	if (processor_us() < ends_at_us)
 		return;
 	is_over = true;
-	QueryCancelPending = true;
-	InterruptPending = true;
-	SetLatch(MyLatch);
+	ks_cancel_statement();
 }
 
 /* Of this thread alone: libcurl's look names up in others. */
