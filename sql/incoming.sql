@@ -299,6 +299,40 @@ call pg_temp.settle();
 select external_id, event_type, handlers, processed_at is not null as is_processed from keelson.incoming_events where source = 'forge' order by id;
 select what, as_whom, count(*) from hooks.seen group by 1, 2 order by 1;
 
+-- What would run at the commit, when the worker is somebody else, is refused; in the worker's session a handler is no administrator.
+create function hooks.try(statement text) returns text language plpgsql as $$
+begin
+    execute statement;
+    return 'went through';
+exception when others then
+    return sqlerrm;
+end
+$$;
+create function hooks.late() returns trigger language plpgsql as $$
+begin
+    insert into hooks.seen (what, as_whom) values ('late: ' || hooks.try('set constraints all deferred'), current_user);
+    return null;
+end
+$$;
+create function hooks.leave(event keelson.incoming_event) returns void language plpgsql as $$
+begin
+    create temp table late (id integer);
+    create constraint trigger late after insert on late deferrable initially deferred for each row execute function hooks.late();
+    insert into late values (1);
+    insert into hooks.seen (what, as_whom)
+    select what || ': ' || hooks.try(statement), current_user
+    from (values
+        ('held', 'declare held cursor with hold for select 1'), ('prepared', 'prepare x as select 1'),
+        ('admin', 'select keelson.role_set(''regress_hooks'', ''A handler''''s'', ''{users.read}'')')
+    ) as given (what, statement);
+end
+$$;
+select keelson.webhook_handler('forge', 'leave', 'hooks.leave');
+select * from pg_temp.forge('leaving', 'leave', '{"ref": "main"}');
+call pg_temp.settle();
+select what, as_whom from hooks.seen where id is null order by 1;
+select keelson.webhook_handler_remove('forge', 'leave', 'hooks.leave');
+
 -- Failures: nothing of it stays but the record; again after 15, 30, 60 minutes, then by hand.
 select * from pg_temp.forge('six', 'push', '{"ref": "bad"}');
 call pg_temp.settle();

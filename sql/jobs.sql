@@ -82,6 +82,44 @@ select runs, failures, crashes, removed from keelson.job_definitions where name 
 select name, labels - 'job' as labels, value from keelson._jobs_metrics()
 where labels ->> 'job' = 'regress-work' and name not like '%timestamp%'
 order by name, labels;
+-- What a step puts off to the commit runs as the step, or is refused, and in an administrator's session it is no administrator.
+create table regress_jobs.seen (what text, done_as text);
+grant insert on regress_jobs.seen to keelson_app;
+create function regress_jobs.try(statement text) returns text language plpgsql as $$
+begin
+    execute statement;
+    return 'went through';
+exception when others then
+    return sqlerrm;
+end
+$$;
+create function regress_jobs.late() returns trigger language plpgsql as $$
+begin
+    insert into regress_jobs.seen values ('late: ' || regress_jobs.try('set constraints all deferred'), current_user);
+    return null;
+end
+$$;
+create function regress_jobs.leave(batch integer) returns bigint language plpgsql as $$
+begin
+    create temp table regress_late (id integer);
+    create constraint trigger late after insert on regress_late deferrable initially deferred for each row execute function regress_jobs.late();
+    insert into regress_late values (1);
+    insert into regress_jobs.seen values ('held: ' || regress_jobs.try('declare held cursor with hold for select 1'), current_user);
+    insert into regress_jobs.seen
+    values ('admin: ' || regress_jobs.try('select keelson.role_set(''regress_jobs'', ''A step''''s'', ''{users.read}'')'), current_user);
+    return 0;
+end
+$$;
+select keelson.job('regress-leaving', '0 4 * * *', 'Leave what would run as somebody else.', 'regress_jobs.leave');
+call keelson.job_run('regress-leaving');
+select * from regress_jobs.seen order by what;
+drop table regress_late;
+delete from regress_jobs.seen;
+-- So too in a process of its own.
+select keelson._job_request('regress-leaving');
+select * from regress_jobs.seen order by what;
+select keelson.job_remove('regress-leaving');
+
 -- Who cancels means the whole job, which has ended then.
 select keelson.job_step('regress-work', 'cannot', 'regress_jobs.cancel');
 call keelson.job_run('regress-work');

@@ -186,6 +186,15 @@ comment on function keelson.workers_start() is
     'Let the background workers run again after workers_stop().';
 grant execute on function keelson.workers_start() to keelson_admin;
 
+create or replace function keelson._is_guest()
+returns boolean
+language c
+stable
+parallel restricted
+as 'MODULE_PATHNAME', 'ks__is_guest';
+comment on function keelson._is_guest() is
+    'Whether it is for a function of a product''s, which the core has called: an endpoint, a step of a job, a handler of webhooks.';
+
 create or replace function keelson._require_loaded()
 returns void
 language c

@@ -14,6 +14,7 @@
 #include "audit/audit.h"
 #include "core/compat.h"
 #include "core/guc.h"
+#include "core/guest.h"
 #include "core/identity.h"
 #include "core/keeper.h"
 #include "core/shmem.h"
@@ -40,6 +41,7 @@ void _PG_init(void);
  */
 static void (*const capabilities[])(void) = {
 	ks_identity_init,
+	ks_guest_init,
 	ks_keeper_init,
 	ks_secrets_init,
 	ks_audit_init,

@@ -66,8 +66,7 @@ typedef struct KsCall
 	Datum *values;     /* of the function's arguments */
 	bool *nulls;
 	bool *given;
-	bool is_binding;  /* an input function's error is the client's */
-	bool is_settling; /* what was deferred runs now: nothing may be deferred again */
+	bool is_binding; /* an input function's error is the client's */
 	KsReply reply;
 } KsCall;
 

@@ -9,7 +9,7 @@
  *
  * The next request over this connection is another user's, so the function
  * leaves nothing behind in the session: SET ROLE and SET SESSION AUTHORIZATION
- * are denied to it, and what statement.c lists (PREPARE, LISTEN, cursors with
+ * are denied to it, and what guest.c lists (PREPARE, LISTEN, cursors with
  * hold); the settings it makes are undone, in the gateway's sessions its
  * temporary tables and advisory locks end with the call.
  * (SECURITY_RESTRICTED_OPERATION would deny more, deferred constraints among
@@ -36,6 +36,7 @@
 #include "audit/audit.h"
 #include "core/compat.h"
 #include "core/error.h"
+#include "core/guest.h"
 #include "core/roles.h"
 #include "core/shmem.h"
 #include "core/spi.h"
@@ -51,7 +52,6 @@
 #include "dispatch/limit.h"
 #include "dispatch/permission.h"
 #include "dispatch/request.h"
-#include "dispatch/statement.h"
 #include "dispatch/timeout.h"
 #include "limits/limits.h"
 #include "secrets/keyring.h"
@@ -62,6 +62,7 @@ typedef struct Before
 	KsIdentity identity;
 	KsCaller caller;
 	KsRoleSwitch role;
+	KsGuest guest;
 	int guc_level;
 	bool is_gateway; /* the session's: requests follow each other over it */
 } Before;
@@ -79,7 +80,7 @@ static bool within_body_limit(KsCall *call);
 static bool become_role(KsCall *call);
 static bool bind(KsCall *call);
 static void run(KsCall *call, MemoryContext cxt, KsRows **rows);
-static void finish_call(KsCall *call);
+static void finish_call(void);
 static void name_request(void *arg);
 static Datum next_chunk(FunctionCallInfo fcinfo, KsCall *call, KsRows *rows);
 static Datum form_reply(FunctionCallInfo fcinfo, const KsReply *reply);
@@ -102,7 +103,6 @@ ks_dispatch_init(void)
 {
 	ks_counters_init();
 	ks_idempotency_init();
-	ks_statement_init();
 }
 
 KsCall *
@@ -219,6 +219,7 @@ begin(KsCall *call, Before *before)
 	ks_identity_clear();
 	ks_caller_set(&call->caller);
 	ks_audit_request_begin();
+	ks_guest_begin(&before->guest);
 	current = call;
 }
 
@@ -229,6 +230,7 @@ end(const Before *before)
 	bool timed_out = ks_timeout_end();
 
 	current = NULL;
+	ks_guest_end(&before->guest);
 	ks_role_leave(&before->role);
 	/* As if all settings that were made had been made in what is rolled back. */
 	AtEOXact_GUC(false, before->guc_level);
@@ -276,7 +278,7 @@ run(KsCall *call, MemoryContext cxt, KsRows **rows)
 	if (take_steps(call))
 	{
 		ks_invoke(call, cxt, rows);
-		finish_call(call);
+		finish_call();
 		if (call->is_keyed)
 			ks_idempotency_keep(call);
 	}
@@ -346,22 +348,11 @@ bind(KsCall *call)
 	return is_bound;
 }
 
-/*
- * Settle what the function has left to the end of the transaction or of the
- * session. Deferred constraints are checked now, while their violation can
- * still become the request's own error, and deferred triggers run as who
- * caused them.
- */
+/* A violation of what was deferred can still become the request's own error. */
 static void
-finish_call(KsCall *call)
+finish_call(void)
 {
-	call->is_settling = true;
-	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-		AfterTriggerSetState(makeNode(ConstraintsSetStmt));
-	/* The gateway's sessions are shared; a person's own temporary tables stay. */
-	if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) &&
-		is_member_of_role_nosuper(GetSessionUserId(), ks_role_oid(KS_ROLE_GATEWAY)))
-		ResetTempTableNamespace();
+	ks_guest_settle();
 	if (ks_timeout_end())
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),

@@ -8,11 +8,11 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 select keelson.current_actor() is null
-    and (keelson.current_request()).method is null
+    and not keelson._is_guest()
     and pg_has_role(session_user, 'keelson_admin', 'member')
 $$;
 comment on function keelson._is_database_admin() is
-    'Whether it is a member of keelson_admin at a prompt who calls, as nobody else and outside any request.';
+    'Whether it is a member of keelson_admin at a prompt who calls, as nobody else; not an endpoint''s function, a job''s or a webhook''s handler, in whosever session it is called.';
 
 create or replace function keelson._admin_require(permission text)
 returns void

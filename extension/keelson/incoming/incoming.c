@@ -33,7 +33,7 @@
 #include "audit/sanitise.h"
 #include "core/compat.h"
 #include "core/guc.h"
-#include "core/roles.h"
+#include "core/guest.h"
 #include "core/shmem.h"
 #include "core/spi.h"
 #include "core/worker.h"
@@ -213,31 +213,17 @@ PG_FUNCTION_INFO_V1(ks__webhook_handler_call);
 Datum
 ks__webhook_handler_call(PG_FUNCTION_ARGS)
 {
-	Oid argtypes[] = {get_fn_expr_argtype(fcinfo->flinfo, 2)};
-	Datum values[] = {PG_GETARG_DATUM(2)};
-	char *statement = psprintf("select %s($1)", text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	int settings = NewGUCNestLevel();
-	KsRoleSwitch save;
+	/* Whatever it returns. */
+	char *query = psprintf("select %s($1) is null", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	Oid role = PG_ARGISNULL(1) ? InvalidOid : get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
+	bool is_null;
 
-	GetUserIdAndSecContext(&save.user, &save.sec_context);
-	ks_spi_connect();
-	if (!PG_ARGISNULL(1))
-		ks_role_enter(&save, get_role_oid(NameStr(*PG_GETARG_NAME(1)), false), 0);
 	ks_timeout_begin(ks_guc_webhook_handler_timeout * 1000);
-	(void) SPI_execute_with_args(statement, lengthof(values), argtypes, values, NULL, false, 0);
-	/* What it put off to the commit belongs to it, and fails with it. */
-	AfterTriggerSetState(makeNode(ConstraintsSetStmt));
-	/* The worker's session is shared; a person's own temporary tables stay. */
-	if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) && MyBgworkerEntry != NULL)
-		ResetTempTableNamespace();
+	(void) ks_guest_call(query, get_fn_expr_argtype(fcinfo->flinfo, 2), PG_GETARG_DATUM(2), role, &is_null);
 	if (ks_timeout_end())
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg(TOO_LONG)));
-	ks_role_leave(&save);
-	ks_spi_finish();
-	/* Whatever it has set ends with it: what goes on is not its own. */
-	AtEOXact_GUC(false, settings);
 	PG_RETURN_VOID();
 }
 

@@ -32,7 +32,7 @@
 
 #include "core/error.h"
 #include "core/guc.h"
-#include "core/roles.h"
+#include "core/guest.h"
 #include "core/shmem.h"
 #include "core/spi.h"
 #include "core/worker.h"
@@ -55,25 +55,11 @@ PG_FUNCTION_INFO_V1(ks_job_call);
 Datum
 ks_job_call(PG_FUNCTION_ARGS)
 {
-	Oid argtypes[] = {INT4OID};
-	Datum values[] = {PG_GETARG_DATUM(2)};
-	char *statement = psprintf("select (%s($1))::bigint", text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	int settings = NewGUCNestLevel();
-	KsRoleSwitch save;
+	char *query = psprintf("select (%s($1))::bigint", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	Oid role = PG_ARGISNULL(1) ? InvalidOid : get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
 	bool is_null;
-	Datum taken;
+	Datum taken = ks_guest_call(query, INT4OID, PG_GETARG_DATUM(2), role, &is_null);
 
-	GetUserIdAndSecContext(&save.user, &save.sec_context);
-	ks_spi_connect();
-	if (!PG_ARGISNULL(1))
-		ks_role_enter(&save, get_role_oid(NameStr(*PG_GETARG_NAME(1)), false), 0);
-	if (SPI_execute_with_args(statement, lengthof(values), argtypes, values, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
-		elog(ERROR, "a job's step has returned nothing");
-	ks_role_leave(&save);
-	taken = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null);
-	ks_spi_finish();
-	/* Whatever it has set, the search path for one, ends with it: what goes on is not its own. */
-	AtEOXact_GUC(false, settings);
 	if (is_null)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(taken);

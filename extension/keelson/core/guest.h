@@ -1,0 +1,39 @@
+/*
+ * guest.h
+ *	  A product's function while the core has it called: an endpoint, a step of
+ *	  a job, a handler of webhooks.
+ */
+#ifndef KS_GUEST_H
+#define KS_GUEST_H
+
+#include "postgres.h"
+
+typedef struct KsGuest
+{
+	struct KsGuest *outer;
+	bool is_settling; /* what was deferred runs now: nothing may be deferred again */
+} KsGuest;
+
+/* For _PG_init: be asked before each statement that is not a query. */
+extern void ks_guest_init(void);
+
+/* From here on it may be a guest's code that runs, until ks_guest_end(), which is called on every way out. */
+extern void ks_guest_begin(KsGuest *guest);
+extern void ks_guest_end(const KsGuest *guest);
+
+/*
+ * Settle what the guest has left to the end of the transaction or of the
+ * session, while it still is who acts: deferred constraints are checked and
+ * deferred triggers run, so that they fail as a part of it and as whom it is;
+ * temporary tables go where the session is not a person's.
+ */
+extern void ks_guest_settle(void);
+
+/*
+ * Execute the query, of one argument and one row, as the role (InvalidOid: our
+ * own code, as whoever acts); nothing that it sets or leaves outlives the call.
+ * Returns the row's first column, of a type passed by value.
+ */
+extern Datum ks_guest_call(const char *query, Oid type, Datum argument, Oid role, bool *is_null);
+
+#endif /* KS_GUEST_H */
