@@ -199,10 +199,11 @@ gw_link_abandon(struct GwLink *link, struct GwCall *call)
 		if (slot->call != call)
 			continue;
 		slot->call = NULL;
-		if (link->is_paused)
-			gw_link_pause(link, false);
 		if (i == 0)
 			cancel_first(link);
+		/* All of the answer may be here already: it was the link's last word, but for the cancel. */
+		if (link->is_paused)
+			gw_link_pause(link, false);
 		return;
 	}
 }

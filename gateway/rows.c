@@ -78,6 +78,8 @@ begin_stream(struct GwRequest *request, const struct GwRow *row)
 		return;
 	}
 	stream->drained = stream_is_drained;
+	/* What is out is not taken back: if the connection dies now, the call is not sent again. */
+	request->call.is_read = false;
 	gw_request_answer(request, request->response);
 }
 

@@ -141,6 +141,42 @@ subtest 'kind rows' => sub {
 	is($gateway->get('/api/product/export?count=x')->{status}, 400, 'bad arguments are an ordinary error');
 };
 
+subtest 'rows that break off' => sub {
+	my $active = "usename = 'keelson_gateway' and state = 'active'";
+	my $blocked = "$active and wait_event = 'ClientWrite'";
+	my $socket = export(200_000);
+	ok(wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where $blocked") == 1 }, 30), 'some are sent, others wait');
+	$keelson->sql("select pg_terminate_backend(pid) from pg_stat_activity where $blocked");
+	setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 1 << 20;
+	my ($content, $is_closed) = KeelsonTest::Gateway::read_all($socket, 60);
+	ok($is_closed, 'their connection is lost: so is the client\'s');
+	ok($content !~ /\r\n0\r\n\r\n\z/, 'not as if it had all');
+	$content =~ s{\r\n[0-9a-f]+\r\n}{}gi;
+	is(scalar(() = $content =~ /row 1"/g), 1, 'they are not sent again behind those that are out');
+	# One large row, which the reader does not take, and behind it small ones, that have come with it.
+	$keelson->sql(q{
+		create function product.lump(size int) returns setof product.item language plpgsql as $$
+		begin
+			return next row(null, repeat('x', size))::product.item;
+			return query select null::uuid, 'small' from generate_series(1, 20);
+		end $$;
+		comment on function product.lump(int) is 'Sends a large row.';
+		select keelson.route('GET product/lump', 'product.lump', is_public => true, kind => 'rows')});
+	soon('GET', '/api/product/lump?size=1', 200);
+	for my $size (6_000_000, 9_000_000)
+	{
+		$socket = $gateway->connect;
+		setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 4096;
+		syswrite $socket, "GET /api/product/lump?size=$size HTTP/1.1\r\nHost: a\r\n\r\n";
+		sysread $socket, my $begin, 1000;
+		like($begin, qr{^HTTP/1\.1 200}, "a row of $size bytes");
+		ok(wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where $active") == 0 }, 20), 'the database has sent all');
+		close $socket;
+		ok(wait_until(sub { $gateway->get('/metrics', fresh => 1)->{content} =~ /^keelson_gateway_streams 0$/m }, 20), 'its reader leaves');
+	}
+	ok($gateway->running, 'and the gateway goes on');
+};
+
 # Watches a path: gives the connection, and a function that waits until all that has come matches a pattern; it then gives that.
 sub watch
 {
