@@ -69,6 +69,15 @@ gw_http_cut(struct GwHttp *http)
 }
 
 void
+gw_http_break_off(struct GwHttp *http)
+{
+	struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+
+	if (http->guard.framing.minor == 0)
+		(void) connect(http->fd, &nobody, sizeof(nobody));
+}
+
+void
 gw_http_drain(struct GwLoop *loop)
 {
 	for (struct GwHttp *http = loop->connections; http != NULL; http = http->next)

@@ -42,6 +42,12 @@ void gw_http_expect(struct GwHttp *http, int64_t deadline);
 /* Ends the connection at once. */
 void gw_http_cut(struct GwHttp *http);
 
+/*
+ * Before it ends in the midst of a reply whose length nobody knows: to a client
+ * of HTTP/1.0 the end of the connection is that of the reply, so it is reset.
+ */
+void gw_http_break_off(struct GwHttp *http);
+
 /* The loop drains: lets go of idle connections soon. */
 void gw_http_drain(struct GwLoop *loop);
 

@@ -170,6 +170,7 @@ gw_request_overdue(struct GwRequest *request)
 				give_up(request, GW_TIMEOUT);
 				break;
 			}
+			gw_http_break_off(request->http);
 			/* fall through */
 		case GW_REQUEST_ANSWERED:
 		case GW_REQUEST_REPLYING:

@@ -5,8 +5,9 @@
  * The first row decides: a refusal becomes an ordinary reply, else its status
  * and headers open a stream and its body is the first chunk.  A client that
  * reads slowly stops the reading of rows, and through the socket the server.  An
- * error after the first row cuts the connection: the last chunk is missing, so
- * the client can tell that it has not got everything.
+ * error after the first row cuts the connection: the last chunk is missing, or,
+ * where HTTP/1.0 knows no chunks, it is reset, so that the client can tell that
+ * it has not got everything.
  */
 #include "rows.h"
 

@@ -91,8 +91,13 @@ read_stream(void *cls, uint64_t position, char *buffer, size_t size)
 	size_t n = gw_stream_waiting(stream);
 
 	(void) position;
-	if (request == NULL || stream->has_failed)
+	if (request == NULL)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
+	if (stream->has_failed)
+	{
+		gw_http_break_off(request->http);
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	}
 	if (n == 0)
 	{
 		if (stream->has_ended)

@@ -105,10 +105,10 @@ soon('GET', '/api/product/items/first', 200);
 # Asks for so many rows, and does not read them: a connection that takes little at a time and ends with the reply.
 sub export
 {
-	my ($count) = @_;
+	my ($count, $version) = (@_, '1.1');
 	my $socket = $gateway->connect;
 	setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 4096;
-	syswrite $socket, "GET /api/product/export?count=$count HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+	syswrite $socket, "GET /api/product/export?count=$count HTTP/$version\r\nHost: a\r\nConnection: close\r\n\r\n";
 	return $socket;
 }
 
@@ -144,15 +144,23 @@ subtest 'kind rows' => sub {
 subtest 'rows that break off' => sub {
 	my $active = "usename = 'keelson_gateway' and state = 'active'";
 	my $blocked = "$active and wait_event = 'ClientWrite'";
-	my $socket = export(200_000);
-	ok(wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where $blocked") == 1 }, 30), 'some are sent, others wait');
-	$keelson->sql("select pg_terminate_backend(pid) from pg_stat_activity where $blocked");
+	my $break = sub {
+		my ($socket) = @_;
+		ok(wait_until(sub { $keelson->sql("select count(*) from pg_stat_activity where $blocked") == 1 }, 30), 'some are sent, others wait');
+		$keelson->sql("select pg_terminate_backend(pid) from pg_stat_activity where $blocked");
+		return $socket;
+	};
+	my $socket = $break->(export(200_000));
 	setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 1 << 20;
 	my ($content, $is_closed) = KeelsonTest::Gateway::read_all($socket, 60);
 	ok($is_closed, 'their connection is lost: so is the client\'s');
 	ok($content !~ /\r\n0\r\n\r\n\z/, 'not as if it had all');
 	$content =~ s{\r\n[0-9a-f]+\r\n}{}gi;
 	is(scalar(() = $content =~ /row 1"/g), 1, 'they are not sent again behind those that are out');
+	$socket = $break->(export(200_000, '1.0'));
+	setsockopt $socket, Socket::SOL_SOCKET(), Socket::SO_RCVBUF(), 1 << 20;
+	1 while sysread $socket, $content, 65536;
+	ok($!{ECONNRESET}, 'where the end of the connection is that of a reply: it is reset');
 	# One large row, which the reader does not take, and behind it small ones, that have come with it.
 	$keelson->sql(q{
 		create function product.lump(size int) returns setof product.item language plpgsql as $$
