@@ -86,6 +86,68 @@ update keelson.users set status = 'deleted', deleted_at = '2020-01-01' where id 
 select keelson.users_erase() > 0 as is_erased;
 select count(*) from regress_product.notes;
 
+-- What a table has somebody's code do runs as its owner, not as who exports and erases: a trigger, a cast, what the planner computes.
+create table regress_product.log (what text, done_as name);
+grant insert on regress_product.log to public;
+grant usage, create on schema regress_product to regress_product_role;
+grant usage on schema regress_product to keelson_system;
+set role regress_product_role;
+create function regress_product.tell(what text) returns text language plpgsql as $$
+begin
+    insert into regress_product.log values (what, current_user);
+    return what;
+end
+$$;
+create function regress_product.surely(what text) returns text language plpgsql immutable as $$
+begin
+    return regress_product.tell(what);
+end
+$$;
+create type regress_product.state as enum ('new', 'old');
+create function regress_product.state_json(regress_product.state) returns json language sql as $$ select to_json(regress_product.tell('cast')) $$;
+create cast (regress_product.state as json) with function regress_product.state_json(regress_product.state);
+create table regress_product.traps (
+    user_id uuid not null,
+    id integer not null,
+    state regress_product.state default 'new',
+    made_at timestamptz default '2026-01-02 03:04:05Z',
+    constraint traps_pkey primary key (user_id, id)
+);
+create index on regress_product.traps (id) where regress_product.surely('predicate') <> '';
+create function regress_product.going() returns trigger language plpgsql as $$
+begin
+    perform regress_product.tell('trigger');
+    insert into regress_product.late values (1);
+    return old;
+end
+$$;
+create trigger going before delete on regress_product.traps for each row execute function regress_product.going();
+create table regress_product.late (id integer);
+create function regress_product.later() returns trigger language plpgsql as $$
+begin
+    perform regress_product.tell('deferred trigger');
+    return null;
+end
+$$;
+create constraint trigger later after insert on regress_product.late deferrable initially deferred for each row execute function regress_product.later();
+reset role;
+select keelson.user_create('eve@product.example.com') as eve \gset
+set role regress_product_role;
+insert into regress_product.traps (user_id, id) values (:'eve', 1), (:'ben', 2);
+reset role;
+select keelson.user_table('regress_product.traps', role => 'regress_product_role');
+truncate regress_product.log;
+begin;
+select keelson.act_as('eve@product.example.com') = :'eve' as is_eve;
+select data from keelson.user_export() where "table" = 'regress_product.traps';
+commit;
+update keelson.users set status = 'deleted', deleted_at = '2020-01-01' where id = :'eve';
+select keelson.users_erase() > 0 as is_erased;
+select keelson.current_user_id() is null as is_nobody;
+select user_id = :'ben' as of_ben from regress_product.traps;
+select distinct what, done_as from regress_product.log where done_as <> 'postgres' and what <> 'predicate' order by what;
+select count(*) from regress_product.log where what = 'predicate' and done_as = 'keelson_system';
+
 delete from keelson.user_emails where email like '%@product.example.com';
 delete from keelson.users where id = :'ben';
 drop schema regress_product cascade;

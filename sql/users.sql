@@ -157,8 +157,8 @@ select t.relation, a.attname as left_out
 from keelson._user_tables() as t
 join pg_attribute as a on a.attrelid = t.oid and a.attnum > 0 and not a.attisdropped
 where t.relation like 'keelson.%' and not t.is_hidden and a.attname <> t.user_column
-    and not coalesce(keelson._export_columns(t.relation, t.oid, t.user_column) like '%"' || keelson._camel_case(a.attname) || '"%'
-        or keelson._export_columns(t.relation, t.oid, t.user_column) ~ (' as ' || keelson._camel_case(a.attname) || '(,|$)'), false)
+    and not coalesce(keelson._export_columns(t.relation, t.oid, t.user_column) like '%"' || a.attname || '"%'
+        or keelson._export_columns(t.relation, t.oid, t.user_column) ~ (' as ' || quote_ident(a.attname) || '(,|$)'), false)
 order by 1, 2;
 
 -- What has been left for long goes; what has not stays.

@@ -80,6 +80,24 @@ comment on function keelson.user_data_tables() is
     'Every table with a column user_id: whether its rows are in the user''s export, whether they go when the user is erased, and if not, why or what is to be done.';
 grant execute on function keelson.user_data_tables() to keelson_admin;
 
+create or replace function keelson._user_rows_read(relation regclass, query text, user_id uuid)
+returns setof jsonb
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks__user_rows_read';
+comment on function keelson._user_rows_read(regclass, text, uuid) is
+    'The rows of a query of the table for the user ($1), as replies write them. It is executed as the table''s owner, with the user acting, unless that is a superuser.';
+
+create or replace function keelson._user_rows_delete(relation regclass, query text, user_id uuid, row_limit bigint)
+returns bigint
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks__user_rows_delete';
+comment on function keelson._user_rows_delete(regclass, text, uuid, bigint) is
+    'Execute a statement that deletes at most so many ($2) of the user''s ($1) rows from the table, as keelson._user_rows_read() does; returns how many it deleted.';
+
 -- The export.
 
 create or replace function keelson._export_columns(relation text, oid oid, user_column name)
@@ -89,12 +107,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 select string_agg(
-    format('%s as %I', case
-        when r.open_expression is not null then r.open_expression
-        when a.atttypid = 'timestamptz'::regtype then format('keelson._time_text(t.%I)', a.attname)
-        when a.atttypid = 'bytea'::regtype then format('translate(encode(t.%I, ''base64''), E''\n'', '''')', a.attname)
-        else format('t.%I', a.attname)
-    end, keelson._camel_case(a.attname)),
+    format('%s as %I', coalesce(r.open_expression, format('t.%I', a.attname)), a.attname),
     ', ' order by a.attnum
 )
 from pg_attribute as a
@@ -129,10 +142,11 @@ begin
     loop
         columns := keelson._export_columns(source.relation, source.oid, source.user_column);
         continue when columns is null;
-        return query execute format(
-            'select $2, to_jsonb(x) from (select %s from %s as t where t.%I = $1) as x',
-            columns, source.oid::regclass, source.user_column
-        ) using user_id, regexp_replace(source.relation, '^keelson\.', '');
+        return query
+        select regexp_replace(source.relation, '^keelson\.', ''), r.data
+        from keelson._user_rows_read(
+            source.oid, format('select %s from %s as t where t.%I = $1', columns, source.oid::regclass, source.user_column), user_id
+        ) as r (data);
     end loop;
 end
 $$;
@@ -204,7 +218,6 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     source record;
-    gone bigint;
     total bigint := 0;
 begin
     update keelson.users as u set erasure_started_at = now() where u.id = _user_erase.id and u.erasure_started_at is null;
@@ -222,12 +235,11 @@ begin
         if total >= row_limit then
             return total;
         end if;
-        execute format(
-            'delete from %1$s where ctid = any (array(select ctid from %1$s where %2$I = $1 limit $2))',
-            source.relid, source.user_column
-        ) using id, row_limit - total;
-        get diagnostics gone = row_count;
-        total := total + gone;
+        total := total + keelson._user_rows_delete(
+            source.relid,
+            format('delete from %1$s where ctid = any (array(select ctid from %1$s where %2$I = $1 limit $2))', source.relid, source.user_column),
+            id, row_limit - total
+        );
     end loop;
     if total >= row_limit then
         return total;
