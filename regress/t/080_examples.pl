@@ -124,6 +124,15 @@ where name not in ('conf', 'dump', 'env', 'service', 'control')
 SQL
 }
 
+# The codes of the contract that docs/api.md does not have in the line of their status.
+sub missing_codes
+{
+	my ($keelson) = @_;
+	my %lines = map { my $line = $_; map { $_ => $line } $line =~ /\b([45]\d\d)\b/g } slurp("$root/docs/api.md") =~ /^(\| [45]\d\d.*)$/mg;
+	my @codes = split /\n/, $keelson->sql('select status, code from keelson._openapi_codes()');
+	return grep { my ($status, $code) = split /\|/; ($lines{$status} // '') !~ /`$code`/ } @codes;
+}
+
 # A line that is refused, as one that succeeds when it is.
 sub refused
 {
@@ -238,6 +247,7 @@ for my $path (@pages)
 
 subtest 'all pages, one after the other, on one installation' => sub {
 	my ($keelson, $gateway) = installation('all');
+	is(join(' ', missing_codes($keelson)), '', 'docs/api.md names every error code');
 	for my $path (@pages)
 	{
 		is(unknown_names($keelson, $path) // '', '', short($path) . ': what it names is there');
