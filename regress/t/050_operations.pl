@@ -6,7 +6,7 @@ use warnings;
 use KeelsonTest;
 use Test::More;
 
-my $keelson = KeelsonTest->new('operations', preload => 'keelson,pg_stat_statements', conf => "log_statement = all\nlog_min_duration_statement = 0\nlog_connections = on\nlog_min_error_statement = debug5\nlog_error_verbosity = verbose");
+my $keelson = KeelsonTest->new('operations', preload => 'keelson,pg_stat_statements', conf => "keelson.courier_workers = 2\nlog_statement = all\nlog_min_duration_statement = 0\nlog_connections = on\nlog_min_error_statement = debug5\nlog_error_verbosity = verbose");
 $keelson->product;
 my $gateway = $keelson->gateway(KEELSON_LOG_LEVEL => 'debug');
 my $user = $keelson->user($gateway, password => 'canary-password-7e1c');
@@ -48,6 +48,11 @@ subtest 'metrics' => sub {
 	like($text, qr/^\S*pool\S* \S+/m, 'the pool');
 	like($text, qr/^\S*dispatch\S* \S+/m, 'the dispatcher');
 	unlike($text, qr/\Q$user->{id}\E|\Q$user->{email}\E/, 'no users');
+	my %workers = (keeper => 1, courier => 2, incoming => 1, hasher => 1);
+	for my $worker (sort keys %workers)
+	{
+		ok(wait_until(sub { $gateway->get('/metrics')->{content} =~ /^keelson_worker_up\{worker="$worker"\} $workers{$worker}$/m }, 10), "each $worker is there");
+	}
 	SKIP: {
 		skip 'no promtool', 1 unless grep { -x "$_/promtool" } split /:/, $ENV{PATH};
 		my $file = $keelson->node->basedir . '/metrics.txt';

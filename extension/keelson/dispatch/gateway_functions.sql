@@ -197,11 +197,12 @@ union all
 select
     'keelson_worker_up', pg_catalog.jsonb_build_object('worker', w.name),
     (
+        -- The second courier is the courier 2.
         select pg_catalog.count(*)::double precision
-        from pg_catalog.pg_stat_activity as a where a.backend_type = 'keelson ' || w.name
+        from pg_catalog.pg_stat_activity as a where a.backend_type ~ ('^keelson ' || w.name || '( [0-9]+)?$')
     ),
-    'gauge', 'Background workers that are connected.'
-from (values ('keeper'), ('courier'), ('incoming')) as w (name)
+    'gauge', 'Background workers that are there, by what they do.'
+from (values ('keeper'), ('courier'), ('incoming'), ('hasher')) as w (name)
 $$;
 comment on function keelson._database_metrics() is
     'Samples of the database itself: connections, size, background workers.';
