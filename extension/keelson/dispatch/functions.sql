@@ -69,6 +69,21 @@ comment on function keelson.page_by(integer, text[]) is
     'Page the rows that the running endpoint''s function returns, by the columns that they are in the order of: for its limit clause, one more than the page holds. The next page''s cursor is the last row''s place, which cursor_decode() gives back as {"column": value}. 400 for a limit that is not 1 to 100; outside a request the limit itself.';
 grant execute on function keelson.page_by(integer, text[]) to keelson_app;
 
+create or replace function keelson._page_limit_require(row_limit integer)
+returns void
+language plpgsql
+immutable
+as $$
+begin
+    if row_limit between 1 and 100 then
+        return;
+    end if;
+    perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
+end
+$$;
+comment on function keelson._page_limit_require(integer) is
+    'Raise 400 unless a page may have so many rows: for lists that keelson.page_by() cannot page.';
+
 create or replace function keelson.cursor_encode(place jsonb)
 returns text
 language c

@@ -205,14 +205,13 @@ declare
     next_place jsonb;
 begin
     perform keelson._admin_require('users.read');
+    perform keelson._page_limit_require("limit");
     if status not in ('active', 'blocked', 'deleted') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a status is active, blocked or deleted', field => 'status');
     elsif tier is not null and not exists (select from keelson.tiers as t where t.id = admin_users.tier) then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'there is no such tier', field => 'tier');
     elsif sort not in ('createdAt', '-createdAt', 'email', '-email', 'name', '-name', 'deletedAt', '-deletedAt') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'sort is createdAt, email, name or deletedAt, with a - before it the other way round', field => 'sort');
-    elsif "limit" is null or "limit" not between 1 and 100 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
     end if;
     filter := jsonb_strip_nulls(jsonb_build_object(
         'q', keelson._search_word(q), 'email', keelson._search_word(email), 'name', keelson._search_word(name), 'status', status, 'tier', tier

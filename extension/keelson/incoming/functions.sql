@@ -382,7 +382,7 @@ returns table (name text, labels jsonb, value double precision, type text, help 
 language sql
 volatile
 as $$
-with health as materialized (select (keelson.webhook_health()).*)
+with health as materialized (select * from keelson.webhook_health())
 select 'keelson_webhooks_incoming', pg_catalog.jsonb_build_object('state', s.state), s.events::double precision, 'gauge',
     'Incoming webhook events by state; a count stops at 10,000.'
 from health as h

@@ -125,32 +125,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     wanted text[] := case when state is null then '{failed,exhausted}' else array[state] end;
-    before uuid := (keelson.cursor_decode(cursor) ->> 'before')::uuid;
-    found_ids uuid[];
+    before_id uuid := keelson.cursor_decode(cursor) ->> 'id';
 begin
     perform keelson.permission_require('webhooks.read');
     if state not in ('failed', 'exhausted', 'resolved') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the states are failed, exhausted and resolved', field => 'state');
-    elsif "limit" is null or "limit" not between 1 and 100 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
     end if;
-    -- One more than the page holds tells whether there is another page.
-    found_ids := array(
-        select f.id from keelson.failed_webhook_events as f
-        where f.state = any (wanted) and (admin_webhooks_failed.source is null or f.source = admin_webhooks_failed.source)
-            and (before is null or f.id < before)
-        order by f.id desc
-        limit "limit" + 1
-    );
-    perform keelson.page("limit", case when cardinality(found_ids) > "limit" then
-        keelson.cursor_encode(jsonb_build_object('before', found_ids["limit"]))
-    end);
     return query
     select shown.*
     from keelson.failed_webhook_events as f
     cross join lateral keelson._failed_webhook_shown(f) as shown
-    where f.id = any (found_ids[:"limit"])
-    order by f.id desc;
+    where f.state = any (wanted) and (admin_webhooks_failed.source is null or f.source = admin_webhooks_failed.source)
+        and (before_id is null or f.id < before_id)
+    order by f.id desc
+    limit keelson.page_by("limit", 'id');
 end
 $$;
 comment on function keelson.admin_webhooks_failed(text, text, integer, text) is

@@ -128,18 +128,10 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    runs keelson.job_run_object[];
+    before_id uuid := keelson.cursor_decode(cursor) ->> 'id';
 begin
     perform keelson.permission_require('jobs.read');
-    if "limit" is null or "limit" not between 1 and 100 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
-    end if;
-    -- One more than asked for, to know whether there are more.
-    runs := array(select r from keelson._job_runs(name, (keelson.cursor_decode(cursor) ->> 'before')::uuid, "limit" + 1) as r);
-    perform keelson.page("limit", case
-        when cardinality(runs) > "limit" then keelson.cursor_encode(jsonb_build_object('before', (runs["limit"]).id))
-    end);
-    return query select * from unnest(runs[:"limit"]);
+    return query select * from keelson._job_runs(name, before_id, keelson.page_by("limit", 'id'));
 end
 $$;
 comment on function keelson.admin_job_runs(text, integer, text) is

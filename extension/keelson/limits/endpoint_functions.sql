@@ -163,7 +163,7 @@ declare
     shown integer := 0;
 begin
     perform keelson.permission_require('limits.read');
-    perform keelson._limit_require("limit");
+    perform keelson._page_limit_require("limit");
     if ip_address is not null then
         network := keelson._network_parse(ip_address);
     end if;
@@ -185,21 +185,6 @@ $$;
 comment on function keelson.admin_rate_limit_violations(uuid, text, integer, text) is
     'Who was refused by rate limits and blocks, an hour''s refusals in one row, the latest hour first; of a user, or of an address, if given. Needs the permission limits.read.';
 grant execute on function keelson.admin_rate_limit_violations(uuid, text, integer, text) to keelson_app;
-
-create or replace function keelson._limit_require("limit" integer)
-returns void
-language plpgsql
-immutable
-as $$
-begin
-    if "limit" between 1 and 100 then
-        return;
-    end if;
-    perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
-end
-$$;
-comment on function keelson._limit_require(integer) is
-    'Raise 400 unless a page may have so many rows.';
 
 create or replace function keelson._rate_limit_violations(
     of_user uuid,
@@ -272,7 +257,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform keelson.permission_require('limits.read');
-    perform keelson._limit_require("limit");
+    perform keelson._page_limit_require("limit");
     if by is null or by not in ('user', 'ip_address', 'ipAddress', 'endpoint', 'name') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'by is user, ipAddress, endpoint or name', field => 'by');
     end if;

@@ -32,35 +32,20 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     acting uuid := keelson.acting_user_id();
-    before_id uuid;
-    page keelson.session_object[];
+    before_id uuid := keelson.cursor_decode(cursor) ->> 'id';
 begin
-    if "limit" is null or "limit" not between 1 and 100 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
-    end if;
-    before_id := coalesce((keelson.cursor_decode(cursor) ->> 'before')::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
-    -- One more than asked for tells whether there is another page.
-    select array_agg(row(
-        live.id, live.id is not distinct from keelson.current_session_id(), live.created_at, live.last_seen_at,
-        live.ends_at, live.ip_address, live.user_agent
-    )::keelson.session_object order by live.id desc) into page
-    from (
-        select s.*, least(s.expires_at, s.rotated_at + keelson._session_idle(s.aal)) as ends_at
-        from keelson.sessions as s
-        where s.user_id = acting
-            and s.ended_at is null
-            and s.id < before_id
-            and s.expires_at > now()
-            and s.rotated_at + keelson._session_idle(s.aal) > now()
-        order by s.id desc
-        limit "limit" + 1
-    ) as live;
-    if cardinality(page) > "limit" then
-        perform keelson.page("limit", keelson.cursor_encode(jsonb_build_object('before', (page["limit"]).id)));
-    else
-        perform keelson.page("limit", null);
-    end if;
-    return query select * from unnest(page[1:"limit"]);
+    return query
+    select
+        s.id, s.id is not distinct from keelson.current_session_id(), s.created_at, s.last_seen_at,
+        least(s.expires_at, s.rotated_at + keelson._session_idle(s.aal)), s.ip_address, s.user_agent
+    from keelson.sessions as s
+    where s.user_id = acting
+        and s.ended_at is null
+        and (before_id is null or s.id < before_id)
+        and s.expires_at > now()
+        and s.rotated_at + keelson._session_idle(s.aal) > now()
+    order by s.id desc
+    limit keelson.page_by("limit", 'id');
 end
 $$;
 comment on function keelson.session_list(integer, text) is

@@ -171,9 +171,7 @@ declare
 begin
     perform keelson.acting_user_id();
     perform keelson._webhook_endpoint(webhook_deliveries.id);
-    if "limit" is null or "limit" not between 1 and 100 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
-    end if;
+    perform keelson._page_limit_require("limit");
     if state not in ('pending', 'in_flight', 'delivered', 'exhausted', 'cancelled', 'quarantined') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'there is no such state of a delivery', field => 'state');
     end if;

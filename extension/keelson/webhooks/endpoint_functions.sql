@@ -192,20 +192,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     me uuid := keelson.acting_user_id();
-    before_id uuid := (keelson.cursor_decode(cursor) ->> 'before')::uuid;
-    ids uuid[];
+    before_id uuid := keelson.cursor_decode(cursor) ->> 'id';
 begin
-    if "limit" is null or "limit" not between 1 and 100 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
-    end if;
-    ids := array(
-        select e.id from keelson.webhook_endpoints as e
-        where e.user_id = me and (before_id is null or e.id < before_id)
-        order by e.id desc
-        limit "limit" + 1
-    );
-    perform keelson.page("limit", case when cardinality(ids) > "limit" then keelson.cursor_encode(jsonb_build_object('before', ids["limit"])) end);
-    return query select (keelson._webhook_endpoint(i.id)).* from unnest(ids[1:"limit"]) as i (id);
+    return query
+    select shown.*
+    from keelson.webhook_endpoints as e
+    cross join lateral keelson._webhook_endpoint(e.id) as shown
+    where e.user_id = me and (before_id is null or e.id < before_id)
+    order by e.id desc
+    limit keelson.page_by("limit", 'id');
 end
 $$;
 comment on function keelson.webhook_list(integer, text) is
@@ -376,18 +371,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    after_name text := coalesce(keelson.cursor_decode(cursor) ->> 'after', '');
-    names text[];
+    after_name text := keelson.cursor_decode(cursor) ->> 'name';
 begin
     perform keelson.acting_user_id();
-    if "limit" is null or "limit" not between 1 and 100 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 100', field => 'limit');
-    end if;
-    names := array(select t.name from keelson.webhook_event_types as t where t.name > after_name order by t.name limit "limit" + 1);
-    perform keelson.page("limit", case when cardinality(names) > "limit" then keelson.cursor_encode(jsonb_build_object('after', names["limit"])) end);
     return query
-    select t.name, t.description, t.schema, t.sample from keelson.webhook_event_types as t
-    where t.name = any (names[1:"limit"]) order by t.name;
+    select t.name, t.description, t.schema, t.sample
+    from keelson.webhook_event_types as t
+    where after_name is null or t.name > after_name
+    order by t.name
+    limit keelson.page_by("limit", 'name');
 end
 $$;
 comment on function keelson.webhook_event_types(integer, text) is
