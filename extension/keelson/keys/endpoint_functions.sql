@@ -89,7 +89,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if overlap_seconds is null or overlap_seconds not between 0 and 2592000 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'an overlap is 0 to 2592000 seconds (30 days)', field => 'overlap_seconds');
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'an overlap is 0 to 2,592,000 seconds (30 days)', field => 'overlap_seconds');
     end if;
     return keelson._access_key_rotate(keelson._access_key_maker(), id, make_interval(secs => overlap_seconds));
 end

@@ -84,7 +84,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if max_requests not between 1 and 1000000000 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'a rate limit allows 1 to 1000000000 requests', field => 'max_requests');
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a rate limit allows 1 to 1,000,000,000 requests', field => 'max_requests');
     end if;
     if time_window not between '1 second' and '31 days' or time_window <> date_trunc('second', time_window) then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the window of a rate limit lasts from a second to 31 days, in whole seconds',
@@ -284,7 +284,7 @@ declare
     made keelson.block;
 begin
     if coalesce(btrim(reason), '') = '' or char_length(reason) > 1000 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'a reason of at most 1000 characters is needed', field => 'reason');
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a reason of at most 1,000 characters is needed', field => 'reason');
     end if;
     if expires_at <= now() then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'it would have expired already', field => 'expires_at');
@@ -299,7 +299,7 @@ begin
             'Remove that block first.', 'network');
     end if;
     if (select count(*) from keelson.blocks) >= 100000 then
-        perform keelson.raise(409, 'CONFLICT', 'there are 100000 blocks already', 'Block networks rather than single addresses.');
+        perform keelson.raise(409, 'CONFLICT', 'there are 100,000 blocks already', 'Block networks rather than single addresses.');
     end if;
     insert into keelson.blocks as b (network, reason, created_by, expires_at)
     values (wanted, block_add.reason, keelson.current_user_id(), block_add.expires_at)

@@ -25,7 +25,7 @@ begin
         perform keelson.raise(403, 'CAPTCHA_REQUIRED', 'this needs a solved CAPTCHA',
             'Send the response of the CAPTCHA as captcha.', field => 'captcha');
     elsif char_length(response) > 8192 then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'the response of a CAPTCHA has at most 8192 characters', field => 'captcha');
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'the response of a CAPTCHA has at most 8,192 characters', field => 'captcha');
     elsif keelson._captcha_verify(response, keelson.current_ip()) is not true then
         perform keelson.raise(403, 'CAPTCHA_REQUIRED', 'the CAPTCHA was not solved',
             'Let the user solve another one.', field => 'captcha');
