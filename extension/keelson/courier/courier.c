@@ -66,6 +66,7 @@ static bool is_uncounted; /* breakers have changed since lanes were counted */
 static WaitEventSet *waits;
 static KsCourierCounters *counters;
 
+static const char *name_of(int courier);
 static void begin(int slot);
 static void fix_plans(void);
 static void open_gate(void);
@@ -90,7 +91,7 @@ ks_courier_init(void)
 	ks_http_init();
 	ks_upstream_init();
 	for (int i = 0; i < ks_guc_courier_workers; i++)
-		ks_worker_register(i == 0 ? "courier" : psprintf("courier %d", i + 1), "ks_courier_main", KS_COURIER_SLOT(i));
+		ks_worker_register(name_of(i), "ks_courier_main", KS_COURIER_SLOT(i));
 }
 
 void
@@ -129,14 +130,18 @@ ks_courier_main(Datum arg)
 	stop();
 }
 
+/* What a courier is called among the server's processes; people count from 1. */
+static const char *
+name_of(int courier)
+{
+	return courier == 0 ? "courier" : psprintf("courier %d", courier + 1);
+}
+
 static void
 begin(int slot)
 {
-	bool is_first = slot == KS_COURIER_SLOT(0);
-	const char *name = is_first ? "courier" : psprintf("courier %d", slot);
-
 	number = slot - KS_COURIER_SLOT(0);
-	ks_worker_begin(name, slot);
+	ks_worker_begin(name_of(number), slot);
 	/* What has been sent is to be settled: the flag is looked at where that can be done. */
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	SetConfigOption("lock_timeout", "500ms", PGC_SUSET, PGC_S_OVERRIDE);

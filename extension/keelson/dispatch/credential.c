@@ -8,6 +8,8 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
 #include "core/roles.h"
 #include "core/spi.h"
 #include "dispatch/credential.h"
@@ -16,7 +18,6 @@
 #include "keys/access_key.h"
 #include "keys/verify.h"
 #include "secrets/jwt.h"
-#include "utils/builtins.h"
 
 /* The scope of the cron secret, which no other credential can hold. */
 #define CRON_SCOPE "jobs.run"

@@ -5,15 +5,15 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "common/int.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/pg_crc.h"
 
-#include "common/int.h"
 #include "core/guc.h"
 #include "keys/access_key.h"
-#include "port/pg_bswap.h"
 #include "secrets/crypto.h"
 
 #define BEGINNING_LENGTH 8

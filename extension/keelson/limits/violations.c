@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "port/atomics.h"
 #include "storage/lwlock.h"
@@ -24,7 +25,6 @@
 #include "utils/inet.h"
 #include "utils/timestamp.h"
 
-#include "common/hashfn.h"
 #include "core/keeper.h"
 #include "core/shmem.h"
 #include "core/spi.h"

@@ -12,8 +12,8 @@
 #include <stdarg.h>
 
 #include "access/htup_details.h"
-#include "lib/qunique.h"
 #include "catalog/pg_type.h"
+#include "lib/qunique.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
