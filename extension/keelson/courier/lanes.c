@@ -48,6 +48,7 @@ static dlist_head ready_users;
 static pairingheap sleeping;
 
 static int compare_wake(const pairingheap_node *a, const pairingheap_node *b, void *arg);
+static KsLane *get_lane(const pg_uuid_t *user_id, const pg_uuid_t *lane_id);
 static KsLaneUser *get_user(const pg_uuid_t *id);
 static void make_ready(KsLane *lane);
 static void rest(KsLane *lane);
@@ -96,8 +97,24 @@ ks_lane_find(const pg_uuid_t *lane)
 	return hash_search(lanes, lane, HASH_FIND, NULL);
 }
 
-KsLane *
-ks_lane_get(const pg_uuid_t *user_id, const pg_uuid_t *lane_id)
+void
+ks_lanes_hint(const KsHint *hint)
+{
+	KsLane *lane = get_lane(&hint->user_id, &hint->lane);
+
+	/* Too many: the keeper will tell of it again. */
+	if (lane == NULL)
+		return;
+	if (hint->is_changed)
+		lane->is_loaded = false;
+	if (hint->due_at > GetCurrentTimestamp())
+		lane->has_later = true;
+	ks_lane_expect(lane, hint->due_at);
+}
+
+/* The lane, made if there is none; NULL when there are too many. */
+static KsLane *
+get_lane(const pg_uuid_t *user_id, const pg_uuid_t *lane_id)
 {
 	bool found;
 	KsLane *lane = hash_search(lanes, lane_id, HASH_FIND, NULL);
@@ -131,21 +148,6 @@ get_user(const pg_uuid_t *id)
 				user->owner = owners[i];
 	}
 	return user;
-}
-
-void
-ks_lanes_hint(const KsHint *hint)
-{
-	KsLane *lane = ks_lane_get(&hint->user_id, &hint->lane);
-
-	/* Too many: the keeper will tell of it again. */
-	if (lane == NULL)
-		return;
-	if (hint->is_changed)
-		lane->is_loaded = false;
-	if (hint->due_at > GetCurrentTimestamp())
-		lane->has_later = true;
-	ks_lane_expect(lane, hint->due_at);
 }
 
 void

@@ -59,9 +59,6 @@ extern void ks_lanes_create(int courier);
 /* Take in what was hinted at. */
 extern void ks_lanes_hint(const KsHint *hint);
 
-/* The lane, made if there is none; NULL when there are too many. */
-extern KsLane *ks_lane_get(const pg_uuid_t *user_id, const pg_uuid_t *lane);
-
 /* The lane, or NULL. */
 extern KsLane *ks_lane_find(const pg_uuid_t *lane);
 

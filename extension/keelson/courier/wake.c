@@ -75,6 +75,7 @@ static int pending_count;
 static void init_shared(void *area, bool found);
 static void remember(const KsHint *hint);
 static void at_end(XactEvent event, void *arg);
+static int courier_of(const pg_uuid_t *user_id, const pg_uuid_t *lane);
 
 void
 ks_wake_init(void)
@@ -110,15 +111,6 @@ init_shared(void *area, bool found)
 		pg_atomic_init_u32(&counters->lanes, 0);
 		pg_atomic_init_u32(&counters->open_lanes, 0);
 	}
-}
-
-int
-ks_courier_of(const pg_uuid_t *user_id, const pg_uuid_t *lane)
-{
-	static const pg_uuid_t nobody = {{0}};
-	const pg_uuid_t *by = memcmp(user_id, &nobody, UUID_LEN) == 0 ? lane : user_id;
-
-	return hash_bytes(by->data, UUID_LEN) % Max(ks_guc_courier_workers, 1);
 }
 
 void
@@ -179,7 +171,7 @@ at_end(XactEvent event, void *arg)
 			const KsHint *hint = &slist_container(Pending, node, iter.cur)->hint;
 
 			(void) ks_hint_put(hint);
-			wake[ks_courier_of(&hint->user_id, &hint->lane)] = true;
+			wake[courier_of(&hint->user_id, &hint->lane)] = true;
 		}
 		for (int i = 0; i < KS_MAX_COURIERS; i++)
 			if (wake[i])
@@ -192,7 +184,7 @@ at_end(XactEvent event, void *arg)
 bool
 ks_hint_put(const KsHint *hint)
 {
-	Courier *courier = &shared->couriers[ks_courier_of(&hint->user_id, &hint->lane)];
+	Courier *courier = &shared->couriers[courier_of(&hint->user_id, &hint->lane)];
 	uint32 hash = hash_bytes(hint->lane.data, UUID_LEN);
 	HintSlot *place = NULL;
 
@@ -223,6 +215,16 @@ ks_hint_put(const KsHint *hint)
 	}
 	SpinLockRelease(&courier->lock);
 	return place != NULL;
+}
+
+/* The courier that a user's deliveries belong to. */
+static int
+courier_of(const pg_uuid_t *user_id, const pg_uuid_t *lane)
+{
+	static const pg_uuid_t nobody = {{0}};
+	const pg_uuid_t *by = memcmp(user_id, &nobody, UUID_LEN) == 0 ? lane : user_id;
+
+	return hash_bytes(by->data, UUID_LEN) % Max(ks_guc_courier_workers, 1);
 }
 
 void

@@ -41,9 +41,6 @@ typedef struct KsCourierCounters
 	pg_atomic_uint32 open_lanes; /* of these, those whose breaker is open */
 } KsCourierCounters;
 
-/* The courier that a user's deliveries belong to. */
-extern int ks_courier_of(const pg_uuid_t *user_id, const pg_uuid_t *lane);
-
 /* Put a hint for its courier, without waking it; false when there is no room. */
 extern bool ks_hint_put(const KsHint *hint);
 extern void ks_courier_wake_all(void);

@@ -22,6 +22,7 @@
 #define TOKEN_BYTES (4 + RANDOM_LENGTH + KS_SHA256_LENGTH)
 #define TOKEN_LENGTH KS_BASE64URL_LENGTH(TOKEN_BYTES)
 
+static const char *missing_proof(const KsCaller *caller, const pg_uuid_t *session_id);
 static bool comes_from_us(const KsCaller *caller);
 static bool is_origin_ours(const char *origin, int len);
 static bool is_listed(const char *list, const char *origin, int len);
@@ -39,14 +40,15 @@ ks_csrf_step(KsCall *call)
 	ks_reply_header(&call->reply, "Vary", "Sec-Fetch-Site, Origin");
 	if (call->credential.proof != KS_PROOF_VALID || !call->credential.identity.has_session)
 		return true;
-	missing = ks_csrf_check(&call->caller, &call->credential.identity.session_id);
+	missing = missing_proof(&call->caller, &call->credential.identity.session_id);
 	if (missing == NULL)
 		return true;
 	return ks_reply_refuse(&call->reply, 403, "CSRF_FAILED", missing);
 }
 
-const char *
-ks_csrf_check(const KsCaller *caller, const pg_uuid_t *session_id)
+/* NULL when the caller proves it for the session; otherwise what is missing, for a person. */
+static const char *
+missing_proof(const KsCaller *caller, const pg_uuid_t *session_id)
 {
 	if (!comes_from_us(caller))
 		return "the request does not come from a page of ours";
@@ -128,20 +130,6 @@ is_token_good(const char *token, const pg_uuid_t *session_id)
 	return ks_equal(mac, bytes + 4 + RANDOM_LENGTH, KS_SHA256_LENGTH);
 }
 
-text *
-ks_csrf_token(const pg_uuid_t *session_id)
-{
-	uint8 bytes[TOKEN_BYTES];
-	uint32 key_id;
-
-	ks_keyring_require();
-	key_id = pg_hton32(ks_keyring_primary());
-	memcpy(bytes, &key_id, sizeof(key_id));
-	ks_random(bytes + 4, RANDOM_LENGTH);
-	token_mac(ks_keyring_primary(), session_id, bytes + 4, bytes + 4 + RANDOM_LENGTH);
-	return ks_base64url(bytes, TOKEN_BYTES);
-}
-
 /* The MAC of both, each after its length. */
 static void
 token_mac(uint32 key_id, const pg_uuid_t *session_id, const uint8 *random, uint8 *mac)
@@ -155,13 +143,23 @@ token_mac(uint32 key_id, const pg_uuid_t *session_id, const uint8 *random, uint8
 	ks_keyring_mac(key_id, "csrf", message, sizeof(message), mac);
 }
 
-PG_FUNCTION_INFO_V1(ks_csrf_token_sql);
+PG_FUNCTION_INFO_V1(ks_csrf_token);
 
 /* keelson._csrf_token(session_id uuid) */
 Datum
-ks_csrf_token_sql(PG_FUNCTION_ARGS)
+ks_csrf_token(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_TEXT_P(ks_csrf_token(PG_GETARG_UUID_P(0)));
+	uint32 primary;
+	uint32 key_id;
+	uint8 bytes[TOKEN_BYTES];
+
+	ks_keyring_require();
+	primary = ks_keyring_primary();
+	key_id = pg_hton32(primary);
+	memcpy(bytes, &key_id, sizeof(key_id));
+	ks_random(bytes + 4, RANDOM_LENGTH);
+	token_mac(primary, PG_GETARG_UUID_P(0), bytes + 4, bytes + 4 + RANDOM_LENGTH);
+	PG_RETURN_TEXT_P(ks_base64url(bytes, TOKEN_BYTES));
 }
 
 PG_FUNCTION_INFO_V1(ks_csrf_require);
@@ -170,7 +168,7 @@ PG_FUNCTION_INFO_V1(ks_csrf_require);
 Datum
 ks_csrf_require(PG_FUNCTION_ARGS)
 {
-	const char *missing = ks_csrf_check(ks_caller(), PG_GETARG_UUID_P(0));
+	const char *missing = missing_proof(ks_caller(), PG_GETARG_UUID_P(0));
 
 	if (missing != NULL)
 		ks_raise(403, "CSRF_FAILED", NULL, "%s", missing);

@@ -178,7 +178,7 @@ returns text
 language c
 volatile
 strict
-as 'MODULE_PATHNAME', 'ks_csrf_token_sql';
+as 'MODULE_PATHNAME', 'ks_csrf_token';
 comment on function keelson._csrf_token(uuid) is
     'A new token for the cookie __Host-ks_csrf, bound to the session.';
 

@@ -27,6 +27,7 @@ static bool has_tier(KsCall *call);
 static bool has_shown(KsCall *call);
 static const char *needed_permission(const KsCall *call);
 static bool has_scope(const KsCredential *credential, const char *scope);
+static bool holds(const KsIdentity *identity, const char *permission);
 
 bool
 ks_authorise(KsCall *call)
@@ -71,7 +72,7 @@ is_permitted(KsCall *call)
 		may = scope != NULL && has_scope(credential, scope);
 	else
 		may = route->scope == NULL || route->permission != NULL;
-	return may && (permission == NULL || ks_permission_held(&credential->identity, permission));
+	return may && (permission == NULL || holds(&credential->identity, permission));
 }
 
 /* Is the user's tier high enough? A tier that has been removed is nobody's. */
@@ -144,8 +145,9 @@ has_scope(const KsCredential *credential, const char *scope)
 	return false;
 }
 
-bool
-ks_permission_held(const KsIdentity *identity, const char *permission)
+/* Does the user hold the permission through a role? */
+static bool
+holds(const KsIdentity *identity, const char *permission)
 {
 	/*
 	 * Everybody signed in holds the role user. A role that demands a second
@@ -186,7 +188,7 @@ ks_permission_now(const char *permission)
 
 	if (call != NULL && call->credential.is_scoped && !has_scope(&call->credential, permission))
 		return false;
-	return ks_permission_held(ks_identity(), permission);
+	return holds(ks_identity(), permission);
 }
 
 PG_FUNCTION_INFO_V1(ks_has_permission);

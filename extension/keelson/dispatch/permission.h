@@ -12,9 +12,6 @@
 /* May the caller call the route? If not, the call is refused and false returned. */
 extern bool ks_authorise(KsCall *call);
 
-/* Does the user hold the permission through a role? */
-extern bool ks_permission_held(const KsIdentity *identity, const char *permission);
-
 /* Does the acting user hold the permission, and the credential of the running request, if it has scopes, too? */
 extern bool ks_permission_now(const char *permission);
 

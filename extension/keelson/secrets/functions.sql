@@ -319,7 +319,7 @@ volatile
 strict
 parallel restricted
 cost 1000000
-as 'MODULE_PATHNAME', 'ks_password_hash_sql';
+as 'MODULE_PATHNAME', 'ks_password_hash';
 comment on function keelson.password_hash(text) is
     'The argon2id hash (PHC string) of a password, normalised to NFC; without a pepper. At most keelson.password_hash_slots run at once.';
 grant execute on function keelson.password_hash(text) to keelson_app, keelson_admin;
@@ -331,7 +331,7 @@ volatile
 strict
 parallel restricted
 cost 1000000
-as 'MODULE_PATHNAME', 'ks_password_verify_sql';
+as 'MODULE_PATHNAME', 'ks_password_verify';
 comment on function keelson.password_verify(text, text) is
     'Whether the hash, argon2id or bcrypt, is of this password. A hash of another kind takes as long and does not match.';
 grant execute on function keelson.password_verify(text, text) to keelson_app, keelson_admin;

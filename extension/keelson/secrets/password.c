@@ -23,7 +23,6 @@
 #include "secrets/crypto.h"
 #include "secrets/hashing.h"
 #include "secrets/keyring.h"
-#include "secrets/password.h"
 
 /* The policy for new hashes: security.md of the design calls it P5. */
 #define MEMORY_KIB 19456
@@ -52,6 +51,14 @@ typedef struct Input
 	char bytes[FLEXIBLE_ARRAY_MEMBER];
 } Input;
 
+typedef struct Verdict
+{
+	bool is_match;
+	bool needs_rehash; /* it matches, and is below what new hashes get */
+} Verdict;
+
+static text *hash_password(const text *password, uint32 pepper_key_id);
+static Verdict verify_password(const text *password, const text *hash, uint32 pepper_key_id);
 static Input *normalise(const text *password);
 static Input *prepare_input(const text *password, uint32 pepper_key_id);
 static void wipe_input(void *arg);
@@ -61,8 +68,13 @@ static bool is_bcrypt(const char *hash);
 static bool verify_bcrypt(const char *hash, const text *password);
 static void waste_time(const text *password, uint32 pepper_key_id);
 
-text *
-ks_password_hash(const text *password, uint32 pepper_key_id)
+/*
+ * Hash with argon2id; with a pepper when the key id is not 0: then what is
+ * hashed is the password's HMAC under a key of the keyring. Waits for the hasher,
+ * cancellably, and raises KS503 as hashing.h says.
+ */
+static text *
+hash_password(const text *password, uint32 pepper_key_id)
 {
 	char hash[KS_HASH_SIZE];
 	Input *input = prepare_input(password, pepper_key_id);
@@ -77,10 +89,15 @@ ks_password_hash(const text *password, uint32 pepper_key_id)
 	return cstring_to_text(hash);
 }
 
-KsPasswordResult
-ks_password_verify(const text *password, const text *hash, uint32 pepper_key_id)
+/*
+ * Compare with a hash: argon2id, or bcrypt of an imported user. A hash that is
+ * neither takes as long as one that is, and does not match. NULL: the same, for
+ * a user that does not exist.
+ */
+static Verdict
+verify_password(const text *password, const text *hash, uint32 pepper_key_id)
 {
-	KsPasswordResult result = {false, false};
+	Verdict result = {false, false};
 	char *stored = hash != NULL ? text_to_cstring(hash) : "";
 	Argon2Cost cost;
 
@@ -216,25 +233,25 @@ verify_bcrypt(const char *hash, const text *password)
 static void
 waste_time(const text *password, uint32 pepper_key_id)
 {
-	(void) ks_password_hash(password, pepper_key_id);
+	(void) hash_password(password, pepper_key_id);
 }
 
-PG_FUNCTION_INFO_V1(ks_password_hash_sql);
+PG_FUNCTION_INFO_V1(ks_password_hash);
 
 /* keelson.password_hash(password text) */
 Datum
-ks_password_hash_sql(PG_FUNCTION_ARGS)
+ks_password_hash(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_TEXT_P(ks_password_hash(PG_GETARG_TEXT_PP(0), 0));
+	PG_RETURN_TEXT_P(hash_password(PG_GETARG_TEXT_PP(0), 0));
 }
 
-PG_FUNCTION_INFO_V1(ks_password_verify_sql);
+PG_FUNCTION_INFO_V1(ks_password_verify);
 
 /* keelson.password_verify(password text, hash text) */
 Datum
-ks_password_verify_sql(PG_FUNCTION_ARGS)
+ks_password_verify(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(ks_password_verify(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), 0).is_match);
+	PG_RETURN_BOOL(verify_password(PG_GETARG_TEXT_PP(0), PG_GETARG_TEXT_PP(1), 0).is_match);
 }
 
 PG_FUNCTION_INFO_V1(ks_password_store);
@@ -252,7 +269,7 @@ ks_password_store(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	ks_keyring_require();
 	pepper_key_id = ks_keyring_primary();
-	values[0] = PointerGetDatum(ks_password_hash(PG_GETARG_TEXT_PP(0), pepper_key_id));
+	values[0] = PointerGetDatum(hash_password(PG_GETARG_TEXT_PP(0), pepper_key_id));
 	values[1] = Int32GetDatum((int32) pepper_key_id);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }
@@ -266,7 +283,7 @@ ks_password_check(PG_FUNCTION_ARGS)
 	TupleDesc desc;
 	Datum values[2];
 	bool nulls[2] = {false, false};
-	KsPasswordResult result;
+	Verdict result;
 	uint32 pepper_key_id;
 
 	if (PG_ARGISNULL(0))
@@ -276,7 +293,7 @@ ks_password_check(PG_FUNCTION_ARGS)
 	ks_keyring_require();
 	/* Of a user without a password: as for one who has one now. */
 	pepper_key_id = PG_ARGISNULL(2) ? ks_keyring_primary() : (uint32) PG_GETARG_INT32(2);
-	result = ks_password_verify(PG_GETARG_TEXT_PP(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), pepper_key_id);
+	result = verify_password(PG_GETARG_TEXT_PP(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), pepper_key_id);
 	values[0] = BoolGetDatum(result.is_match);
 	values[1] = BoolGetDatum(result.is_match && (result.needs_rehash || pepper_key_id != ks_keyring_primary()));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));

@@ -133,13 +133,13 @@ ks_seal(const KsSealContext *context, const void *data, size_t len)
 	if (context->has_user)
 	{
 		key = ks_user_key_current(&context->user_id, &key_id);
-		ks_seal_with(key, key_id, context, data, len, (uint8 *) VARDATA(result));
+		seal_by(&sealer, key, key_id, context, data, len, (uint8 *) VARDATA(result));
 		ks_user_key_count_use(&context->user_id, key_id);
 		return result;
 	}
 	key_id = ks_keyring_primary();
 	key = server_key(key_id, context->purpose);
-	ks_seal_with(key, key_id, context, data, len, (uint8 *) VARDATA(result));
+	seal_by(&sealer, key, key_id, context, data, len, (uint8 *) VARDATA(result));
 	return result;
 }
 
@@ -164,7 +164,7 @@ ks_unseal(const KsSealContext *context, const bytea *sealed)
 		key = ks_keyring_has(key_id) ? server_key(key_id, context->purpose) : NULL;
 	if (key == NULL)
 		ks_unseal_fail(context, context->has_user ? "the user has no key %u" : "the keyring lacks key %u", key_id);
-	if (!ks_unseal_with(key, context, bytes, len, (uint8 *) VARDATA(result)))
+	if (!unseal_by(&opener, key, context, bytes, len, (uint8 *) VARDATA(result)))
 		ks_unseal_fail(context, "it was changed, or sealed for another place, under key %u", key_id);
 	return result;
 }
@@ -185,18 +185,6 @@ ks_unseal_fail(const KsSealContext *context, const char *fmt, ...)
 	if (on_failure != NULL)
 		on_failure(context);
 	ks_raise(500, "INTERNAL", NULL, "a sealed value could not be opened");
-}
-
-void
-ks_seal_with(const KsKey *key, uint32 key_id, const KsSealContext *context, const void *data, size_t len, uint8 *out)
-{
-	seal_by(&sealer, key, key_id, context, data, len, out);
-}
-
-bool
-ks_unseal_with(const KsKey *key, const KsSealContext *context, const uint8 *sealed, size_t len, uint8 *out)
-{
-	return unseal_by(&opener, key, context, sealed, len, out);
 }
 
 void
@@ -552,7 +540,7 @@ ks_reseal(PG_FUNCTION_ARGS)
 	if (!ks_seal_key_id(bytes, len, &key_id) || !ks_keyring_has(key_id))
 		PG_RETURN_NULL();
 	data = palloc(len);
-	if (!ks_unseal_with(server_key(key_id, purpose), &context, bytes, len, data))
+	if (!unseal_by(&opener, server_key(key_id, purpose), &context, bytes, len, data))
 		PG_RETURN_NULL();
 	result = ks_seal(&context, data, len - KS_SEAL_OVERHEAD);
 	ks_wipe(data, len);

@@ -45,13 +45,10 @@ KS_NORETURN extern void ks_unseal_fail(const KsSealContext *context, const char 
 extern void ks_unseal_on_failure(void (*report)(const KsSealContext *context));
 
 /*
- * The same with a key that the caller has, for secrets/ alone. `out` has room
- * for len + KS_SEAL_OVERHEAD bytes, or len - KS_SEAL_OVERHEAD.
+ * The same with a key that the caller has, for secrets/ alone: users' keys are
+ * wrapped so, which keeps their key apart from the values'. `out` has room for
+ * what comes: KS_SEAL_OVERHEAD bytes more, or less.
  */
-extern void ks_seal_with(const KsKey *key, uint32 key_id, const KsSealContext *context, const void *data, size_t len, uint8 *out);
-extern bool ks_unseal_with(const KsKey *key, const KsSealContext *context, const uint8 *sealed, size_t len, uint8 *out);
-
-/* The same two for wrapping users' keys, which keep their key apart from the values'. */
 extern void ks_wrap_with(const KsKey *key, uint32 key_id, const KsSealContext *context, const uint8 in[KS_KEY_LENGTH], uint8 *out);
 extern bool ks_unwrap_with(const KsKey *key, const KsSealContext *context, const uint8 *wrapped, size_t len, uint8 *out);
 

@@ -13,14 +13,41 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/uuid.h"
 
-#include "sessions/refresh.h"
 #include "sessions/token.h"
+
+/* What a token says. */
+typedef struct RefreshToken
+{
+	pg_uuid_t user_id;
+	pg_uuid_t session_id;
+	uint32 generation; /* from 1 */
+	uint32 key_id;
+} RefreshToken;
+
+static text *make_token(const RefreshToken *token);
+static bool open_token(const char *token, size_t len, RefreshToken *out);
 
 const KsTokenKind ks_refresh_kind = {"ksr_", "refresh", 2 * UUID_LEN + 2 * sizeof(uint32)};
 
-text *
-ks_refresh_token_make(const KsRefreshToken *token)
+PG_FUNCTION_INFO_V1(ks__refresh_token);
+
+/* keelson._refresh_token(user, session, generation, key) */
+Datum
+ks__refresh_token(PG_FUNCTION_ARGS)
+{
+	RefreshToken token;
+
+	token.user_id = *PG_GETARG_UUID_P(0);
+	token.session_id = *PG_GETARG_UUID_P(1);
+	token.generation = PG_GETARG_INT32(2);
+	token.key_id = PG_GETARG_INT32(3);
+	PG_RETURN_TEXT_P(make_token(&token));
+}
+
+static text *
+make_token(const RefreshToken *token)
 {
 	uint8 payload[KS_TOKEN_PAYLOAD_MAX];
 
@@ -31,8 +58,32 @@ ks_refresh_token_make(const KsRefreshToken *token)
 	return ks_token_make(&ks_refresh_kind, payload);
 }
 
-bool
-ks_refresh_token_open(const char *token, size_t len, KsRefreshToken *out)
+PG_FUNCTION_INFO_V1(ks__refresh_token_open);
+
+/* keelson._refresh_token_open(token): its four parts, or nulls */
+Datum
+ks__refresh_token_open(PG_FUNCTION_ARGS)
+{
+	text *given = PG_GETARG_TEXT_PP(0);
+	RefreshToken token = {0};
+	TupleDesc shape;
+	Datum values[4];
+	bool nulls[4];
+	bool is_ours = open_token(VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given), &token);
+
+	if (get_call_result_type(fcinfo, NULL, &shape) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "the parts of a refresh token need a row type");
+	values[0] = UUIDPGetDatum(&token.user_id);
+	values[1] = UUIDPGetDatum(&token.session_id);
+	values[2] = Int32GetDatum(token.generation);
+	values[3] = Int32GetDatum(token.key_id);
+	memset(nulls, !is_ours, sizeof(nulls));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(shape), values, nulls)));
+}
+
+/* Whether the text is a refresh token of ours; says nothing of its session. */
+static bool
+open_token(const char *token, size_t len, RefreshToken *out)
 {
 	uint8 payload[KS_TOKEN_PAYLOAD_MAX];
 
@@ -43,42 +94,4 @@ ks_refresh_token_open(const char *token, size_t len, KsRefreshToken *out)
 	out->generation = ks_get_uint32(payload + 2 * UUID_LEN);
 	out->key_id = ks_get_uint32(payload + 2 * UUID_LEN + sizeof(uint32));
 	return true;
-}
-
-PG_FUNCTION_INFO_V1(ks__refresh_token);
-
-/* keelson._refresh_token(user, session, generation, key) */
-Datum
-ks__refresh_token(PG_FUNCTION_ARGS)
-{
-	KsRefreshToken token;
-
-	token.user_id = *PG_GETARG_UUID_P(0);
-	token.session_id = *PG_GETARG_UUID_P(1);
-	token.generation = PG_GETARG_INT32(2);
-	token.key_id = PG_GETARG_INT32(3);
-	PG_RETURN_TEXT_P(ks_refresh_token_make(&token));
-}
-
-PG_FUNCTION_INFO_V1(ks__refresh_token_open);
-
-/* keelson._refresh_token_open(token): its four parts, or nulls */
-Datum
-ks__refresh_token_open(PG_FUNCTION_ARGS)
-{
-	text *given = PG_GETARG_TEXT_PP(0);
-	KsRefreshToken token = {0};
-	TupleDesc shape;
-	Datum values[4];
-	bool nulls[4];
-	bool is_ours = ks_refresh_token_open(VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given), &token);
-
-	if (get_call_result_type(fcinfo, NULL, &shape) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "the parts of a refresh token need a row type");
-	values[0] = UUIDPGetDatum(&token.user_id);
-	values[1] = UUIDPGetDatum(&token.session_id);
-	values[2] = Int32GetDatum(token.generation);
-	values[3] = Int32GetDatum(token.key_id);
-	memset(nulls, !is_ours, sizeof(nulls));
-	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(shape), values, nulls)));
 }

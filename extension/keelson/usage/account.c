@@ -57,6 +57,8 @@ static void read_pages(KsLeaf *leaf, const Datum *values, KsUsageParts *tail);
 static void add_rows(KsUsageParts *parts, bool are_days);
 static void take_rows(KsTakePart take, void *taker);
 static KsUsagePart read_part(HeapTuple row, TupleDesc desc, bool is_day);
+static TimestampTz quarter_floor(TimestampTz moment);
+static void take_quarters(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsTakePart take, void *taker);
 static bool is_same_text(Datum a, Datum b);
 
 void
@@ -76,14 +78,6 @@ ks_account_end(KsAccount *account)
 {
 	AtEOXact_GUC(true, account->settings);
 	ks_role_leave(&account->save);
-}
-
-TimestampTz
-ks_quarter_floor(TimestampTz moment)
-{
-	TimestampTz past = moment % USECS_PER_QUARTER;
-
-	return moment - (past < 0 ? past + USECS_PER_QUARTER : past);
 }
 
 TimestampTz
@@ -184,20 +178,6 @@ add_rows(KsUsageParts *parts, bool are_days)
 }
 
 void
-ks_usage_quarters(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsTakePart take, void *taker)
-{
-	Datum values[3];
-
-	if (since >= until)
-		return;
-	values[0] = UUIDPGetDatum(user_id);
-	values[1] = TimestampTzGetDatum(since);
-	values[2] = TimestampTzGetDatum(until);
-	(void) ks_spi_execute(&quarters_plan, values, NULL, true, 0);
-	take_rows(take, taker);
-}
-
-void
 ks_usage_quarters_in(const pg_uuid_t *user_id, const TimestampTz *since, const TimestampTz *until, int count, KsTakePart take, void *taker)
 {
 	Datum *elements = palloc(count * sizeof(Datum));
@@ -260,19 +240,42 @@ ks_usage_between(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until,
 {
 	TimestampTz first_day, last_day;
 
-	since = ks_quarter_floor(since);
-	until = Min(ks_quarter_floor(until), ks_usage_latest());
+	since = quarter_floor(since);
+	until = Min(quarter_floor(until), ks_usage_latest());
 	ks_usage_take(tail, since, until, take, taker);
 	first_day = ks_day_floor(since + USECS_PER_DAY - 1);
 	last_day = ks_day_floor(until);
 	if (first_day >= last_day)
 	{
-		ks_usage_quarters(user_id, since, until, take, taker);
+		take_quarters(user_id, since, until, take, taker);
 		return;
 	}
-	ks_usage_quarters(user_id, since, first_day, take, taker);
+	take_quarters(user_id, since, first_day, take, taker);
 	ks_usage_take(days, first_day, last_day, take, taker);
-	ks_usage_quarters(user_id, last_day, until, take, taker);
+	take_quarters(user_id, last_day, until, take, taker);
+}
+
+/* Taken down to the quarter of an hour. */
+static TimestampTz
+quarter_floor(TimestampTz moment)
+{
+	TimestampTz past = moment % USECS_PER_QUARTER;
+
+	return moment - (past < 0 ? past + USECS_PER_QUARTER : past);
+}
+
+static void
+take_quarters(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsTakePart take, void *taker)
+{
+	Datum values[3];
+
+	if (since >= until)
+		return;
+	values[0] = UUIDPGetDatum(user_id);
+	values[1] = TimestampTzGetDatum(since);
+	values[2] = TimestampTzGetDatum(until);
+	(void) ks_spi_execute(&quarters_plan, values, NULL, true, 0);
+	take_rows(take, taker);
 }
 
 void

@@ -68,7 +68,6 @@ extern void ks_account_end(KsAccount *account);
 
 extern void ks_usage_tail(const pg_uuid_t *user_id, KsUsageParts *tail);
 extern void ks_usage_days(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsUsageParts *days);
-extern void ks_usage_quarters(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsTakePart take, void *taker);
 /* The quarters of several times, which do not overlap. */
 extern void ks_usage_quarters_in(const pg_uuid_t *user_id, const TimestampTz *since, const TimestampTz *until, int count, KsTakePart take, void *taker);
 extern void ks_usage_totals(const pg_uuid_t *user_id, KsTakePart take, void *taker);
@@ -93,8 +92,7 @@ extern void ks_usage_between(const pg_uuid_t *user_id, TimestampTz since, Timest
 /* The end of the last day in which anything can lie: some minutes from now. */
 extern TimestampTz ks_usage_latest(void);
 
-/* Taken down to the quarter of an hour, to the day. */
-extern TimestampTz ks_quarter_floor(TimestampTz moment);
+/* Taken down to the day. */
 extern TimestampTz ks_day_floor(TimestampTz moment);
 
 #endif /* KS_USAGE_ACCOUNT_H */

@@ -23,7 +23,6 @@
 #include "secrets/keyring.h"
 #include "secrets/seal.h"
 #include "secrets/signing_keys.h"
-#include "sessions/refresh.h"
 #include "sessions/token.h"
 #include "targets.h"
 
