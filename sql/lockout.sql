@@ -3,7 +3,7 @@
 \set SHOW_CONTEXT never
 set client_min_messages = warning;
 
--- A log-in as the gateway makes it: status, code, and for how long it is refused.
+-- A login as the gateway makes it: status, code, and for how long it is refused.
 create function pg_temp.login(email text, password text, device text default null, captcha text default null)
 returns text
 language plpgsql

@@ -173,7 +173,7 @@ select 6, 'ada', data from pg_temp.request('POST auth/login', body => '{"email":
 select status, data ->> 'code' as code from pg_temp.request('GET auth/me', credential => pg_temp.token(4));
 select end_reason from keelson.sessions where id = pg_temp.session(4);
 select status from pg_temp.request('GET auth/me', credential => pg_temp.token(6));
--- A log-in that fails ends nothing.
+-- A login that fails ends nothing.
 select status from pg_temp.request('POST auth/login', body => '{"email": "ada@list.example.com", "password": "wrong horse battery staple"}',
     credential => pg_temp.token(6));
 select status from pg_temp.request('GET auth/me', credential => pg_temp.token(6));

@@ -1,4 +1,4 @@
-# Log-ins: what a flood of them does to readers, and whether the time of an answer tells that an account exists.
+# Logins: what a flood of them does to readers, and whether the time of an answer tells that an account exists.
 
 use strict;
 use warnings;
@@ -9,12 +9,12 @@ use Bench;
 use Bench::System;
 
 aim_cost(
-	"readers' p99 beside a flood of log-ins, times"         => [ 1.2, 1.33 ],
+	"readers' p99 beside a flood of logins, times"         => [ 1.2, 1.33 ],
 	map { ("$_: known and unknown address apart, standard errors" => [ 3, 3 ]) } qw(login request-reset resend-verification));
 
 sub readers { return unkept(sub { run_gateway('read', 8) }); }
 
-# Readers beside as many log-ins as eight clients can make, and alone, before and after; what comes first warms.
+# Readers beside as many logins as eight clients can make, and alone, before and after; what comes first warms.
 sub run_flood
 {
 	readers();
@@ -28,8 +28,8 @@ sub run_flood
 	keep('flood.8.alone', %$_) for @alone;
 	my $ratio = $beside->{p99_ms} / mean(map { $_->{p99_ms} } @alone);
 	keep('flood.8.keelson', %$beside, ratio => $ratio, ratio_to => 'flood.8.alone');
-	keep('flood.8.logins', unit => 'log-ins/s', value => $flood{requests} * 1e6 / $flood{us}, p50_ms => $flood{p50} / 1000, p99_ms => $flood{p99} / 1000);
-	cost("readers' p99 beside a flood of log-ins, times", $ratio);
+	keep('flood.8.logins', unit => 'logins/s', value => $flood{requests} * 1e6 / $flood{us}, p50_ms => $flood{p50} / 1000, p99_ms => $flood{p99} / 1000);
+	cost("readers' p99 beside a flood of logins, times", $ratio);
 	return;
 }
 

@@ -8,13 +8,13 @@ use KeelsonTest;
 use Test::More;
 
 my $keelson = KeelsonTest->new('lockout', limits => 1, conf => "max_connections = 120\nlog_min_messages = log");
-# Limits hold, so that the CAPTCHA's are counted; those on log-ins are tested elsewhere, and would refuse these tests.
+# Limits hold, so that the CAPTCHA's are counted; those on logins are tested elsewhere, and would refuse these tests.
 $keelson->sql(q{select keelson.rate_limit_set(name, 1000000) from keelson.rate_limits where rate_class <> 'custom'});
 my $gateway = $keelson->gateway(KEELSON_TRUSTED_PROXIES => '127.0.0.0/8', KEELSON_POOL_SLOW => 8, KEELSON_RATE_LIMITS => 'on');
 
 sub code { return $_[0]{json}{code} // '' }
 
-# A log-in, as from the given address.
+# A login, as from the given address.
 sub login
 {
 	my ($email, $password, %more) = @_;
@@ -223,7 +223,7 @@ subtest 'CAPTCHA' => sub {
 	my $user = $keelson->user($gateway);
 	$from = '192.0.2.23';
 	my $device = login($user->{email}, $user->{password})->{json}{data}{deviceToken};
-	is(code(login($user->{email}, 'wrong horse battery staple', from => $from)), 'INVALID_CREDENTIALS', 'a log-in may fail') for 1 .. 3;
+	is(code(login($user->{email}, 'wrong horse battery staple', from => $from)), 'INVALID_CREDENTIALS', 'a login may fail') for 1 .. 3;
 	is(code(login($user->{email}, $user->{password}, from => $from)), 'CAPTCHA_REQUIRED', 'thrice, then it is suspicious');
 	is(code(login($user->{email}, $user->{password}, from => '192.0.2.24')), 'CAPTCHA_REQUIRED', 'wherever it comes from');
 	is(failures($user->{email}), 3, 'and nothing is looked at');

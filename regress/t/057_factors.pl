@@ -1,4 +1,4 @@
-# The second factor over HTTP: from enrolment to a log-in with it; many at once with one code.
+# The second factor over HTTP: from enrolment to a login with it; many at once with one code.
 use strict;
 use warnings;
 
@@ -36,7 +36,7 @@ sub person
 		first => $reply->{json}{data}, token => $confirmed->{accessToken}, refresh => $confirmed->{refreshToken} };
 }
 
-subtest 'a log-in with it' => sub {
+subtest 'a login with it' => sub {
 	my $ada = person('ada@example.com');
 	is(scalar @{ $ada->{codes} }, 10, 'recovery codes came with it');
 	my $reply = login(email => $ada->{email}, password => $password);
@@ -46,7 +46,7 @@ subtest 'a log-in with it' => sub {
 	like($challenge, qr/^ksc_/, 'and gives a challenge');
 	is(login(challenge => $challenge, totp => '000000')->{json}{code}, 'INVALID_CREDENTIALS', 'a wrong code is refused');
 	$reply = login(challenge => $challenge, totp => totp($ada->{secret}));
-	is($reply->{status}, 200, 'a right one finishes the log-in');
+	is($reply->{status}, 200, 'a right one finishes the login');
 	is($keelson->sql("select max(aal) from keelson.sessions where user_id = '$ada->{id}' and ended_at is null"), '2', 'at assurance level 2');
 	is(login(challenge => $challenge, totp => totp($ada->{secret}))->{json}{code}, 'INVALID_TOKEN', 'a challenge works once');
 	is(login(email => $ada->{email}, password => $password, totp => totp($ada->{secret}))->{status}, 401, 'and so does a code');
@@ -107,7 +107,7 @@ subtest 'a session that shows it' => sub {
 	is($me->($sue->{token}), 401, 'ends the token that asked');
 	is($me->($reply->{json}{data}{accessToken}), 200, 'and gives another');
 	is($keelson->sql($live), '1 at 2', 'of the one session there is');
-	is($keelson->sql($opened), $since, 'which has the age of its log-in');
+	is($keelson->sql($opened), $since, 'which has the age of its login');
 	is($refresh->($reply->{json}{data}{refreshToken})->{status}, 200, 'and is refreshed as any');
 };
 

@@ -64,7 +64,7 @@ subtest 'CAPTCHA' => sub {
 	my $user = $keelson->user($gateway);
 	my $login = sub { return $gateway->request('POST', '/api/auth/login', headers => { 'X-Forwarded-For' => '192.0.2.30' },
 			json => { email => $user->{email}, password => $_[0], captcha => 'x' }) };
-	is(code($login->('wrong horse battery staple')), 'INVALID_CREDENTIALS', 'a log-in that fails') for 1 .. 3;
+	is(code($login->('wrong horse battery staple')), 'INVALID_CREDENTIALS', 'a login that fails') for 1 .. 3;
 	is(code($login->($user->{password})), 'CAPTCHA_REQUIRED', 'then needs a solved one too');
 	$sink->put(captcha => '/file/yes');
 	is($login->($user->{password})->{status}, 200, 'and with it goes on');

@@ -239,7 +239,7 @@ ks_guc_init(void)
 							 &ks_guc_reset_sets_first_password, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.session_idle",
 							"How long a session lasts without being refreshed.",
-							"Counted from the last refresh, or from the log-in.",
+							"Counted from the last refresh, or from the login.",
 							&ks_guc_session_idle, 14 * 86400, 3600, 365 * 86400, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("keelson.session_idle_aal2",
 							"How long a session with a second factor lasts without being refreshed.",

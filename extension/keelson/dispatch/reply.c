@@ -265,7 +265,7 @@ ks_reply_take(KsReply *reply, Datum row)
  * Take over the headers that a function has made: only such as may be sent.
  * With a Content-Type of its own, the body goes out as it is. Names that begin
  * with a colon are between the gateway and us: a function may say ":raw", and
- * where nobody was known before, as at log-in, whose request it was.
+ * where nobody was known before, as at login, whose request it was.
  */
 static void
 take_headers(KsReply *reply, Jsonb *headers)

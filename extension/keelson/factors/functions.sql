@@ -221,7 +221,7 @@ begin
     if session_id is null then
         return null;
     end if;
-    -- Blocking, deleting and changing the password take turns with it, as with a log-in.
+    -- Blocking, deleting and changing the password take turns with it, as with a login.
     perform from keelson.users as u where u.id = _session_step_up.user_id for no key update;
     select * into old
     from keelson.sessions as s
@@ -403,7 +403,7 @@ begin
 end
 $$;
 comment on function keelson.totp_enroll(keelson.password) is
-    'Begin to use an authenticator app: its secret, shown once. It is in force when its first code has been confirmed. Needs the current password unless the log-in was less than five minutes ago.';
+    'Begin to use an authenticator app: its secret, shown once. It is in force when its first code has been confirmed. Needs the current password unless the login was less than five minutes ago.';
 grant execute on function keelson.totp_enroll(keelson.password) to keelson_app;
 
 create or replace function keelson.totp_confirm(code text)
@@ -469,7 +469,7 @@ declare
     refusal keelson.reply;
 begin
     perform keelson._require(password, 'password');
-    -- Who knows the password has as many tries at the code as at log-in.
+    -- Who knows the password has as many tries at the code as at login.
     refusal := keelson._password_confirm(keelson._credential_of(acting), password, 'factor.change', is_all => false);
     if refusal.status is null then
         refusal := keelson._factor_confirm(acting, code, recovery_code);
@@ -545,7 +545,7 @@ begin
 end
 $$;
 comment on function keelson._factor_confirm(uuid, text, text, boolean) is
-    'Ask the acting user for the second factor: null when it is right, else the refusal to return. Wrong ones lock, as at log-in.';
+    'Ask the acting user for the second factor: null when it is right, else the refusal to return. Wrong ones lock, as at login.';
 
 create or replace function keelson._factor_fresh_login(current_password text)
 returns keelson.reply

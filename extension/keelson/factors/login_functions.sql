@@ -1,4 +1,4 @@
--- The second step of a log-in.
+-- The second step of a login.
 
 create or replace function keelson._challenge_make(user_id uuid, password_changed_at timestamptz)
 returns text
@@ -18,7 +18,7 @@ end
 $$;
 alter function keelson._challenge_make(uuid, timestamptz) owner to keelson_system;
 comment on function keelson._challenge_make(uuid, timestamptz) is
-    'A challenge for the second factor: good for five minutes, for one log-in, and while the password that was given is the user''s. ksc_, the user''s id in hexadecimal, 256 bits random.';
+    'A challenge for the second factor: good for five minutes, for one login, and while the password that was given is the user''s. ksc_, the user''s id in hexadecimal, 256 bits random.';
 
 create or replace function keelson._challenge_find(
     challenge text,
@@ -114,7 +114,7 @@ begin
 end
 $$;
 comment on function keelson._login_second(text, text, text, boolean, text) is
-    'Finish a log-in whose password was right, by a code of the second factor.';
+    'Finish a login whose password was right, by a code of the second factor.';
 
 create or replace function keelson._challenge_refusal()
 returns keelson.reply

@@ -7,7 +7,7 @@ values
     ('reset', 'reset', 'ip', 3, '10 minutes', false, 'Mails that anybody can ask for, by address of the client'),
     ('reset_email', 'reset', 'email', 3, '10 minutes', false, 'Mails that anybody can ask for, by address of the mail'),
     ('email_change', 'custom', 'key', 5, '1 hour', false, 'Changes that a user asks for of the own address: each mails to the new one'),
-    ('captcha_login', 'custom', 'key', 10, '1 hour', false, 'Log-ins of an address that fail before a CAPTCHA is asked for, where one is configured'),
+    ('captcha_login', 'custom', 'key', 10, '1 hour', false, 'Logins of an address that fail before a CAPTCHA is asked for, where one is configured'),
     ('captcha_register', 'custom', 'key', 3, '1 hour', false, 'Registrations of an address that need no CAPTCHA, where one is configured')
 on conflict (name) do nothing;
 

@@ -322,7 +322,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    -- Blocking, deleting, log-ins and changes of password take the same lock.
+    -- Blocking, deleting, logins and changes of password take the same lock.
     perform from keelson.users as u
     where u.id = _reset_lock.user_id
         and u.status = 'active'

@@ -145,7 +145,7 @@ begin
 end
 $$;
 comment on function keelson._device_notice(uuid) is
-    'Tell the user of a log-in from a device that has shown no token of its own and that does not look like an earlier one. Called before the session is there.';
+    'Tell the user of a login from a device that has shown no token of its own and that does not look like an earlier one. Called before the session is there.';
 
 -- A change of address: verified at the new one, told to the old one, which can undo it.
 

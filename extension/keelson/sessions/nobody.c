@@ -2,7 +2,7 @@
  * nobody.c
  *	  The account of an address that nobody holds.
  *
- * Failed log-ins are counted for such addresses as for any other, so that a
+ * Failed logins are counted for such addresses as for any other, so that a
  * locked account does not tell that it exists. What they are counted under is
  * derived from the address under a key of the keyring: nobody else can tell
  * which address it was, and as a UUID of version 8 it is no user's id, which

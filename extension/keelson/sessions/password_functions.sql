@@ -140,7 +140,7 @@ as $$
 declare
     acting uuid := keelson.current_user_id();
     -- A session has a budget of its own: who has taken it over cannot lock the
-    -- log-in, and strangers at the log-in cannot lock it.
+    -- login, and strangers at the login cannot lock it.
     asking uuid := coalesce(keelson.current_session_id(), '00000000-0000-0000-0000-000000000000');
     locked_until timestamptz := keelson._failures_lock(acting, asking);
 begin
@@ -159,7 +159,7 @@ begin
 end
 $$;
 comment on function keelson._password_confirm(keelson._credential, text, text, boolean) is
-    'Ask the acting user for the password they have (credential, of keelson._credential_of()): null when it is right, else the refusal to return, recorded as a failure of the event type. Wrong ones lock, as at log-in. is_all: nothing else is asked for, so earlier failures are forgiven.';
+    'Ask the acting user for the password they have (credential, of keelson._credential_of()): null when it is right, else the refusal to return, recorded as a failure of the event type. Wrong ones lock, as at login. is_all: nothing else is asked for, so earlier failures are forgiven.';
 
 create or replace function keelson._password_change(current_password text, new_password text, new_name text)
 returns keelson.reply
