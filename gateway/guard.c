@@ -125,6 +125,23 @@ gw_guard_of(int fd)
 	return atomic_load_explicit(&table[fd], memory_order_acquire);
 }
 
+void *
+gw_guard_place(int fd)
+{
+	return (void *) &table[fd];
+}
+
+bool
+gw_guard_has_place(const void *pointer, struct GwGuard **guard)
+{
+	uintptr_t distance = (uintptr_t) pointer - (uintptr_t) table;
+
+	if (distance >= table_size * sizeof(*table))
+		return false;
+	*guard = gw_guard_of((int) (distance / sizeof(*table)));
+	return true;
+}
+
 /* Reads on, until the request is whole, the buffer is full or nothing is left; returns what recv returns. */
 static ssize_t
 hand_on(struct GwGuard *guard, struct Out *out)

@@ -160,6 +160,10 @@ unsigned gw_guard_put_reply(struct GwGuard *guard, int status, const struct GwTe
 /* The guard of a descriptor, NULL if it has none. */
 struct GwGuard *gw_guard_of(int fd);
 
+/* The place of a guarded descriptor in the table; and whether a pointer is such a place, whose guard it is then, NULL if it has gone. */
+void *gw_guard_place(int fd);
+bool gw_guard_has_place(const void *pointer, struct GwGuard **guard);
+
 /*
  * What the connection is doing and since when (guard->since_us, monotonic µs).
  * The loop closes with shutdown(fd, SHUT_RDWR): GW_FRAMING_HEAD after 10 s

@@ -13,9 +13,8 @@
  * Events are the kernel's edges (EPOLLET), so that one held back comes once. So
  * does the one that tells of a client's last bytes and of its end together: that
  * the end is still to be read after those is noted for guard.c.
- * The kernel gets the guard in place of the library's pointer, marked by the
- * highest of its 64 bits, which no pointer has. (The lowest may be anybody's: the
- * library marks its own descriptor by a piece of text, which may lie anywhere.)
+ * The kernel gets the guard's place in the table of guards instead of the library's
+ * pointer, which points to something of its own, whatever its bits.
  */
 #define _GNU_SOURCE
 #include <sys/epoll.h>
@@ -23,8 +22,6 @@
 #include <unistd.h>
 
 #include "guard.h"
-
-#define MARK ((uint64_t) 1 << 63)
 
 /* The loop of this thread knows that its library's set has nothing to report, see gw_guard_quiet(). */
 static _Thread_local bool is_quiet;
@@ -84,7 +81,7 @@ static int
 list(struct GwGuard *guard, int epfd, struct epoll_event *event)
 {
 	struct GwInterest *interest = &guard->interest;
-	struct epoll_event marked = {.events = event->events | EPOLLRDHUP, .data.u64 = (uintptr_t) guard | MARK};
+	struct epoll_event marked = {.events = event->events | EPOLLRDHUP, .data.ptr = gw_guard_place(guard->fd)};
 	bool is_new = interest->epoll != epfd;
 
 	interest->owner = event->data.ptr;
@@ -109,10 +106,12 @@ hide(struct GwGuard *guard, int epfd)
 static bool
 show(struct epoll_event *event)
 {
-	struct GwGuard *guard = (struct GwGuard *) (uintptr_t) (event->data.u64 & ~MARK);
+	struct GwGuard *guard;
 
-	if ((event->data.u64 & MARK) == 0)
+	if (!gw_guard_has_place(event->data.ptr, &guard))
 		return true;
+	if (guard == NULL)
+		return false;
 	if ((event->events & EPOLLRDHUP) != 0)
 		guard->is_half_closed = true;
 	if (guard->interest.is_hidden)
