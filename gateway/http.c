@@ -163,8 +163,6 @@ end(struct GwHttp *http)
 	gw_guard_detach(&http->guard);
 	if (http->is_counted)
 		gw_perip_remove(&loop->gateway->per_ip, &http->key);
-	if (http->request != NULL)
-		gw_request_orphaned(http->request);
 	gw_timer_close(&loop->timers, &http->timer);
 	if (http->next != NULL)
 		http->next->previous = http->previous;

@@ -180,13 +180,6 @@ gw_request_overdue(struct GwRequest *request)
 	}
 }
 
-/* The connection ends without the library having completed the request. */
-void
-gw_request_orphaned(struct GwRequest *request)
-{
-	release(request);
-}
-
 void
 gw_request_drain(struct GwLoop *loop, bool is_last)
 {

@@ -91,7 +91,6 @@ void gw_request_completed(void *cls, struct MHD_Connection *connection, void **c
 bool gw_request_is_active(const struct GwRequest *request);
 int64_t gw_request_deadline(const struct GwRequest *request);
 void gw_request_overdue(struct GwRequest *request);
-void gw_request_orphaned(struct GwRequest *request);
 
 /* The loop drains: ends what would go on for ever; or, at last, everything. */
 void gw_request_drain(struct GwLoop *loop, bool is_last);

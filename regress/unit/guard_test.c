@@ -488,6 +488,21 @@ test_client_goes_away(void)
 	close_connection(client);
 }
 
+/* Memory is short while a head comes: not even a refusal could be made of it. */
+static void
+test_no_memory(void)
+{
+	static const char rest[] = "TP/1.1\r\nHost: a\r\n\r\n";
+	char reply[8192];
+	int client = open_connection();
+
+	exchange(client, "GET / HT", 8, 100000, reply, sizeof(reply));
+	guard.head.failed = true;
+	ok(!exchange(client, rest, sizeof(rest) - 1, 100000, reply, sizeof(reply)) && !is_open, "a connection for which there is no memory is cut");
+	ok(reply[0] == '\0' && handled == 0 && refusals == 0, "  without a word");
+	close_connection(client);
+}
+
 static void
 test_timeouts(void)
 {
@@ -700,6 +715,7 @@ main(void)
 	test_half_closed("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhe", 0);
 	test_quiet();
 	test_client_goes_away();
+	test_no_memory();
 	test_timeouts();
 	test_deaf_client();
 	test_all_large();
