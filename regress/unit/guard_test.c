@@ -1,234 +1,13 @@
 /*
- * guard: the library behind our recv(), over real sockets. What the client
- * gets, that the library never sees a refused request, and that the order of
- * replies holds when requests are pipelined.
+ * guard: what the client gets, that the library never sees a refused request,
+ * that the order of replies holds when requests are pipelined, and that
+ * whatever the guard lets through fits into the library's memory.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <microhttpd.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include "client.h"
-#include "guard.h"
-#include "head.h"
-#include "tap.h"
+#include "guard_server.h"
 
 #define ID "0190a7b2-0000-7000-8000-00000000000a"
-
-/* The server's side of the connection under test, and what came of it. */
-static struct GwConfig config = {.public_url = (char *) "http://self"};
-static struct MHD_Daemon *daemon_under_test;
-static struct GwGuard guard;
-static struct MHD_Connection *waiting; /* suspended by /wait */
-static int handled;                    /* requests that the library handed on */
-static int refusals;
-static bool is_open;
-static char last_code[64];
-
-struct Request
-{
-	struct GwHead head;
-	size_t body;
-	bool was_suspended;
-};
-
-static enum MHD_Result
-handle(void *cls, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
-	   const char *data, size_t *size, void **state)
-{
-	struct Request *request = *state;
-	struct MHD_Response *response;
-	enum MHD_Result result;
-	char text[128], header[4001] = "";
-
-	(void) cls, (void) url, (void) version, (void) data;
-	if (request == NULL)
-	{
-		*state = request = calloc(1, sizeof(*request));
-		gw_head_read(&request->head, &guard.head);
-		handled++;
-		return MHD_YES;
-	}
-	if (*size > 0)
-	{
-		request->body += *size;
-		*size = 0;
-		return MHD_YES;
-	}
-	if (strcmp(request->head.target, "/wait") == 0 && waiting == NULL)
-	{
-		waiting = connection;
-		request->was_suspended = true;
-		MHD_suspend_connection(connection);
-		gw_guard_suspended(&guard);
-		return MHD_YES;
-	}
-	if (gw_guard_holds_more(&guard) && !request->was_suspended)
-	{
-		request->was_suspended = true;
-		MHD_suspend_connection(connection);
-		MHD_resume_connection(connection);
-		return MHD_YES;
-	}
-	snprintf(text, sizeof(text), "[%s %.20s %zu]", method, request->head.target, request->body);
-	response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_COPY);
-	if (strcmp(request->head.target, "/") == 0)
-	{
-		/* As much as a reply with cookies and limits has. */
-		memset(header, 'h', sizeof(header) - 1);
-		MHD_add_response_header(response, "Set-Cookie", header);
-	}
-	result = MHD_queue_response(connection, 200, response);
-	MHD_destroy_response(response);
-	return result;
-}
-
-static void
-completed(void *cls, struct MHD_Connection *connection, void **state, enum MHD_RequestTerminationCode why)
-{
-	struct Request *request = *state;
-
-	(void) cls, (void) connection, (void) why;
-	if (request != NULL)
-		gw_head_free(&request->head);
-	free(request);
-	*state = NULL;
-	gw_guard_reply_done(&guard);
-}
-
-static void
-refused(struct GwGuard *who, const struct GwGuardRefusal *refusal)
-{
-	refusals += who == &guard;
-	snprintf(last_code, sizeof(last_code), "%s", refusal->code);
-}
-
-static void
-changed(void *cls, struct MHD_Connection *connection, void **state, enum MHD_ConnectionNotificationCode what)
-{
-	(void) cls, (void) state;
-	is_open = what == MHD_CONNECTION_NOTIFY_STARTED;
-	if (is_open)
-	{
-		int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-
-		if (!gw_guard_attach(&guard, fd, &config, refused, NULL))
-			abort();
-	}
-	else
-		gw_guard_detach(&guard);
-}
-
-/* A connected pair of TCP sockets; the server's end goes to the daemon. Returns the client's. */
-static int
-open_connection(void)
-{
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(address);
-	int listener = socket(AF_INET, SOCK_STREAM, 0);
-	int client = socket(AF_INET, SOCK_STREAM, 0);
-	int server, yes = 1;
-
-	handled = refusals = 0;
-	waiting = NULL;
-	last_code[0] = '\0';
-	if (bind(listener, (struct sockaddr *) &address, len) != 0 || listen(listener, 1) != 0 ||
-		getsockname(listener, (struct sockaddr *) &address, &len) != 0 ||
-		connect(client, (struct sockaddr *) &address, len) != 0)
-		abort();
-	server = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (server < 0)
-		abort();
-	close(listener);
-	fcntl(client, F_SETFL, O_NONBLOCK);
-	/* Pieces must arrive as they are sent. */
-	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
-	if (MHD_add_connection(daemon_under_test, server, (struct sockaddr *) &address, len) != MHD_YES)
-		abort();
-	/* From 1.0 on the library takes it in at its next turn. */
-	MHD_run(daemon_under_test);
-	return client;
-}
-
-/* Turns the daemon until nothing moves any more, reading what comes. Returns false at the end of the stream. */
-static bool
-turn(int client, char *reply, size_t size, size_t *len)
-{
-	ssize_t got = -1;
-	int i;
-
-	for (i = 0; i < 6; i++)
-	{
-		uint64_t before = guard.bytes_in + guard.thrown_away;
-
-		MHD_run(daemon_under_test);
-		if (guard.bytes_in + guard.thrown_away != before)
-			i = -1;
-		/* Not recv(): that name is the guard's. */
-		got = read(client, reply + *len, size - 1 - *len);
-		if (got > 0)
-		{
-			*len += (size_t) got;
-			i = -1;
-		}
-		else if (got == 0 || (errno != EAGAIN && errno != EINTR))
-			break;
-		if (got < 0)
-			usleep(200);
-	}
-	reply[*len] = '\0';
-	return got != 0;
-}
-
-/* Sends bytes in pieces of "step" and collects all replies until nothing more comes or the server half-closes. */
-static bool
-exchange(int client, const char *bytes, size_t len, size_t step, char *reply, size_t size)
-{
-	size_t at = 0, reply_len = 0;
-	bool is_alive = true;
-
-	while (at < len && is_alive)
-	{
-		size_t piece = len - at < step ? len - at : step;
-		ssize_t sent = send(client, bytes + at, piece, MSG_NOSIGNAL);
-
-		if (sent > 0)
-			at += (size_t) sent;
-		is_alive = turn(client, reply, size, &reply_len);
-	}
-	return turn(client, reply, size, &reply_len) && is_alive;
-}
-
-static void
-close_connection(int client)
-{
-	int i;
-
-	close(client);
-	for (i = 0; i < 20 && is_open; i++)
-	{
-		MHD_run(daemon_under_test);
-		usleep(200);
-	}
-	ok(!is_open, "  the connection is gone on both sides");
-}
-
-static int
-count(const char *text, const char *what)
-{
-	int n = 0;
-
-	for (; (text = strstr(text, what)) != NULL; text++)
-		n++;
-	return n;
-}
 
 static void
 test_good(const char *name, const char *bytes, size_t step, const char *const *expected)
@@ -383,100 +162,6 @@ test_pipelined_wait(void)
 	   "and follows it");
 	close_connection(client);
 }
-
-/* Waits for an answer; then comes "more", before the library has looked or after. */
-static int
-open_waiting(const char *more, bool looks)
-{
-	static const char wait[] = "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
-	char reply[8192];
-	size_t len = 0;
-	int client = open_connection();
-
-	exchange(client, wait, sizeof(wait) - 1, 100000, reply, sizeof(reply));
-	ok(waiting != NULL && guard.interest.is_hidden && guard.interest.epoll >= 0, "while suspended, a connection stays in the kernel's list");
-	if (send(client, more, strlen(more), MSG_NOSIGNAL) != (ssize_t) strlen(more))
-		abort();
-	if (looks)
-		turn(client, reply, sizeof(reply), &len);
-	ok(guard.interest.has_missed == looks && handled == 1, "  what it reports meanwhile is held back");
-	return client;
-}
-
-static void
-test_comes_while_suspended(bool looks)
-{
-	static const char next[] = "GET /b HTTP/1.1\r\nHost: a\r\n\r\n";
-	char reply[8192];
-	size_t len = 0;
-	int client = open_waiting(next, looks);
-
-	MHD_resume_connection(waiting);
-	ok(turn(client, reply, sizeof(reply), &len) && strstr(reply, "[GET /wait 0]") != NULL && strstr(reply, "[GET /b 0]") != NULL,
-	   "  and both are answered in the end");
-	len = 0;
-	ok(exchange(client, next, sizeof(next) - 1, 100000, reply, sizeof(reply)) && strstr(reply, "[GET /b 0]") != NULL, "  so is one more");
-	close_connection(client);
-}
-
-static void
-test_goes_while_suspended(void)
-{
-	char reply[8192];
-	size_t len = 0;
-	int client = open_waiting("GET", true);
-
-	shutdown(client, SHUT_WR);
-	turn(client, reply, sizeof(reply), &len);
-	ok(is_open, "  nor is the end of the client noticed");
-	MHD_resume_connection(waiting);
-	turn(client, reply, sizeof(reply), &len);
-	ok(strstr(reply, "[GET /wait 0]") != NULL && !is_open, "  before it is answered");
-	close_connection(client);
-}
-
-/* The client's last bytes and its end come together, in one event: replies are due, and then the connection is over. */
-static void
-test_half_closed(const char *bytes, int nreplies)
-{
-	char reply[8192];
-	size_t len = 0;
-	int client = open_connection();
-	bool is_alive;
-
-	if (send(client, bytes, strlen(bytes), MSG_NOSIGNAL) != (ssize_t) strlen(bytes))
-		abort();
-	shutdown(client, SHUT_WR);
-	is_alive = turn(client, reply, sizeof(reply), &len);
-	if (waiting != NULL)
-	{
-		ok(is_open, "a client that has ended is waited for");
-		MHD_resume_connection(waiting);
-		is_alive = turn(client, reply, sizeof(reply), &len);
-	}
-	ok(!is_alive && !is_open && count(reply, "HTTP/1.1 200") == nreplies, "%d replies to a client that has ended, and the end", nreplies);
-	close_connection(client);
-}
-
-/* A loop that knows that there is nothing spares the library the look. */
-static void
-test_quiet(void)
-{
-	static const char bytes[] = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
-	char reply[8192];
-	size_t len = 0;
-	int client = open_connection();
-
-	turn(client, reply, sizeof(reply), &len);
-	gw_guard_quiet(true);
-	exchange(client, bytes, sizeof(bytes) - 1, 100000, reply, sizeof(reply));
-	ok(handled == 0, "the library does not look where there is nothing");
-	gw_guard_quiet(false);
-	turn(client, reply, sizeof(reply), &len);
-	ok(handled == 1 && strstr(reply, "[GET /a 0]") != NULL, "and then it does");
-	close_connection(client);
-}
-
 static void
 test_client_goes_away(void)
 {
@@ -659,45 +344,11 @@ test_train(size_t nrequests, size_t headers_len, size_t nheaders, size_t body_le
 	free(all);
 	free(reply);
 }
-
-/* Descriptors of others are told as they were given, wherever their pointers point. */
-static void
-test_others(void)
-{
-	static char text[] = "anywhere";
-	void *const pointers[] = {text, text + 1, text + 2, text + 3, (void *) (UINTPTR_MAX / 2 + 1), (void *) UINTPTR_MAX};
-	int epoll = epoll_create1(EPOLL_CLOEXEC);
-	int ends[2];
-	bool are_same = true;
-
-	if (!ok(epoll >= 0 && pipe(ends) == 0 && write(ends[1], "x", 1) == 1, "a pipe is readable"))
-		return;
-	for (size_t i = 0; i < sizeof(pointers) / sizeof(pointers[0]); i++)
-	{
-		struct epoll_event given = {.events = EPOLLIN, .data.ptr = pointers[i]};
-		struct epoll_event told = {0};
-
-		are_same &= epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &given) == 0 && epoll_wait(epoll, &told, 1, 0) == 1 && told.data.ptr == pointers[i] &&
-					epoll_ctl(epoll, EPOLL_CTL_DEL, ends[0], NULL) == 0;
-	}
-	ok(are_same, "and is told by the pointer that it was given, whatever its bits");
-	close(ends[0]);
-	close(ends[1]);
-	close(epoll);
-}
-
 int
 main(void)
 {
-	if (!gw_guard_init(1024))
+	if (!start_server())
 		return 1;
-	ok(gw_guard_verify(stderr), "the library reads through the guard");
-	daemon_under_test = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, handle, NULL,
-										 MHD_OPTION_NOTIFY_CONNECTION, changed, NULL, MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
-										 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) GW_GUARD_MEMORY, MHD_OPTION_END);
-	if (daemon_under_test == NULL)
-		return 1;
-	test_others();
 	test_accepted();
 	test_refused();
 	test_request_id();
@@ -705,15 +356,6 @@ main(void)
 	test_pipelined_fault(13);
 	test_pipelined_fault(100000);
 	test_pipelined_wait();
-	test_comes_while_suspended(true);
-	test_comes_while_suspended(false);
-	test_goes_while_suspended();
-	test_half_closed("GET /a HTTP/1.1\r\nHost: a\r\n\r\n", 1);
-	test_half_closed("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n", 1);
-	test_half_closed("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /wait HTTP/1.1\r\nHost: a\r\n\r\nGET /c HTTP/1.1\r\nHost: a\r\n\r\n", 3);
-	test_half_closed("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTT", 1);
-	test_half_closed("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhe", 0);
-	test_quiet();
 	test_client_goes_away();
 	test_no_memory();
 	test_timeouts();
@@ -724,6 +366,5 @@ main(void)
 	test_train(20, 15000, 100, 0, 20000);
 	test_train(20, 15000, 100, 5000, 1 << 20);
 	test_train(50, 100, 3, 10, 1000);
-	MHD_stop_daemon(daemon_under_test);
-	return done();
+	return stop_server();
 }
