@@ -133,6 +133,14 @@ sub missing_codes
 	return grep { my ($status, $code) = split /\|/; ($lines{$status} // '') !~ /`$code`/ } @codes;
 }
 
+# The settings that have no row in docs/configuration.md.
+sub missing_settings
+{
+	my ($keelson) = @_;
+	my %rows = map { $_ => 1 } slurp("$root/docs/configuration.md") =~ /^\| `(keelson\.[a-z_0-9]+)` \|/mg;
+	return grep { !$rows{$_} } split /\n/, $keelson->sql(q{select name from pg_settings where name like 'keelson.%' order by 1});
+}
+
 # A line that is refused, as one that succeeds when it is.
 sub refused
 {
@@ -248,6 +256,7 @@ for my $path (@pages)
 subtest 'all pages, one after the other, on one installation' => sub {
 	my ($keelson, $gateway) = installation('all');
 	is(join(' ', missing_codes($keelson)), '', 'docs/api.md names every error code');
+	is(join(' ', missing_settings($keelson)), '', 'docs/configuration.md has every setting');
 	for my $path (@pages)
 	{
 		is(unknown_names($keelson, $path) // '', '', short($path) . ': what it names is there');
