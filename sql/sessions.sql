@@ -323,6 +323,16 @@ select status from pg_temp.refresh(1);
 update keelson.sessions set rotated_at = rotated_at - interval '2 seconds'
 where id = (select session_id from keelson._refresh_token_open(pg_temp.token_of(1)));
 select status, data ->> 'code' as code from pg_temp.refresh(1);
+truncate refreshed;
+insert into refreshed
+select 1, data from pg_temp.request('POST auth/login', '{"email": "ada@sessions.example.com", "password": "a whole new sentence"}');
+insert into refreshed select 2, data from pg_temp.refresh(1);
+update keelson.sessions set rotated_at = rotated_at + interval '9 seconds'
+where id = (select session_id from keelson._refresh_token_open(pg_temp.token_of(1)));
+select status from pg_temp.refresh(1);
+update keelson.sessions set rotated_at = rotated_at + interval '1 hour'
+where id = (select session_id from keelson._refresh_token_open(pg_temp.token_of(1)));
+select status, data ->> 'code' as code from pg_temp.refresh(1);
 -- Idle for too long, over its time, logged out: ended, which is no theft.
 truncate refreshed;
 insert into refreshed

@@ -373,7 +373,10 @@ begin
             ip_address = coalesce(keelson.current_ip(), rotated.ip_address),
             user_agent = coalesce(left(keelson.current_user_agent(), 512), rotated.user_agent)
         where rotated.user_id = s.user_id and rotated.id = s.id;
-    elsif s.generation = _session_rotate.generation + 1 and s.rotated_at > present - interval '10 seconds' then
+    -- A clock that was put back makes the ten seconds no longer.
+    elsif s.generation = _session_rotate.generation + 1
+        and s.rotated_at > present - interval '10 seconds' and s.rotated_at < present + interval '10 seconds'
+    then
         rotation.outcome := 'repeated';
     else
         rotation.outcome := 'reused';
