@@ -360,6 +360,23 @@ select regress_identity.whoami();
 commit;
 select pg_temp.here();
 select text from regress_identity.notes order by text;
+-- What a function has set while somebody acted is not there for the administrator.
+create function regress_identity.lure() returns text language sql as $$ select set_config('search_path', 'regress_identity, pg_catalog', false) $$;
+select current_setting('search_path') as search_path \gset
+begin;
+select keelson.act_as(:ada) is not null as acting;
+savepoint one;
+select regress_identity.lure();
+release savepoint one;
+commit;
+select current_setting('search_path') = :'search_path' as is_ours;
+begin;
+savepoint one;
+select keelson.act_as(:ada) is not null as acting;
+release savepoint one;
+select regress_identity.lure();
+commit;
+select current_setting('search_path') = :'search_path' as is_ours;
 -- It ends with a savepoint before it, with an error, with the session's end of transaction.
 begin;
 savepoint one;

@@ -5,7 +5,9 @@
  * The current user becomes keelson_app, in a way that SET ROLE cannot undo, so
  * that row-level security binds a superuser too. Both end with the
  * transaction: an abort restores the user by itself, a commit is told to. A
- * rollback to a savepoint before the call ends both as well.
+ * rollback to a savepoint before the call ends both as well. So do settings:
+ * those of a product's function, a search path say, would choose what the
+ * administrator's next statements find.
  */
 #include "postgres.h"
 
@@ -15,6 +17,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/uuid.h"
@@ -129,7 +132,12 @@ stop_acting(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 			/* A rollback to a savepoint may have ended it before. */
 			if (InLocalUserIdChange())
+			{
 				ks_role_leave(&before);
+				/* Of the whole transaction, as if it were rolled back; the server ends the level once more. */
+				AtEOXact_GUC(false, 1);
+				(void) NewGUCNestLevel();
+			}
 			is_acting = false;
 			break;
 		case XACT_EVENT_ABORT:

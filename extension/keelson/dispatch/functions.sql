@@ -198,7 +198,7 @@ volatile
 strict
 as 'MODULE_PATHNAME', 'ks_act_as';
 comment on function keelson.act_as(text) is
-    'Act as the user with this e-mail address or id until the transaction ends, with the rights of keelson_app: row-level security then binds superusers too. Returns the user''s id.';
+    'Act as the user with this e-mail address or id until the transaction ends, with the rights of keelson_app: row-level security then binds superusers too. What is set in the transaction ends with it. Returns the user''s id.';
 grant execute on function keelson.act_as(text) to keelson_admin;
 
 create or replace function keelson._idempotency_keys_purge(row_limit integer)
