@@ -61,6 +61,8 @@ static pg_atomic_uint64 *guarded_until;
 static bool has_recorded_fault;
 
 static void init_shared(void *area, bool found);
+static bool require_type(const char *type);
+static pg_uuid_t record_event(const KsAuditEvent *event);
 static void make_record(const KsAuditEvent *event, KsAuditRecord *record);
 static void name_actor(const KsAuditEvent *event, KsAuditRecord *record, const KsIdentity *identity, bool in_request);
 static void name_access_key(KsAuditRecord *record, const pg_uuid_t *id);
@@ -104,14 +106,9 @@ init_shared(void *area, bool found)
 pg_uuid_t
 ks_audit(const KsAuditEvent *event)
 {
-	KsAuditRecord record;
-
 	ks_require_shmem();
-	make_record(event, &record);
-	if (event->outcome != KS_SUCCESS)
-		has_recorded_fault = true;
-	write_or_hold(&record);
-	return record.id;
+	(void) require_type(event->type);
+	return record_event(event);
 }
 
 void
@@ -120,19 +117,42 @@ ks_audit_at_once(const KsAuditEvent *event)
 	KsAuditRecord record;
 
 	ks_require_shmem();
+	(void) require_type(event->type);
 	make_record(event, &record);
 	ks_ring_push(ks_flat_record(&record), false);
 }
 
-/* Check the event and bring together all that is to be said of it. */
+/* Refuse a type that is not registered; tells whether it is the core's alone. */
+static bool
+require_type(const char *type)
+{
+	bool is_reserved;
+
+	if (!ks_audit_type_find(type, &is_reserved))
+		ks_raise_field(400, "VALIDATION_FAILED", "event_type", "Register it with keelson.audit_event_type().",
+					   "event type \"%s\" is not registered", type);
+	return is_reserved;
+}
+
+/* Record an event whose type is registered; returns its id. */
+static pg_uuid_t
+record_event(const KsAuditEvent *event)
+{
+	KsAuditRecord record;
+
+	make_record(event, &record);
+	if (event->outcome != KS_SUCCESS)
+		has_recorded_fault = true;
+	write_or_hold(&record);
+	return record.id;
+}
+
+/* Check the event's data and bring together all that is to be said of it. */
 static void
 make_record(const KsAuditEvent *event, KsAuditRecord *record)
 {
 	const KsCaller *caller = ks_caller();
 
-	if (!ks_audit_type_find(event->type, NULL))
-		ks_raise_field(400, "VALIDATION_FAILED", "event_type", "Register it with keelson.audit_event_type().",
-					   "event type \"%s\" is not registered", event->type);
 	memset(record, 0, sizeof(*record));
 	record->type = event->type;
 	record->outcome = event->outcome;
@@ -478,7 +498,6 @@ Datum
 ks_audit_sql(PG_FUNCTION_ARGS)
 {
 	KsAuditEvent event = {0};
-	bool is_reserved;
 	pg_uuid_t *id;
 
 	ks_require_shmem();
@@ -490,12 +509,12 @@ ks_audit_sql(PG_FUNCTION_ARGS)
 	event.has_user = !PG_ARGISNULL(3);
 	if (event.has_user)
 		event.user_id = *PG_GETARG_UUID_P(3);
-	if (ks_audit_type_find(event.type, &is_reserved) && is_reserved)
+	if (require_type(event.type))
 		require_core("this type of event is recorded by the core alone");
 	if (event.has_user && (!ks_identity()->has_user || memcmp(&ks_identity()->user_id, &event.user_id, UUID_LEN) != 0))
 		require_core("events of another user are recorded by the core alone");
 	id = palloc(sizeof(pg_uuid_t));
-	*id = ks_audit(&event);
+	*id = record_event(&event);
 	PG_RETURN_UUID_P(id);
 }
 

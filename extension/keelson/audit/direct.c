@@ -44,7 +44,8 @@ typedef struct Target
 	Oid relation;      /* InvalidOid: to be learnt anew */
 	char name[NAMEDATALEN];
 	bool is_plain;
-	TupleTableSlot *slot;
+	TupleTableSlot *columns; /* what the indexes are computed from */
+	TupleTableSlot *row;     /* of the table's kind, formed once: of any other it would be copied before */
 	ExprContext *econtext;
 	int index_count;
 	Oid indexes[MAX_INDEXES];
@@ -96,7 +97,8 @@ open_target(const char *name)
 		oid = get_relname_relid(name, get_namespace_oid("keelson", false));
 	if (!OidIsValid(oid) || !ConditionalLockRelationOid(oid, RowExclusiveLock))
 		return NULL;
-	relation = try_table_open(oid, NoLock);
+	/* What was learnt and still stands after the lock was given is there: that need not be looked up. */
+	relation = target.relation == oid ? table_open(oid, NoLock) : try_table_open(oid, NoLock);
 	if (relation == NULL)
 	{
 		UnlockRelationOid(oid, RowExclusiveLock);
@@ -112,6 +114,7 @@ static void
 learn(Relation relation, const char *name)
 {
 	MemoryContext old;
+	TupleDesc desc;
 	List *indexes;
 	ListCell *each;
 	bool is_plain;
@@ -123,10 +126,11 @@ learn(Relation relation, const char *name)
 	MemoryContextReset(target.cxt);
 	old = MemoryContextSwitchTo(target.cxt);
 	strlcpy(target.name, name, sizeof(target.name));
-	target.slot = MakeSingleTupleTableSlot(CreateTupleDescCopyConstr(RelationGetDescr(relation)), &TTSOpsVirtual);
-	target.slot->tts_tableOid = RelationGetRelid(relation);
+	desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
+	target.columns = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	target.row = MakeSingleTupleTableSlot(desc, table_slot_callbacks(relation));
 	target.econtext = CreateStandaloneExprContext();
-	target.econtext->ecxt_scantuple = target.slot;
+	target.econtext->ecxt_scantuple = target.columns;
 	target.index_count = 0;
 	indexes = RelationGetIndexList(relation);
 	is_plain = relation->rd_rel->relkind == RELKIND_RELATION && relation->trigdesc == NULL &&
@@ -183,18 +187,20 @@ learn_index(Oid oid)
 static void
 insert(Relation relation, const Datum *values, const bool *nulls)
 {
-	TupleTableSlot *slot = target.slot;
-	int count = slot->tts_tupleDescriptor->natts;
+	TupleTableSlot *columns = target.columns;
+	int count = columns->tts_tupleDescriptor->natts;
 
-	ExecClearTuple(slot);
-	memcpy(slot->tts_values, values, count * sizeof(Datum));
-	memcpy(slot->tts_isnull, nulls, count * sizeof(bool));
-	ExecStoreVirtualTuple(slot);
-	table_tuple_insert(relation, slot, GetCurrentCommandId(true), 0, NULL);
+	ExecClearTuple(columns);
+	memcpy(columns->tts_values, values, count * sizeof(Datum));
+	memcpy(columns->tts_isnull, nulls, count * sizeof(bool));
+	ExecStoreVirtualTuple(columns);
+	ExecCopySlot(target.row, columns);
+	table_tuple_insert(relation, target.row, GetCurrentCommandId(true), 0, NULL);
 	for (int i = 0; i < target.index_count; i++)
 		insert_into_index(i, relation);
+	ExecClearTuple(target.row);
 	/* The values are the caller's and go with its memory. */
-	ExecClearTuple(slot);
+	ExecClearTuple(columns);
 	ResetExprContext(target.econtext);
 	/* As after any statement: the next one sees the event. */
 	CommandCounterIncrement();
@@ -211,11 +217,11 @@ insert_into_index(int number, Relation relation)
 	if (info->ii_PredicateState != NULL && !ExecQual(info->ii_PredicateState, target.econtext))
 		return;
 	index = index_open(target.indexes[number], RowExclusiveLock);
-	FormIndexDatum(info, target.slot, NULL, values, nulls);
+	FormIndexDatum(info, target.columns, NULL, values, nulls);
 	/* What a BRIN keeps there from one row to the next (pointers to the open index, from 17 on a pinned page) lasts for this one. */
 	info->ii_AmCache = NULL;
 	info->ii_Context = target.econtext->ecxt_per_tuple_memory;
-	(void) index_insert(index, values, nulls, &target.slot->tts_tid, relation,
+	(void) index_insert(index, values, nulls, &target.row->tts_tid, relation,
 						info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, info);
 	ks_index_insert_cleanup(index, info);
 	index_close(index, NoLock);

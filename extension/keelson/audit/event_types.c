@@ -34,7 +34,6 @@ bool
 ks_audit_type_find(const char *type, bool *is_reserved)
 {
 	KnownType *known;
-	bool reserved;
 
 	if (strlen(type) >= KS_AUDIT_TYPE_LENGTH)
 		return false;
@@ -47,18 +46,16 @@ ks_audit_type_find(const char *type, bool *is_reserved)
 	known = hash_search(known_types, type, HASH_FIND, NULL);
 	if (known == NULL)
 	{
-		if (!load(type, &reserved))
+		if (!load(type, is_reserved))
 			return false;
 		if (hash_get_num_entries(known_types) < MAX_KNOWN)
 		{
 			known = hash_search(known_types, type, HASH_ENTER, NULL);
-			known->is_reserved = reserved;
+			known->is_reserved = *is_reserved;
 		}
 	}
 	else
-		reserved = known->is_reserved;
-	if (is_reserved != NULL)
-		*is_reserved = reserved;
+		*is_reserved = known->is_reserved;
 	return true;
 }
 

@@ -7,7 +7,7 @@
 
 #include "postgres.h"
 
-/* Is the type registered? If so, and is_reserved is not NULL, tells whether it is the core's alone. */
+/* Is the type registered? If so, tells whether it is the core's alone. */
 extern bool ks_audit_type_find(const char *type, bool *is_reserved);
 
 #endif /* KS_AUDIT_EVENT_TYPES_H */

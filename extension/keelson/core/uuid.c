@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <time.h>
 
 #include "fmgr.h"
@@ -15,9 +16,12 @@
 #define STEP_NS (1000000 / 4096 + 1)
 
 /* A draw of random bytes costs for hundreds what it costs for eight. */
-#define POOL_SIZE 512
+#define POOL_SIZE 2048
 
-static int hexadecimal(char digit);
+/* The values of digits, each more by one: 0 is of what is none. */
+static const uint8 digit_values[UCHAR_MAX + 1] = {
+	['0'] = 1, ['1'] = 2, ['2'] = 3, ['3'] = 4, ['4'] = 5, ['5'] = 6, ['6'] = 7, ['7'] = 8, ['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16, ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16};
+
 static void draw(uint8 *out, int len);
 static int64 rising_clock(void);
 
@@ -67,30 +71,19 @@ ks_uuid_read(const char *text, pg_uuid_t *uuid)
 
 	for (int i = 0; i < UUID_LEN; i++)
 	{
-		int high, low;
+		uint8 high, low;
 
 		if ((i == 4 || i == 6 || i == 8 || i == 10) && *text++ != '-')
 			return false;
-		if ((high = hexadecimal(text[0])) < 0 || (low = hexadecimal(text[1])) < 0)
+		if ((high = digit_values[(uint8) text[0]]) == 0 || (low = digit_values[(uint8) text[1]]) == 0)
 			return false;
-		read.data[i] = (uint8) (high << 4 | low);
+		read.data[i] = (uint8) ((high - 1) << 4 | (low - 1));
 		text += 2;
 	}
 	if (*text != '\0')
 		return false;
 	*uuid = read;
 	return true;
-}
-
-/* The value of a digit, -1 for what is none. */
-static int
-hexadecimal(char digit)
-{
-	if (digit >= '0' && digit <= '9')
-		return digit - '0';
-	if (digit >= 'a' && digit <= 'f')
-		return digit - 'a' + 10;
-	return digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
 }
 
 PG_FUNCTION_INFO_V1(ks_uuid7_sql);

@@ -28,7 +28,7 @@
 #include "secrets/crypto.h"
 
 /* As much randomness as is drawn ahead for nonces. */
-#define NONCE_POOL_LENGTH 512
+#define NONCE_POOL_LENGTH 2048
 
 struct KsMac
 {
