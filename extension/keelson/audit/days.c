@@ -179,21 +179,39 @@ ks__audit_day_settle(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(ks__audit_day_summarised);
 
-/* keelson._audit_day_summarised(partition regclass, day integer, ranges bigint) : how many the index knew, and now knows */
+/* keelson._audit_day_summarised(partition regclass, day integer) : how many the index knows */
 Datum
 ks__audit_day_summarised(PG_FUNCTION_ARGS)
 {
 	Oid partition = PG_GETARG_OID(0);
 	int32 number = PG_GETARG_INT32(1);
-	int64 ranges = PG_GETARG_INT64(2), before;
+	int64 ranges;
+	Day *day;
+
+	ks_require_shmem();
+	day = place_of(number);
+	SpinLockAcquire(&day->lock);
+	ranges = day->partition == partition ? day->summarised : 0;
+	SpinLockRelease(&day->lock);
+	PG_RETURN_INT64(ranges);
+}
+
+PG_FUNCTION_INFO_V1(ks__audit_day_summarise);
+
+/* keelson._audit_day_summarise(partition regclass, day integer, ranges bigint) : the index now knows so many */
+Datum
+ks__audit_day_summarise(PG_FUNCTION_ARGS)
+{
+	Oid partition = PG_GETARG_OID(0);
+	int32 number = PG_GETARG_INT32(1);
+	int64 ranges = PG_GETARG_INT64(2);
 	Day *day;
 
 	ks_require_shmem();
 	day = place_of(number);
 	SpinLockAcquire(&day->lock);
 	take_place(day, partition);
-	before = day->summarised;
 	day->summarised = ranges;
 	SpinLockRelease(&day->lock);
-	PG_RETURN_INT64(before);
+	PG_RETURN_VOID();
 }

@@ -51,14 +51,23 @@ as 'MODULE_PATHNAME', 'ks__audit_day_settle';
 comment on function keelson._audit_day_settle(regclass, integer, xid8, bigint) is
     'Settle the day: all who have written to it before the id that was noted have ended, and the tree of that size holds what they wrote.';
 
-create or replace function keelson._audit_day_summarised(partition regclass, day integer, ranges bigint)
+create or replace function keelson._audit_day_summarised(partition regclass, day integer)
 returns bigint
 language c
 volatile
 strict
 as 'MODULE_PATHNAME', 'ks__audit_day_summarised';
-comment on function keelson._audit_day_summarised(regclass, integer, bigint) is
-    'Remember how many ranges of the day its index knows; returns how many were remembered.';
+comment on function keelson._audit_day_summarised(regclass, integer) is
+    'How many ranges of the day its index is known to know.';
+
+create or replace function keelson._audit_day_summarise(partition regclass, day integer, ranges bigint)
+returns void
+language c
+volatile
+strict
+as 'MODULE_PATHNAME', 'ks__audit_day_summarise';
+comment on function keelson._audit_day_summarise(regclass, integer, bigint) is
+    'Remember how many ranges of the day its index knows.';
 
 create or replace function keelson._audit_unsettled_days(size bigint)
 returns table (name text, partition regclass, day integer, bytes bigint, is_over boolean)
@@ -309,18 +318,19 @@ begin
         where i.ranges is not null
     loop
         continue when place.full_ones <= 0;
-        known := keelson._audit_day_summarised(place.partition, place.day, place.full_ones);
+        known := keelson._audit_day_summarised(place.partition, place.day);
         continue when known >= place.full_ones;
         begin
             execute format('lock table keelson.%I in share update exclusive mode nowait', place.name);
         exception when lock_not_available then
             -- A vacuum, which does the same, or an index being made: another time.
-            perform keelson._audit_day_summarised(place.partition, place.day, known);
             continue;
         end;
         for range in known .. place.full_ones - 1 loop
             made := made + brin_summarize_range(place.ranges, range * place.pages);
         end loop;
+        -- Once it is so: what the index knows stays, though the transaction may not. A range of which it knows nothing is read.
+        perform keelson._audit_day_summarise(place.partition, place.day, place.full_ones);
     end loop;
     return made;
 end
