@@ -39,9 +39,7 @@ ks_audit_partitions_init(void)
 static void
 make_partitions(void)
 {
-	ks_spi_connect();
-	(void) ks_spi_execute(&make_plan, NULL, NULL, false, 0);
-	ks_spi_finish();
+	ks_spi_run(&make_plan, NULL);
 }
 
 /* Batch by batch, each a transaction of its own. */
@@ -65,14 +63,9 @@ static int64
 expire_batch(void)
 {
 	Datum values[1] = {Int32GetDatum(EXPIRE_BATCH)};
-	int64 taken;
 	bool is_null;
 
-	ks_spi_connect();
-	(void) ks_spi_execute(&expire_plan, values, NULL, false, 1);
-	taken = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null));
-	ks_spi_finish();
-	return taken;
+	return DatumGetInt64(ks_spi_value(&expire_plan, values, &is_null));
 }
 
 #define UNIX_EPOCH_US ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)

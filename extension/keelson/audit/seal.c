@@ -138,9 +138,7 @@ settle_days(void)
 {
 	if (!ks_worker_transaction_begin("audit days"))
 		return;
-	ks_spi_connect();
-	(void) ks_spi_execute(&settle_plan, NULL, NULL, false, 0);
-	ks_spi_finish();
+	ks_spi_run(&settle_plan, NULL);
 	ks_worker_transaction_end();
 }
 

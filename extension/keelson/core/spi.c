@@ -60,6 +60,28 @@ ks_spi_execute(KsPlan *plan, Datum *values, const char *nulls, bool read_only, l
 }
 
 void
+ks_spi_run(KsPlan *plan, Datum *values)
+{
+	ks_spi_connect();
+	(void) ks_spi_execute(plan, values, NULL, false, 0);
+	ks_spi_finish();
+}
+
+Datum
+ks_spi_value(KsPlan *plan, Datum *values, bool *is_null)
+{
+	Datum value = (Datum) 0;
+
+	*is_null = true;
+	ks_spi_connect();
+	(void) ks_spi_execute(plan, values, NULL, false, 1);
+	if (SPI_processed == 1)
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, is_null);
+	ks_spi_finish();
+	return value;
+}
+
+void
 ks_search_path_pin(void)
 {
 	if (!is_path_pinned())

@@ -43,6 +43,14 @@ extern void ks_spi_finish(void);
  */
 extern int ks_spi_execute(KsPlan *plan, Datum *values, const char *nulls, bool read_only, long limit);
 
+/*
+ * Execute the plan all by itself, and connect for it: for the sake of what it
+ * does, or for the first column of its first row, whose type must be one that
+ * is passed by value; null where there is no row.
+ */
+extern void ks_spi_run(KsPlan *plan, Datum *values);
+extern Datum ks_spi_value(KsPlan *plan, Datum *values, bool *is_null);
+
 /* Pin the search path until the level of settings ends, unless it is so already. */
 extern void ks_search_path_pin(void);
 

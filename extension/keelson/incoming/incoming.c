@@ -202,9 +202,7 @@ run(const pg_uuid_t *id)
 	static KsPlan plan = {"select keelson._incoming_run($1)", 1, {UUIDOID}};
 	Datum values[] = {UUIDPGetDatum(id)};
 
-	ks_spi_connect();
-	(void) ks_spi_execute(&plan, values, NULL, false, 1);
-	ks_spi_finish();
+	ks_spi_run(&plan, values);
 }
 
 PG_FUNCTION_INFO_V1(ks__webhook_handler_call);

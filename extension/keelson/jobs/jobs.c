@@ -158,10 +158,7 @@ answer(KsPlan *plan, Datum *values)
 	bool is_null;
 	bool said;
 
-	ks_spi_connect();
-	(void) ks_spi_execute(plan, values, NULL, false, 1);
-	said = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &is_null)) && !is_null;
-	ks_spi_finish();
+	said = DatumGetBool(ks_spi_value(plan, values, &is_null)) && !is_null;
 	ks_worker_transaction_end();
 	MemoryContextSwitchTo(cxt);
 	return said;

@@ -356,9 +356,7 @@ clean_up(void)
 {
 	static KsPlan plan = {.sql = "select keelson._limits_cleanup()"};
 
-	ks_spi_connect();
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 0);
-	ks_spi_finish();
+	ks_spi_run(&plan, NULL);
 }
 
 /* The address, the /64 of an IPv6 address, or for zeros ::/0, as inet. */

@@ -86,7 +86,5 @@ deliver(void)
 {
 	static KsPlan plan = {"select keelson._mails_deliver()", 0, {0}};
 
-	ks_spi_connect();
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 1);
-	ks_spi_finish();
+	ks_spi_run(&plan, NULL);
 }

@@ -127,9 +127,7 @@ run_duty(void)
 static void
 make_partitions(void)
 {
-	ks_spi_connect();
-	(void) ks_spi_execute(&partitions_plan, NULL, NULL, false, 0);
-	ks_spi_finish();
+	ks_spi_run(&partitions_plan, NULL);
 }
 
 /* Fold up to so many events, and move the floor where that is due. */
