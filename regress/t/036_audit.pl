@@ -447,6 +447,8 @@ subtest 'a transaction that is prepared' => sub {
 subtest 'a cluster with B-trees in place of the index of ranges' => sub {
 	my $indexes = q{select string_agg(c.relname, ' ' order by c.relname) from pg_index as i join pg_class as c on c.oid = i.indexrelid where i.indrelid = 'keelson.audit_events'::regclass};
 	my $now = $keelson->sql($indexes);
+	# Two more days that are over.
+	$keelson->sql(q{select keelson.audit_partitions_make(0, now() - interval '3 days')});
 	$keelson->sql(q{
 		begin;
 		lock table keelson.audit_events in access exclusive mode;
@@ -457,8 +459,27 @@ subtest 'a cluster with B-trees in place of the index of ranges' => sub {
 		commit});
 	isnt($keelson->sql($indexes), $now, 'as it was');
 	$keelson->sql("select count(keelson.audit('regress.action')) from generate_series(1, 20)");
-	$keelson->sql('select count(*) from keelson.migrate()');
-	is($keelson->sql($indexes), $now, 'is brought up');
+	my $days = q{select string_agg(p.name, ' ' order by p.name) from keelson.audit_partitions as p where p.dropped_at is null and};
+	my $holder = $keelson->node->background_psql('keelson', on_error_stop => 1);
+	my ($applied, $lacking, $over) = split /\n/, $keelson->sql(qq{
+		begin;
+		select count(*) from keelson.migrate();
+		$days keelson._audit_ranges_index(p.name) is null;
+		$days p.until_at <= now();
+		commit});
+	is($applied, '1', 'is brought up');
+	is($keelson->sql($indexes), $now, 'with the index');
+	is($lacking, $over, 'but for the days that are over, each of which has to be read for it');
+	like($over, qr/^\w+ \w+ /, 'of which there are some');
+	# Somebody writes to one of them.
+	my ($first, $second) = split / /, $over;
+	$holder->query_safe("begin; lock table keelson.$second in row exclusive mode");
+	$keelson->sql("select keelson.audit('regress.action')");
+	ok(wait_until(sub { $keelson->sql("$days keelson._audit_ranges_index(p.name) is null") eq $second }, 30), 'the keeper gives it to those that nobody writes to');
+	$holder->query_safe('commit');
+	$holder->quit;
+	$keelson->sql("select keelson.audit('regress.action')");
+	ok(wait_until(sub { $keelson->sql(q{select indisvalid from pg_index where indexrelid = 'keelson.audit_events_id_era_xid_idx'::regclass}) eq 't' }, 30), 'and then to that');
 	$keelson->sql("select count(keelson.audit('regress.action')) from generate_series(1, 20)");
 	ok(settle(), 'what was written before and after is sealed');
 	is($keelson->sql(q{select string_agg(finding, ' ') from keelson.audit_verify()}), '', 'and whole');

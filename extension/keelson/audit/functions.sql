@@ -141,6 +141,64 @@ $$;
 comment on function keelson._audit_ranges_index(text) is
     'The partition''s index of ranges.';
 
+create or replace function keelson._audit_ranges_make(relation text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    index_name text := relation || '_id_era_xid_idx';
+begin
+    execute format('create index %I on only keelson.%I using brin (id, era, xid keelson.xid8_minmax_ops) with (pages_per_range = 32)', index_name, relation);
+    if relation <> 'audit_events' then
+        execute format('alter index keelson.audit_events_id_era_xid_idx attach partition keelson.%I', index_name);
+    end if;
+    if exists (select from keelson.audit_partitions as p where p.name = relation and p.until_at > now()) then
+        -- Of the pages that are being filled it is to know nothing; see keelson._audit_days_summarise().
+        perform brin_desummarize_range(to_regclass('keelson.' || index_name), pg_relation_size('keelson.' || relation) / current_setting('block_size')::bigint / 32 * 32);
+    end if;
+end
+$$;
+comment on function keelson._audit_ranges_make(text) is
+    'Make the index of ranges of the audit events, which new days then have from the beginning, or of one day that lacks it.';
+
+create or replace function keelson._audit_ranges_catch_up()
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    partition text;
+begin
+    -- The table's is valid when all days have it.
+    if (select i.indisvalid from pg_index as i where i.indexrelid = to_regclass('keelson.audit_events_id_era_xid_idx')) is not false then
+        return false;
+    end if;
+    lock table only keelson.audit_events in access share mode;
+    for partition in
+        select p.name from keelson.audit_partitions as p
+        where p.dropped_at is null and keelson._audit_ranges_index(p.name) is null
+        order by p.from_at desc
+    loop
+        begin
+            -- Whoever writes there would be waited for, and others behind us.
+            execute format('lock table keelson.%I in share mode nowait', partition);
+        exception when lock_not_available then
+            continue;
+        end;
+        perform keelson._audit_ranges_make(partition);
+        return true;
+    end loop;
+    return false;
+end
+$$;
+comment on function keelson._audit_ranges_catch_up() is
+    'Give the newest day that lacks its index of ranges, and that nobody writes to, the index; false where there is none. While that lasts, nobody can write to the day.';
+
 create or replace function keelson.audit_partitions_make(days_ahead integer default 7, moment timestamptz default pg_catalog.now())
 returns integer
 language plpgsql

@@ -1,11 +1,13 @@
 -- Who may see what of the audit trail; types and how long events are kept.
 
 -- By time, for administrators and for verifying; by transaction, for sealing: both rise with the place in the table, but
--- for what is late. Its class of operators is the extension's.
+-- for what is late. Its class of operators is the extension's. All wait while this is made: of the days that are there only
+-- those have it at once to which requests write; the keeper makes that of the others, one after the other.
 do $$
 begin
     if pg_catalog.to_regclass('keelson.audit_events_id_era_xid_idx') is null then
-        create index audit_events_id_era_xid_idx on keelson.audit_events using brin (id, era, xid keelson.xid8_minmax_ops) with (pages_per_range = 32);
+        perform keelson._audit_ranges_make('audit_events');
+        perform keelson._audit_ranges_make(p.name) from keelson.audit_partitions as p where p.dropped_at is null and p.until_at > now();
     end if;
 end
 $$;

@@ -44,6 +44,7 @@
 
 #define SEAL_INTERVAL_MS 5000
 #define SEAL_BATCH 4096
+#define RANGES_MS 1000
 #define SEAL_LOCK INT64CONST(0x4b656c736f6e4131)
 
 /* The place after which to go on, and the tree's right edge. */
@@ -69,6 +70,7 @@ static KsPlan more_plan = {
 	"select where keelson._audit_has_unsealed(keelson._audit_unsettled($1), $2, $3, $4)",
 	4,
 	{INT8OID, INT4OID, XID8OID, UUIDOID}};
+static KsPlan ranges_plan = {"select keelson._audit_ranges_catch_up()", 0, {0}};
 static KsPlan summarise_plan = {"select keelson._audit_days_summarise()", 0, {0}};
 static KsPlan settle_plan = {"select keelson._audit_days_settle()", 0, {0}};
 static KsPlan totals_plan = {
@@ -90,6 +92,7 @@ static uint64 settled_count;
 static bool is_settled;
 
 static void run_duty(void);
+static bool make_ranges(void);
 static int64 seal_batch(int limit, bool *is_all);
 static void settle_days(void);
 static void name_edge(const Edge *edge, Datum *values);
@@ -117,6 +120,9 @@ run_duty(void)
 
 	if (is_settled && settled_count == written)
 		return;
+	/* Without them every span would be looked for in whole days. */
+	if (make_ranges())
+		return;
 	do
 	{
 		if (!ks_worker_transaction_begin("audit seal"))
@@ -130,6 +136,28 @@ run_duty(void)
 	is_settled = is_all && max_prepared_xacts == 0;
 	settled_count = written;
 	settle_days();
+}
+
+/*
+ * Give days the index of ranges that lack it, as all do but for today's and
+ * those to come where the extension was made anew: one a transaction, and after
+ * a second it is the other duties' turn. Is there still one?
+ */
+static bool
+make_ranges(void)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	bool is_made, is_null;
+
+	do
+	{
+		if (!ks_worker_transaction_begin("audit index of ranges"))
+			return false;
+		is_made = DatumGetBool(ks_spi_value(&ranges_plan, NULL, &is_null));
+		ks_worker_transaction_end();
+		CHECK_FOR_INTERRUPTS();
+	} while (is_made && !TimestampDifferenceExceeds(began, GetCurrentTimestamp(), RANGES_MS));
+	return is_made;
 }
 
 /* Find out of which days nothing is left; apart from the sealing, since that counts once it has committed. */
