@@ -39,6 +39,7 @@ static void call_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *
 static bool take_answer(struct GwWatcher *watcher, const PGresult *result);
 static bool is_news(struct GwWatcher *watcher, struct GwSlice body);
 static void write_event(struct GwWatcher *watcher, const char *event, struct GwSlice body);
+static size_t line_len(struct GwSlice body, size_t *end_len);
 static void write_error(struct GwWatcher *watcher, const PGresult *result);
 static void be_heard(struct GwWatcher *watcher);
 
@@ -201,20 +202,35 @@ write_event(struct GwWatcher *watcher, const char *event, struct GwSlice body)
 		gw_text_printf(out, "id: %llu\n", (unsigned long long) ++watcher->events);
 	do
 	{
-		const char *end = body.len > 0 ? memchr(body.data, '\n', body.len) : NULL;
-		size_t len = end != NULL ? (size_t) (end - body.data) : body.len;
+		size_t end_len;
+		size_t len = line_len(body, &end_len);
 
 		gw_text_lit(out, "data: ");
 		if (body.len == 0)
 			gw_text_lit(out, "null");
 		gw_text_add(out, body.data, len);
 		gw_text_lit(out, "\n");
-		body.data += len + (end != NULL);
-		body.len -= len + (end != NULL);
+		body.data += len + end_len;
+		body.len -= len + end_len;
 	} while (body.len > 0);
 	gw_text_lit(out, "\n");
 	watcher->spoken_at = watcher->request->loop->now;
 	gw_stream_push(stream);
+}
+
+/* How long the first line is, and its end: readers of events take a CR alone for one, too, and what stands behind it for another field. */
+static size_t
+line_len(struct GwSlice body, size_t *end_len)
+{
+	const char *lf = body.len > 0 ? memchr(body.data, '\n', body.len) : NULL;
+	size_t len = lf != NULL ? (size_t) (lf - body.data) : body.len;
+	const char *cr = len > 0 ? memchr(body.data, '\r', len) : NULL;
+
+	*end_len = lf != NULL;
+	if (cr == NULL)
+		return len;
+	*end_len = cr + 1 == lf ? 2 : 1;
+	return (size_t) (cr - body.data);
 }
 
 /* Writes the event of an error of ours. */

@@ -245,6 +245,20 @@ subtest 'a watch that goes on, and its end' => sub {
 	ok(wait_until(sub { $gateway->get('/metrics')->{content} =~ /^keelson_gateway_streams 0$/m }, 8), 'those who have left are let go');
 };
 
+subtest 'a watch of several lines' => sub {
+	$keelson->sql(q{
+		create function product.lines() returns json language plpgsql as $$
+		begin
+			return E'{"a":1,\n"b":2,\r"c":3,\r\n"d":4}'::json;
+		end $$;
+		comment on function product.lines() is 'Tells several lines.';
+		select keelson.route('GET product/lines', 'product.lines', is_public => true, kind => 'watch')});
+	soon('HEAD', '/api/product/lines', 200);
+	my ($socket, $see) = watch('/api/product/lines');
+	like($see->(qr/\n\n/), qr/^data: \{"a":1,\ndata: "b":2,\ndata: "c":3,\ndata: "d":4\}\n\n/m, 'each stands in the data, whatever ends it');
+	close $socket;
+};
+
 subtest 'timeouts' => sub {
 	my $hurried = { text => 'hurried', seconds => 30 };
 	my $started = time();
