@@ -19,7 +19,8 @@ as_tester_reads() {
 		done
 		export PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
 		export KEELSON_TEST_BINDIR=$STAGE_BIN KEELSON_TEST_GATEWAY=$SOURCE/gateway/keelson-gateway
-		export PG_TEST_PORT_DIR=$STAGE/tmp/ports KEELSON_TEST_TMP=$STAGE/tmp PERL5LIB=$PGXS_TESTS/perl:$SOURCE/regress/lib
+		export PG_TEST_PORT_DIR=$STAGE/tmp/ports KEELSON_TEST_TMP=$STAGE/tmp KEELSON_TEST_TEMPLATE=$STAGE/tmp/template
+		export PERL5LIB=$PGXS_TESTS/perl:$SOURCE/regress/lib
 		export PG_REGRESS=$PGXS_TESTS/regress/pg_regress PATH="$STAGE/tools:$STAGE_BIN:$PATH" TMPDIR=$STAGE/tmp
 		[ ! -d "$STAGE/vectors" ] || export VECTORS=$STAGE/vectors
 		[ ! -d "$STAGE/small" ] || export KEELSON_TEST_SMALL=$STAGE/small

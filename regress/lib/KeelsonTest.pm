@@ -13,6 +13,7 @@
 #   KEELSON_TEST_GENTLE   what a test leaves running is stopped, not killed, and what it kills is let know shortly before, so
 #                         that each can tell what it has run
 #   KEELSON_TEST_TMP      where scratch files go; VECTORS  the published vectors
+#   KEELSON_TEST_TEMPLATE where a cluster is kept that others are copies of (KeelsonTest/Template.pm)
 #
 # Nothing here sleeps for luck: wait_until() polls a condition with a deadline.
 
@@ -59,6 +60,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils ();
 
 use KeelsonTest::Gateway;
+use KeelsonTest::Template;
 
 if ($ENV{KEELSON_TEST_GENTLE})
 {
@@ -137,7 +139,8 @@ sub base64_forms
 }
 
 # A started cluster. Options: conf (more postgresql.conf), bare (no keelson in it at all),
-# unmigrated (created, not migrated), database (its name), initdb (more of its arguments), limits (rate limits hold for the tests' own requests).
+# unmigrated (created, not migrated), database (its name), initdb (more of its arguments), limits (rate limits hold for the
+# tests' own requests), fresh (made from nothing, as all are of which the options ask for what the template is not).
 sub new
 {
 	my ($class, $name, %options) = @_;
@@ -149,19 +152,34 @@ sub new
 		users    => 0,
 	}, $class;
 	my $node = $self->{node} = PostgreSQL::Test::Cluster->new($name);
-	$node->init(extra => [ '--encoding=UTF8', '--locale=C.UTF-8', @{ $options{initdb} || [] } ]);
 	$self->{keyring} = $node->basedir . '/keyring';
-	KeelsonTest::write_keyring($self->{keyring});
+	my $is_usual = !grep { $options{$_} } qw(bare uninstalled unmigrated database initdb fresh);
+	my $template = $is_usual ? KeelsonTest::Template->find : undef;
+	$template ? $template->copy_to($self) : $self->_make(%options);
 	$node->append_conf('postgresql.conf', $self->_settings(%options));
-	$self->_allow_gateway;
 	$node->start;
 	return $self if $options{bare};
-	$node->safe_psql('postgres', "create database $self->{database}");
-	$self->install unless $options{uninstalled};
-	return $self if $options{uninstalled} || $options{unmigrated};
-	$self->migrate;
+	if ($template) { $self->set_password; }
+	else
+	{
+		$node->safe_psql('postgres', "create database $self->{database}");
+		return $self if $options{uninstalled};
+		$self->install;
+		return $self if $options{unmigrated};
+		$self->migrate;
+	}
 	$self->sql("select keelson.network_exempt('127.0.0.0/8', 'tests')") unless $options{limits};
 	return $self;
+}
+
+# The data directory and the keyring of a new cluster.
+sub _make
+{
+	my ($self, %options) = @_;
+	$self->{node}->init(extra => [ '--encoding=UTF8', '--locale=C.UTF-8', @{ $options{initdb} || [] } ]);
+	KeelsonTest::write_keyring($self->{keyring});
+	$self->_allow_gateway;
+	return;
 }
 
 # The settings of a test cluster: small, and everything that Keelson needs.
@@ -169,7 +187,7 @@ sub _settings
 {
 	my ($self, %options) = @_;
 	my $preload = exists $options{preload} ? $options{preload} : 'keelson';
-	return join "\n", "shared_preload_libraries = '$preload'",
+	return join "\n", "# Of Keelson's tests", "shared_preload_libraries = '$preload'",
 		$preload =~ /keelson/
 		? ("keelson.database = '$self->{database}'", "keelson.keyring_file = '$self->{keyring}'")
 		: (),
@@ -210,9 +228,10 @@ sub install
 {
 	my ($self) = @_;
 	$self->sql('create extension keelson cascade');
-	$self->sql("alter role keelson_gateway password '$self->{password}'");
-	return;
+	return $self->set_password;
 }
+
+sub set_password { return $_[0]->sql("alter role keelson_gateway password '$_[0]{password}'"); }
 
 sub migrate { return $_[0]->sql('select keelson.migrate()'); }
 sub node    { return $_[0]->{node}; }
