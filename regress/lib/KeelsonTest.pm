@@ -28,7 +28,9 @@ use Exporter 'import';
 use File::Basename qw(basename dirname);
 use File::Path qw(make_path remove_tree);
 use File::Temp ();
+# Whose true and false the tests name; they are JSON::XS's too.
 use JSON::PP ();
+use JSON::XS ();
 use MIME::Base64 qw(encode_base64);
 use POSIX ();
 use Test::More;
@@ -68,9 +70,15 @@ if ($ENV{KEELSON_TEST_GENTLE})
 	*PostgreSQL::Test::Cluster::teardown_node = sub { $_[0]->stop('fast', fail_ok => 1) };
 }
 
-my $json = JSON::PP->new->utf8->canonical->allow_nonref;
+my $json = JSON::XS->new->utf8->canonical->allow_nonref;
 
-sub json_decode { return $json->decode($_[0]); }
+# Surrogates, and what is past the last character, are no UTF-8, which JSON::XS lets pass.
+sub json_decode
+{
+	croak 'malformed UTF-8' if ($_[0] // '') =~ /\xed[\xa0-\xbf]|\xf4[\x90-\xbf]|[\xf5-\xff]/;
+	return $json->decode($_[0]);
+}
+
 sub json_encode { return $json->encode($_[0]); }
 
 # The bytes of a file.

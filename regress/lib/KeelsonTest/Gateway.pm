@@ -9,12 +9,9 @@ use Carp;
 use HTTP::Tiny;
 use IO::Select;
 use IO::Socket::INET;
-use JSON::PP ();
 use POSIX qw(:sys_wait_h);
 use Socket ();
 use Time::HiRes qw(sleep time);
-
-my $json = JSON::PP->new->utf8->canonical->allow_nonref;
 
 # HTTP::Tiny writes head and body apart; without this the second waits 40 ms for the first to be acknowledged.
 {
@@ -122,7 +119,7 @@ sub log_text { return -e $_[0]->{log} ? KeelsonTest::slurp($_[0]->{log}) : ''; }
 sub log_lines
 {
 	my ($self, $text) = @_;
-	return map { eval { $json->decode($_) } || () } grep { /^\{/ && (!defined $text || index($_, $text) >= 0) } split /\n/, $self->log_text;
+	return map { eval { KeelsonTest::json_decode($_) } || () } grep { /^\{/ && (!defined $text || index($_, $text) >= 0) } split /\n/, $self->log_text;
 }
 
 # The log line of one request, waited for: the gateway writes after it has answered.
@@ -147,7 +144,7 @@ sub request
 	my $body    = $options{body};
 	if (exists $options{json})
 	{
-		$body = $json->encode($options{json});
+		$body = KeelsonTest::json_encode($options{json});
 		$headers{'Content-Type'} ||= 'application/json';
 	}
 	$headers{Authorization} = "Bearer $options{token}" if defined $options{token};
@@ -158,7 +155,7 @@ sub request
 	my $reply = $client->request($method, "http://127.0.0.1:$self->{port}$target",
 		{ headers => \%headers, defined $body ? (content => $body) : () });
 	my $type = $reply->{headers}{'content-type'} || '';
-	$reply->{json} = eval { $json->decode($reply->{content}) } if $type =~ /json/ && length $reply->{content} && !$options{text};
+	$reply->{json} = eval { KeelsonTest::json_decode($reply->{content}) } if $type =~ /json/ && length $reply->{content} && !$options{text};
 	return $reply;
 }
 
@@ -235,7 +232,7 @@ sub parse_reply
 	my $reply = { status => $1, head => $head, content => $content // '' };
 	my (undef, @lines) = split /\r\n/, $head;
 	$reply->{headers} = { map { /^([^:]+):\s*(.*)$/ ? (lc $1 => $2) : () } @lines };
-	$reply->{json} = eval { $json->decode($content) };
+	$reply->{json} = eval { KeelsonTest::json_decode($content) };
 	return $reply;
 }
 
