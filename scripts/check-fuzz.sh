@@ -82,12 +82,13 @@ selected_targets() {
 # The bounded run of "make check": the same inputs each time.
 run_fuzz() {
 	local -a names
-	local name
+	local name vectors=
 	[ "$MODE" = plain ] || return 0
 	mapfile -t names < <(selected_targets)
 	[ "${#names[@]}" -gt 0 ] || return 0
 	say "== fuzzing"
-	if ! stage_fuzz "$1"; then
+	[ ! -d "$STAGE/vectors" ] || vectors=$STAGE/vectors
+	if ! stage_fuzz "$vectors"; then
 		failed=$((failed + 1))
 		tail -n 30 "$STAGE/fuzz/setup.log"
 		return

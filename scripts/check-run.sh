@@ -7,6 +7,35 @@ skipped=0
 # How the unit tests are to be built.
 UNIT_FLAGS=()
 server_up=
+# The process that runs tests beside ours.
+beside=
+
+# Begin to run kinds of tests, one after the other, in a process of their own:
+# those through HTTP mostly wait, and so do these now and then. What a kind
+# says is shown when it has ended. There the shell ignores the signals that are
+# typed; what is tested does not.
+begin_beside() {
+	(
+		said=$STAGE/beside.said
+		: >"$said"
+		trap 'stop_sql_server; cat "$said"' EXIT
+		trap 'exit 130' TERM
+		for kind in "$@"; do
+			"$kind" >"$said" 2>&1
+			cat "$said"
+			: >"$said"
+		done
+		printf '%s\n' "$passed $failed $skipped" >"$STAGE/beside"
+	) &
+	beside=$!
+}
+
+# Wait for them, and count what passed.
+end_beside() {
+	wait "$beside" || true
+	beside=
+	add_counts "$STAGE/beside"
+}
 
 # Run a command as the tests' user, in the staged clone, in the surroundings
 # that the tests expect (regress/lib/KeelsonTest.pm): with our standard input,
@@ -26,7 +55,7 @@ as_tester_reads() {
 		[ ! -d "$STAGE/small" ] || export KEELSON_TEST_SMALL=$STAGE/small
 		memory_surroundings
 		[ "$MODE" != coverage ] || coverage_surroundings
-		become "$CHECK_USER" env --chdir="$SOURCE" timeout -k 10 "${CHECK_SECONDS:-1200}" "$@"
+		become "$CHECK_USER" env --default-signal=INT,QUIT --chdir="$SOURCE" timeout -k 10 "${CHECK_SECONDS:-1200}" "$@"
 	)
 }
 
@@ -209,13 +238,17 @@ run_door() {
 			unset "$variable"
 		done
 		names=("${names[@]/#/regress/t/}")
-		perl scripts/run-tap "$STAGE/door" "${names[@]/%/.pl}"
+		env --default-signal=INT,QUIT perl scripts/run-tap "$STAGE/door" "${names[@]/%/.pl}"
 	) </dev/null || true
 	add_counts "$STAGE/door"
 }
 
 end_check() {
 	local status=$?
+	if [ -n "$beside" ]; then
+		kill "$beside" || true
+		wait "$beside" || true
+	fi
 	stop_sql_server
 	remove_small_disks
 	[ "$status" -ne 0 ] || rm -rf "$STAGE"
