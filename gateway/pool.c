@@ -30,6 +30,7 @@
 #define BACKOFF_AWAY_MS 100
 #define BACKOFF_MS 1000
 
+static bool is_away(const struct GwPool *pool);
 static struct GwLink *choose(struct GwPool *pool, const struct GwCall *call);
 static bool is_fit(struct GwLink *link, const struct GwCall *call);
 static void pump(struct GwPool *pool);
@@ -110,7 +111,7 @@ gw_pool_submit(struct GwPool *pool, struct GwCall *call)
 
 	call->pool = pool;
 	call->was_resent = false;
-	if (pool->is_closing || gw_pool_is_away(pool->loop->pools[GW_LANE_FAST]))
+	if (pool->is_closing || is_away(pool->loop->pools[GW_LANE_FAST]))
 	{
 		finish(call, GW_CALL_AWAY, NULL);
 		return;
@@ -159,8 +160,9 @@ gw_pool_pause(struct GwCall *call, bool is_paused)
 		gw_link_pause(call->link, is_paused);
 }
 
-bool
-gw_pool_is_away(const struct GwPool *pool)
+/* Says that no connection is there, and has not been for longer than a call may wait. */
+static bool
+is_away(const struct GwPool *pool)
 {
 	return pool->nready == 0 && pool->loop->now - pool->down_since > AWAY_WAIT;
 }

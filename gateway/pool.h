@@ -45,9 +45,6 @@ void gw_pool_abandon(struct GwCall *call);
 /* Stops or restarts the rows of a streamed call. */
 void gw_pool_pause(struct GwCall *call, bool is_paused);
 
-/* Says that no connection is there, and has not been for longer than a call may wait. */
-bool gw_pool_is_away(const struct GwPool *pool);
-
 /* Links report here. */
 void gw_pool_link_ready(struct GwLink *link);
 void gw_pool_link_free(struct GwLink *link);

@@ -63,6 +63,7 @@ static bool has_recorded_fault;
 static void init_shared(void *area, bool found);
 static bool require_type(const char *type);
 static pg_uuid_t record_event(const KsAuditEvent *event);
+static void record_at_once(const KsAuditEvent *event);
 static void make_record(const KsAuditEvent *event, KsAuditRecord *record);
 static void name_actor(const KsAuditEvent *event, KsAuditRecord *record, const KsIdentity *identity, bool in_request);
 static void name_access_key(KsAuditRecord *record, const pg_uuid_t *id);
@@ -111,8 +112,13 @@ ks_audit(const KsAuditEvent *event)
 	return record_event(event);
 }
 
-void
-ks_audit_at_once(const KsAuditEvent *event)
+/*
+ * Record an event through the ring at once: nothing is written, and the event
+ * stands whatever becomes of the transaction. Where the ring is full the event
+ * is lost and counted. Raises an error for an event that cannot be one.
+ */
+static void
+record_at_once(const KsAuditEvent *event)
 {
 	KsAuditRecord record;
 
@@ -529,7 +535,7 @@ ks__audit_at_once(PG_FUNCTION_ARGS)
 	event.type = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	event.data = PG_GETARG_JSONB_P(1);
 	event.user_id = *PG_GETARG_UUID_P(2);
-	ks_audit_at_once(&event);
+	record_at_once(&event);
 	PG_RETURN_VOID();
 }
 

@@ -41,13 +41,6 @@ typedef struct KsAuditEvent
  */
 extern pg_uuid_t ks_audit(const KsAuditEvent *event);
 
-/*
- * Record an event through the ring at once: nothing is written, and the event
- * stands whatever becomes of the transaction. Where the ring is full the event
- * is lost and counted. Raises an error for an event that cannot be one.
- */
-extern void ks_audit_at_once(const KsAuditEvent *event);
-
 /* A request that was refused, or has failed. */
 typedef struct KsAuditRefusal
 {

@@ -8,6 +8,7 @@
 
 #include "audit/merkle.h"
 
+static KsHash node_hash(const KsHash *left, const KsHash *right);
 static KsHash range_root(KsTree *tree, int64 from, int64 until);
 static KsHash complete_root(KsTree *tree, int height, int64 index);
 static int64 split(int64 size);
@@ -29,8 +30,8 @@ ks_leaf_hash(const void *data, size_t len)
 	return hash;
 }
 
-KsHash
-ks_node_hash(const KsHash *left, const KsHash *right)
+static KsHash
+node_hash(const KsHash *left, const KsHash *right)
 {
 	uint8 input[1 + 2 * KS_HASH_LENGTH];
 	KsHash hash = {{0}};
@@ -50,7 +51,7 @@ ks_row_root(const KsHash *hashes, int count)
 	memcpy(row, hashes, count * sizeof(KsHash));
 	for (; count > 1; count /= 2)
 		for (int i = 0; i < count / 2; i++)
-			row[i] = ks_node_hash(&row[2 * i], &row[2 * i + 1]);
+			row[i] = node_hash(&row[2 * i], &row[2 * i + 1]);
 	return row[0];
 }
 
@@ -92,7 +93,7 @@ range_root(KsTree *tree, int64 from, int64 until)
 	}
 	left = range_root(tree, from, from + split(size));
 	right = range_root(tree, from + split(size), until);
-	return ks_node_hash(&left, &right);
+	return node_hash(&left, &right);
 }
 
 /* The root of the complete subtree of that height, which is the index-th: one row of one tile. */

@@ -35,9 +35,8 @@ typedef struct KsTree
 	bool is_broken; /* set when a tile was missing: results are worth nothing */
 } KsTree;
 
-/* The hash of a leaf, and of two nodes. */
+/* The hash of a leaf. */
 extern KsHash ks_leaf_hash(const void *data, size_t len);
-extern KsHash ks_node_hash(const KsHash *left, const KsHash *right);
 
 /* The root of a complete row of 1 to 256 hashes, a power of two. */
 extern KsHash ks_row_root(const KsHash *hashes, int count);

@@ -86,6 +86,7 @@ static bool add_repetition(const KsFlatRecord *flat);
 static bool says_same(const KsFlatRecord *one, const KsFlatRecord *other);
 static bool append(const KsFlatRecord *flat);
 static KsFlatRecord *at_place(uint64 place);
+static uint64 used_bytes(void);
 static void drain(void);
 static char *copy_batch(Size *len, uint64 *until);
 static void insert_batch(char *batch, Size len);
@@ -202,8 +203,9 @@ ks_ring_push(const KsFlatRecord *flat, bool may_repeat)
 		ks_keeper_wake_duty_soon(duty);
 }
 
-uint64
-ks_ring_used(void)
+/* How many bytes of the ring are taken. */
+static uint64
+used_bytes(void)
 {
 	uint64 used;
 
@@ -278,7 +280,7 @@ drain(void)
 
 		MemoryContextSwitchTo(cxt);
 		MemoryContextReset(cxt);
-		if (ks_ring_used() == 0 || !ks_worker_transaction_begin("audit ring"))
+		if (used_bytes() == 0 || !ks_worker_transaction_begin("audit ring"))
 			break;
 		/* Without the right keyring nothing can be sealed, so it stays where it is. */
 		if (!ks_keyring_ready(NULL))
@@ -435,7 +437,7 @@ ks_audit_counters(PG_FUNCTION_ARGS)
 		Datum values[2] = {CStringGetTextDatum(names[i])};
 		bool nulls[2] = {false};
 
-		values[1] = Int64GetDatum(i < KS_COUNT_COUNT ? ks_audit_counted(i) : ks_ring_used());
+		values[1] = Int64GetDatum(i < KS_COUNT_COUNT ? ks_audit_counted(i) : used_bytes());
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
 	return (Datum) 0;

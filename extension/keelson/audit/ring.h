@@ -41,9 +41,6 @@ extern KsFlatRecord *ks_flat_record(const KsAuditRecord *record);
  */
 extern void ks_ring_push(const KsFlatRecord *flat, bool may_repeat);
 
-/* How many bytes of the ring are taken. */
-extern uint64 ks_ring_used(void);
-
 extern void ks_ring_init(void);
 
 #endif /* KS_AUDIT_RING_H */

@@ -47,6 +47,7 @@ static KsPlan write_plan = {
 	6,
 	{INT2OID, INT8OID, BYTEAOID, BYTEAOID, INT8OID, INT8OID}};
 
+static int64 uuid7_ms(const pg_uuid_t *id);
 static const KsHash *read_tile(void *source, int level, int64 number, int count);
 static void load(Source *source, Tile *tile);
 static bytea *column_bytes(HeapTuple row, int column);
@@ -88,7 +89,7 @@ ks_tiles_leaves(int64 number, const KsHash **hashes, const pg_uuid_t **ids, int 
 int64
 ks_tiles_find(const pg_uuid_t *event_id)
 {
-	Datum values[1] = {Int64GetDatum(ks_uuid7_ms(event_id))};
+	Datum values[1] = {Int64GetDatum(uuid7_ms(event_id))};
 	bool is_null;
 
 	(void) ks_spi_execute(&find_plan, values, NULL, false, 0);
@@ -117,8 +118,8 @@ ks_tiles_write(int level, int64 number, const KsHash *hashes, const pg_uuid_t *i
 	{
 		for (int i = 0; i < count; i++)
 		{
-			first = Min(first, ks_uuid7_ms(&ids[i]));
-			last = Max(last, ks_uuid7_ms(&ids[i]));
+			first = Min(first, uuid7_ms(&ids[i]));
+			last = Max(last, uuid7_ms(&ids[i]));
 		}
 		values[3] = PointerGetDatum(to_bytea(ids, count * UUID_LEN));
 		values[4] = Int64GetDatum(first);
@@ -127,8 +128,9 @@ ks_tiles_write(int level, int64 number, const KsHash *hashes, const pg_uuid_t *i
 	(void) ks_spi_execute(&write_plan, values, nulls, false, 0);
 }
 
-int64
-ks_uuid7_ms(const pg_uuid_t *id)
+/* The time that an id holds, in milliseconds since 1970. */
+static int64
+uuid7_ms(const pg_uuid_t *id)
 {
 	int64 milliseconds = 0;
 

@@ -27,7 +27,4 @@ extern int64 ks_tiles_find(const pg_uuid_t *event_id);
 /* Write a tile, whole; ids and times are of level 0 alone. */
 extern void ks_tiles_write(int level, int64 number, const KsHash *hashes, const pg_uuid_t *ids, int count);
 
-/* The time that an id holds, in milliseconds since 1970. */
-extern int64 ks_uuid7_ms(const pg_uuid_t *id);
-
 #endif /* KS_AUDIT_TILES_H */

@@ -37,6 +37,7 @@
 #define MAIL_IDLE_SECONDS 30
 #define MAX_REPLY_LINE 512
 
+static void free_transfer(KsTransfer *transfer);
 static bool set_up(KsTransfer *transfer, KsTransferKind kind);
 static bool prepare_http(KsTransfer *transfer, const KsRequest *request);
 static bool prepare_mail(KsTransfer *transfer, const KsRequest *request);
@@ -86,8 +87,8 @@ ks_transfer_create(void)
 	return transfer;
 }
 
-void
-ks_transfer_free(KsTransfer *transfer)
+static void
+free_transfer(KsTransfer *transfer)
 {
 	curl_easy_cleanup(transfer->easy);
 	curl_slist_free_all(transfer->recipient);
@@ -394,7 +395,7 @@ ks_transfer_perform(const KsRequest *request, KsAnswer *outcome)
 	PG_FINALLY();
 	{
 		if (transfer != NULL)
-			ks_transfer_free(transfer);
+			free_transfer(transfer);
 		if (multi != NULL)
 			curl_multi_cleanup(multi);
 	}

@@ -114,7 +114,6 @@ typedef struct KsTransfer
 extern void ks_transfer_global_init(void);
 
 extern KsTransfer *ks_transfer_create(void);
-extern void ks_transfer_free(KsTransfer *transfer);
 
 /* Make the handle ready for the request. False: libcurl is out of memory. */
 extern bool ks_transfer_prepare(KsTransfer *transfer, const KsRequest *request);

@@ -34,9 +34,12 @@
 #include "core/shmem.h"
 #include "courier/breaker.h"
 #include "courier/guard.h"
+#include "courier/transfer.h"
 #include "courier/upstream.h"
 #include "dispatch/call.h"
 
+#define NAME_LENGTH 64
+#define TIMEOUT_MS 10000
 #define GATES 64
 #define CALLS 256
 #define LARGEST_ANSWER (1024 * 1024)
@@ -44,7 +47,7 @@
 
 typedef struct Gate
 {
-	char name[KS_UPSTREAM_NAME_LENGTH]; /* empty: free */
+	char name[NAME_LENGTH]; /* empty: free */
 	KsBreaker breaker;
 	int waiting; /* calls under way */
 	TimestampTz used_at;
@@ -67,6 +70,7 @@ static Shared *shared;
 static pg_uuid_t *my_place;
 
 static void init_shared(void *area, bool found);
+static void call_upstream(const char *name, KsRequest *request, KsAnswer *answer);
 static void require_occasion(bool is_trusted);
 static void perform_through(Gate *gate, const KsRequest *request, KsAnswer *answer);
 static Gate *enter(const char *name);
@@ -96,12 +100,20 @@ init_shared(void *area, bool found)
 	LWLockInitialize(&fresh->lock, tranche);
 }
 
-void
-ks_upstream_call(const char *name, KsRequest *request, KsAnswer *answer)
+/*
+ * Send the request and wait for the answer, 10 seconds at most; whoever calls
+ * has written nothing yet. Calls of one name share a circuit breaker: an answer
+ * of 5xx, or none, counts as a failure. Returns with whatever status came;
+ * raises 502 UPSTREAM_FAILED where none did or where the answer was larger than
+ * the request allows, 503 UNAVAILABLE while the breaker is open, and an error
+ * of the program's where the transaction has written, or on the pool "fast".
+ */
+static void
+call_upstream(const char *name, KsRequest *request, KsAnswer *answer)
 {
 	ks_require_shmem();
 	require_occasion(request->is_trusted);
-	request->timeout_ms = request->timeout_ms > 0 ? Min(request->timeout_ms, KS_UPSTREAM_TIMEOUT_MS) : KS_UPSTREAM_TIMEOUT_MS;
+	request->timeout_ms = request->timeout_ms > 0 ? Min(request->timeout_ms, TIMEOUT_MS) : TIMEOUT_MS;
 	perform_through(enter(name), request, answer);
 	raise_unanswered(answer);
 }
@@ -276,7 +288,7 @@ PG_FUNCTION_INFO_V1(ks_upstream_call_sql);
 Datum
 ks_upstream_call_sql(PG_FUNCTION_ARGS)
 {
-	char name[KS_UPSTREAM_NAME_LENGTH];
+	char name[NAME_LENGTH];
 	KsRequest request = {.response_read = LARGEST_ANSWER, .response_kept = LARGEST_ANSWER};
 	KsAnswer answer;
 	TupleDesc desc;
@@ -288,7 +300,7 @@ ks_upstream_call_sql(PG_FUNCTION_ARGS)
 			elog(ERROR, "argument %d of a call to another service is null", i + 1);
 	text_to_cstring_buffer(PG_GETARG_TEXT_PP(0), name, sizeof(name));
 	read_request(fcinfo, &request);
-	ks_upstream_call(name, &request, &answer);
+	call_upstream(name, &request, &answer);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "keelson._upstream_call() returns a record");
 	values[0] = Int32GetDatum(answer.status);
@@ -386,7 +398,7 @@ PG_FUNCTION_INFO_V1(ks_upstream_reset);
 Datum
 ks_upstream_reset(PG_FUNCTION_ARGS)
 {
-	char name[KS_UPSTREAM_NAME_LENGTH];
+	char name[NAME_LENGTH];
 	bool found = false;
 
 	ks_require_shmem();

@@ -24,9 +24,11 @@
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
 #include "utils/json.h"
+#include "utils/jsonb.h"
 #include "utils/jsonpath.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #include "core/compat.h"
 #include "core/error.h"
@@ -40,13 +42,24 @@
 #include "webhooks/glob.h"
 #include "webhooks/webhooks.h"
 
+#define TYPE_LENGTH 64
+#define MAX_PAYLOAD (256 * 1024)
 #define MAX_KNOWN_TYPES 1024
 #define MAX_ORDERING_KEY 255
 #define MAX_MATCHES 100
 
+typedef struct Event
+{
+	const char *type; /* one of keelson.webhook_event_types */
+	Jsonb *payload;   /* an object */
+	pg_uuid_t user_id;
+	const char *ordering_key;     /* or NULL: in any order */
+	const pg_uuid_t *endpoint_id; /* to this one alone, whatever it wants; or NULL */
+} Event;
+
 typedef struct KnownType
 {
-	char name[KS_WEBHOOK_TYPE_LENGTH];
+	char name[TYPE_LENGTH];
 	bool is_reserved;
 } KnownType;
 
@@ -73,19 +86,26 @@ static KsPlan delivery_plan = {
 	6,
 	{UUIDOID, UUIDOID, UUIDOID, UUIDOID, TIMESTAMPTZOID, TEXTOID}};
 
-static void check(const KsWebhookEvent *event);
+static bool emit(const Event *event, pg_uuid_t *event_id);
+static void check(const Event *event);
 static bool find_type(const char *name, bool *is_reserved);
-static int match(const KsWebhookEvent *event, pg_uuid_t *out);
-static bool is_wanted(HeapTuple row, TupleDesc desc, const KsWebhookEvent *event, int64 *left_us);
+static int match(const Event *event, pg_uuid_t *out);
+static bool is_wanted(HeapTuple row, TupleDesc desc, const Event *event, int64 *left_us);
 static void apply_filter(void *arg);
-static void lock_order(const KsWebhookEvent *event);
-static text *make_body(const KsWebhookEvent *event, TimestampTz now);
-static void record_event(const KsWebhookEvent *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now);
-static void record_deliveries(const KsWebhookEvent *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now);
+static void lock_order(const Event *event);
+static text *make_body(const Event *event, TimestampTz now);
+static void record_event(const Event *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now);
+static void record_deliveries(const Event *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now);
 static void require_core(const char *what);
 
-bool
-ks_webhook_emit(const KsWebhookEvent *event, pg_uuid_t *event_id)
+/*
+ * Record the event in the running transaction, and a delivery for each of the
+ * user's endpoints that wants it. They go out once the transaction commits.
+ * False, and nothing recorded, when no endpoint wants it. Raises an error for
+ * an event that cannot be one.
+ */
+static bool
+emit(const Event *event, pg_uuid_t *event_id)
 {
 	pg_uuid_t endpoints[MAX_MATCHES];
 	KsRoleSwitch save;
@@ -112,14 +132,14 @@ ks_webhook_emit(const KsWebhookEvent *event, pg_uuid_t *event_id)
 }
 
 static void
-check(const KsWebhookEvent *event)
+check(const Event *event)
 {
 	if (!find_type(event->type, NULL))
 		ks_raise_field(400, "VALIDATION_FAILED", "event_type", "Register it with keelson.webhook_event_type().",
 					   "event type \"%s\" is not registered", event->type);
 	if (event->payload == NULL || !JB_ROOT_IS_OBJECT(event->payload))
 		ks_raise_field(400, "VALIDATION_FAILED", "payload", NULL, "the payload of an event must be an object");
-	if (VARSIZE(event->payload) > KS_WEBHOOK_MAX_PAYLOAD)
+	if (VARSIZE(event->payload) > MAX_PAYLOAD)
 		ks_raise_field(413, "PAYLOAD_TOO_LARGE", "payload", NULL, "the payload of an event may have 256 KiB");
 	if (event->ordering_key != NULL && (event->ordering_key[0] == '\0' || strlen(event->ordering_key) > MAX_ORDERING_KEY))
 		ks_raise_field(400, "VALIDATION_FAILED", "ordering_key", NULL, "an ordering key has 1 to %d bytes", MAX_ORDERING_KEY);
@@ -135,11 +155,11 @@ find_type(const char *name, bool *is_reserved)
 	bool reserved = false;
 	bool is_lasting = false;
 
-	if (strlen(name) >= KS_WEBHOOK_TYPE_LENGTH)
+	if (strlen(name) >= TYPE_LENGTH)
 		return false;
 	if (known_types == NULL)
 	{
-		HASHCTL control = {.keysize = KS_WEBHOOK_TYPE_LENGTH, .entrysize = sizeof(KnownType), .hcxt = TopMemoryContext};
+		HASHCTL control = {.keysize = TYPE_LENGTH, .entrysize = sizeof(KnownType), .hcxt = TopMemoryContext};
 
 		known_types = hash_create("keelson webhook event types", 64, &control, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	}
@@ -178,7 +198,7 @@ find_type(const char *name, bool *is_reserved)
 
 /* The user's endpoints that want the event. */
 static int
-match(const KsWebhookEvent *event, pg_uuid_t *out)
+match(const Event *event, pg_uuid_t *out)
 {
 	Datum values[1] = {UUIDPGetDatum(&event->user_id)};
 	SPITupleTable *rows;
@@ -207,7 +227,7 @@ match(const KsWebhookEvent *event, pg_uuid_t *out)
 
 /* What a filter does not decide in time is wanted: nothing is lost. */
 static bool
-is_wanted(HeapTuple row, TupleDesc desc, const KsWebhookEvent *event, int64 *left_us)
+is_wanted(HeapTuple row, TupleDesc desc, const Event *event, int64 *left_us)
 {
 	bool is_null;
 	Datum *globs;
@@ -249,7 +269,7 @@ apply_filter(void *arg)
 
 /* One transaction after the other, for this user and key. */
 static void
-lock_order(const KsWebhookEvent *event)
+lock_order(const Event *event)
 {
 	uint64 hash = hash_bytes_extended(event->user_id.data, UUID_LEN, 0) ^
 				  hash_bytes_extended((const unsigned char *) event->ordering_key, strlen(event->ordering_key), 1);
@@ -259,7 +279,7 @@ lock_order(const KsWebhookEvent *event)
 
 /* {"type": …, "timestamp": …, "data": …}: the very bytes that are sent. */
 static text *
-make_body(const KsWebhookEvent *event, TimestampTz now)
+make_body(const Event *event, TimestampTz now)
 {
 	StringInfoData body;
 	char time[MAXDATELEN + 1];
@@ -279,7 +299,7 @@ make_body(const KsWebhookEvent *event, TimestampTz now)
 }
 
 static void
-record_event(const KsWebhookEvent *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now)
+record_event(const Event *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now)
 {
 	const KsCaller *caller = ks_caller();
 	Datum ids[MAX_MATCHES];
@@ -306,7 +326,7 @@ record_event(const KsWebhookEvent *event, const pg_uuid_t *id, const pg_uuid_t *
 }
 
 static void
-record_deliveries(const KsWebhookEvent *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now)
+record_deliveries(const Event *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now)
 {
 	for (int i = 0; i < count; i++)
 	{
@@ -335,7 +355,7 @@ Datum
 ks_webhook_emit_sql(PG_FUNCTION_ARGS)
 {
 	const KsIdentity *identity = ks_identity();
-	KsWebhookEvent event = {0};
+	Event event = {0};
 	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 	bool is_reserved = false;
 
@@ -355,7 +375,7 @@ ks_webhook_emit_sql(PG_FUNCTION_ARGS)
 		require_core("this type of event is emitted by the core alone");
 	if (!identity->has_user || memcmp(&identity->user_id, &event.user_id, UUID_LEN) != 0)
 		require_core("events of another user are emitted by the core alone");
-	if (!ks_webhook_emit(&event, id))
+	if (!emit(&event, id))
 		PG_RETURN_NULL();
 	PG_RETURN_UUID_P(id);
 }
@@ -377,13 +397,13 @@ PG_FUNCTION_INFO_V1(ks_webhook_emit_to);
 Datum
 ks_webhook_emit_to(PG_FUNCTION_ARGS)
 {
-	KsWebhookEvent event = {0};
+	Event event = {0};
 	pg_uuid_t *id = palloc(sizeof(pg_uuid_t));
 
 	event.user_id = *ks_acting_user();
 	event.endpoint_id = PG_GETARG_UUID_P(0);
 	event.type = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	event.payload = PG_GETARG_JSONB_P(2);
-	(void) ks_webhook_emit(&event, id);
+	(void) emit(&event, id);
 	PG_RETURN_UUID_P(id);
 }
