@@ -277,24 +277,48 @@ subtest 'what a call may not be' => sub {
 	ok(wait_until(sub { $gateway->log_text =~ /an endpoint that calls another service is of the pool/ }), 'as it says too');
 };
 
+# Begins a request that calls; its socket.
+sub begin_call
+{
+	my ($who) = @_;
+	my $socket = $gateway->connect;
+	syswrite $socket, "POST /api/twice HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer $who->{token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+	return $socket;
+}
+
+# Waits until so many calls are under way.
+sub wait_under_way
+{
+	my ($calls) = @_;
+	return wait_until(sub { $keelson->sql("select waiting from keelson.upstream_status() where upstream = 'api-key acme'") == $calls }, 10);
+}
+
+subtest 'a call that is broken off' => sub {
+	for my $case ([ 'pg_cancel_backend', '504 504 504' ], [ 'pg_terminate_backend', '503 503 503' ])
+	{
+		my ($break_off, $told) = @$case;
+		$sink->put(ask => '/hang');
+		my @sockets = map { begin_call($ada) } 1 .. 3;
+		ok(wait_under_way(3), "$break_off: as many as a user may have are under way");
+		$keelson->sql("select $break_off(pid) from pg_stat_activity where usename = 'keelson_gateway' and state = 'active' and pid <> pg_backend_pid() and query like 'select keelson.dispatch%'");
+		is(join(' ', map { KeelsonTest::Gateway::read_reply($_, 30)->{status} } @sockets), $told, "$break_off: who asked is told");
+		ok(wait_under_way(0), "$break_off: none is under way any more");
+		is(breaker('api-key acme'), 'closed', "$break_off: which says nothing of the service");
+		$sink->put(ask => '/file/answer');
+		is($gateway->post('/api/try', { path => '/ask' }, %as)->{json}{data}, 200, "$break_off: and the user may make others");
+	}
+};
+
 subtest 'a service that is down' => sub {
 	$sink->put(ask => '/hang');
 	reset_breaker('api-key acme');
 	my $bobs = $gateway->post('/api/user/api-keys', { service => 'acme', apiKey => 'ac_' . 'k3y0fbob' x 4 }, token => $bob->{token});
 	is($bobs->{status}, 200, 'two have a key') or diag $bobs->{content};
-	my @sockets;
-	my $begin = sub {
-		my ($who) = @_;
-		my $socket = $gateway->connect;
-		syswrite $socket, "POST /api/twice HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer $who->{token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-		return push @sockets, $socket;
-	};
-	my $wait = sub { my ($calls) = @_; return wait_until(sub { $keelson->sql("select waiting from keelson.upstream_status() where upstream = 'api-key acme'") == $calls }, 10) };
-	$begin->($ada) for 1 .. 3;
-	ok($wait->(3), 'three of one user wait');
+	my @sockets = map { begin_call($ada) } 1 .. 3;
+	ok(wait_under_way(3), 'three of one user wait');
 	is(code($gateway->post('/api/twice', {}, %as)), 'RATE_LIMITED', 'a fourth is refused at once');
-	$begin->($bob) for 1 .. 2;
-	ok($wait->(5), 'and leaves room for others: five wait');
+	push @sockets, map { begin_call($bob) } 1 .. 2;
+	ok(wait_under_way(5), 'and leaves room for others: five wait');
 	is($gateway->get('/api/auth/me', %as)->{status}, 200, 'others do not');
 	my @replies = map { KeelsonTest::Gateway::read_reply($_, 30) } @sockets;
 	is(join(' ', map { $_->{status} } @replies), '502 502 502 502 502', 'and hear that it has not answered');

@@ -45,7 +45,6 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
 static int check_connection(void *arg, char *remote, char *local, int remote_port, int local_port);
 static size_t take_response(char *data, size_t size, size_t count, void *arg);
 static size_t give_upload(char *out, size_t size, size_t count, void *arg);
-static int rewind_upload(void *arg, curl_off_t offset, int origin);
 static int follow_mail(CURL *easy, curl_infotype type, char *data, size_t size, void *arg);
 static bool keep(KsTransfer *transfer, const char *data, size_t len);
 static void perform(KsTransfer *transfer, CURLM *multi, CURLcode *code);
@@ -163,8 +162,6 @@ set_up(KsTransfer *transfer, KsTransferKind kind)
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_READFUNCTION, give_upload);
 	curl_easy_setopt(easy, CURLOPT_READDATA, transfer);
-	curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, rewind_upload);
-	curl_easy_setopt(easy, CURLOPT_SEEKDATA, transfer);
 	transfer->kind = kind;
 	return true;
 }
@@ -301,13 +298,6 @@ give_upload(char *out, size_t size, size_t count, void *arg)
 	transfer->upload += len;
 	transfer->upload_left -= len;
 	return len;
-}
-
-/* libcurl's callback: it never needs to send a mail's text twice. */
-static int
-rewind_upload(void *arg, curl_off_t offset, int origin)
-{
-	return CURL_SEEKFUNC_CANTSEEK;
 }
 
 /*
