@@ -48,7 +48,7 @@ wrap_postgres() {
 			# shellcheck disable=SC2016 # expanded by the wrapper
 			echo 'exec -a "$0" "$0.plain" "$@"'
 		else
-			echo "exec valgrind -q --suppressions='$SOURCE/regress/valgrind.supp' --trace-children=yes --leak-check=full --show-leak-kinds=definite --suppressions='$SOURCE/regress/valgrind.supp' --log-file='$REPORTS/server.%p' \"\$0.plain\" \"\$@\""
+			echo "exec valgrind -q --trace-children=yes --leak-check=full --show-leak-kinds=definite --suppressions='$SOURCE/regress/valgrind.supp' --log-file='$REPORTS/server.%p' \"\$0.plain\" \"\$@\""
 		fi
 	} >"$program"
 	chmod 0755 "$program"
@@ -94,9 +94,12 @@ count_memory_reports() {
 	fi
 }
 
-# valgrind puts an empty line after each report.
+# valgrind puts an empty line after each report, and after each frame the source's file, where it knows it.
 keep_our_reports() {
-	awk -v RS='==[0-9]+== \n' '/keelson\.so|: ks_|\(ks_/' "$1" >"$1.ours"
+	local files
+	files=$(find "$SOURCE/extension/keelson" -name '*.c' ! -path '*/verifier/*' -printf '%f|')
+	files=${files//./[.]}
+	awk -v RS='==[0-9]+== \n' -v "ours=keelson[.]so|[(](${files%|}):" '$0 ~ ours' "$1" >"$1.ours"
 	mv "$1.ours" "$1"
 }
 
