@@ -7,10 +7,12 @@
  * than a moment: what cannot be written then is dropped and counted.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client.h"
@@ -21,15 +23,28 @@
 #define LINE_MAX_SIZE 20480 /* more than any line can have, every byte escaped */
 #define STUCK_MS 100
 
+static void drop(struct GwLog *log, const char *at, const char *end);
 static void open_line(struct GwLog *log, enum GwLogLevel level);
 static void close_line(struct GwLog *log);
 static void put(struct GwLog *log, const char *data, size_t len);
 static void put_number(struct GwLog *log, int64_t value);
 static void put_string(struct GwLog *log, const char *name, size_t name_len, const char *value, size_t max);
 static void put_escaped(struct GwLog *log, const char *value, size_t len);
+static void put_control(struct GwLog *log, unsigned char code);
 
 #define PUT(log, literal) put((log), "" literal, sizeof(literal) - 1)
 #define MEMBER(log, name, value, max) put_string((log), ",\"" name "\":", sizeof(",\"" name "\":") - 1, (value), (max))
+
+/* A terminal goes on to wait: it is the shell's, too. */
+void
+gw_log_open(void)
+{
+	int flags = fcntl(STDERR_FILENO, F_GETFL);
+	struct stat about;
+
+	if (flags >= 0 && fstat(STDERR_FILENO, &about) == 0 && (S_ISFIFO(about.st_mode) || S_ISSOCK(about.st_mode)))
+		(void) fcntl(STDERR_FILENO, F_SETFL, flags | O_NONBLOCK);
+}
 
 bool
 gw_log_init(struct GwLog *log, enum GwLogLevel level)
@@ -125,20 +140,35 @@ gw_log_flush(struct GwLog *log)
 		ssize_t n = write(log->fd, at, (size_t) (end - at));
 
 		if (n > 0)
+		{
+			log->is_torn = at[n - 1] != '\n';
+			log->is_stuck = false;
 			at += n;
-		else if (n < 0 && errno == EAGAIN)
+		}
+		else if (n < 0 && errno == EAGAIN && !log->is_stuck)
 		{
 			struct pollfd wait = {.fd = log->fd, .events = POLLOUT};
 
-			if (poll(&wait, 1, STUCK_MS) <= 0)
-				break;
+			log->is_stuck = poll(&wait, 1, STUCK_MS) <= 0;
 		}
 		else if (n == 0 || errno != EINTR)
 			break;
 	}
-	for (; at < end; at++)
-		log->dropped += *at == '\n';
-	log->len = 0;
+	drop(log, at, end);
+}
+
+/* Empties the buffer of what could not be written, but for the rest of a line that is begun. */
+static void
+drop(struct GwLog *log, const char *at, const char *end)
+{
+	size_t rest = 0;
+
+	if (log->is_torn && at < end)
+		rest = (size_t) ((const char *) memchr(at, '\n', (size_t) (end - at)) - at) + 1;
+	for (const char *line = at + rest; line < end; line++)
+		log->dropped += *line == '\n';
+	memmove(log->buffer, at, rest);
+	log->len = rest;
 }
 
 /* Begins a line, with room for the longest: time and level. */
@@ -203,7 +233,6 @@ put_string(struct GwLog *log, const char *name, size_t name_len, const char *val
 static void
 put_escaped(struct GwLog *log, const char *value, size_t len)
 {
-	static const char hex[] = "0123456789abcdef";
 	bool is_utf8 = gw_utf8_is_valid(value, len);
 
 	for (size_t i = 0; i < len; i++)
@@ -217,14 +246,22 @@ put_escaped(struct GwLog *log, const char *value, size_t len)
 			put(log, escape, 2);
 		}
 		else if (c < 0x20 || c == 0x7F)
-		{
-			char escape[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
-
-			put(log, escape, 6);
-		}
+			put_control(log, c);
+		/* U+0080 to U+009F command terminals as well. */
+		else if (c == 0xC2 && is_utf8 && (unsigned char) value[i + 1] < 0xA0)
+			put_control(log, (unsigned char) value[++i]);
 		else if (c >= 0x80 && !is_utf8)
 			PUT(log, "?");
 		else
 			log->buffer[log->len++] = (char) c;
 	}
+}
+
+static void
+put_control(struct GwLog *log, unsigned char code)
+{
+	static const char hex[] = "0123456789abcdef";
+	char escape[6] = {'\\', 'u', '0', '0', hex[code >> 4], hex[code & 15]};
+
+	put(log, escape, sizeof(escape));
 }

@@ -19,6 +19,8 @@ struct GwLog
 	int fd;                /* where lines go: 2 */
 	size_t len;
 	uint64_t dropped; /* lines lost because the reader of our stderr was gone or stuck */
+	bool is_stuck;    /* it was, the last time: it is not waited for again */
+	bool is_torn;     /* the buffer begins in the midst of a line, of which the rest is out */
 	char *buffer;     /* GW_LOG_BUFFER bytes */
 };
 
@@ -41,6 +43,9 @@ struct GwLogRequest
 	const char *error; /* inner detail: SQLSTATE and message of the server; for the log only */
 	int attempts;      /* database tries; shown when over 1 */
 };
+
+/* Has writing to our stderr never wait for its reader. Once, before any log. */
+void gw_log_open(void);
 
 bool gw_log_init(struct GwLog *log, enum GwLogLevel level) __attribute__((warn_unused_result));
 void gw_log_free(struct GwLog *log); /* flushes */

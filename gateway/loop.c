@@ -63,6 +63,7 @@ static bool is_over(struct GwLoop *loop);
 static int64_t drain_deadline(const struct GwLoop *loop);
 static void drain_is_over(struct GwTimer *timer);
 static void log_is_due(struct GwTimer *timer);
+static void flush_log(struct GwLoop *loop);
 static void wake_is_ready(struct GwLoop *loop, struct GwWatch *watch, uint32_t events);
 static void http_is_ready(struct GwLoop *loop, struct GwWatch *watch, uint32_t events);
 static void deliver_mail(struct GwLoop *loop);
@@ -275,7 +276,7 @@ turn(struct GwLoop *loop)
 	if (loop->wants_run && !is_put_off(loop))
 		serve(loop);
 	if (loop->log.len >= LOG_BATCH)
-		gw_log_flush(&loop->log);
+		flush_log(loop);
 	else if (loop->log.len > 0 && loop->log_due.slot == 0)
 		gw_timer_set(&loop->timers, &loop->log_due, loop->now + LOG_DELAY);
 }
@@ -365,7 +366,15 @@ drain_is_over(struct GwTimer *timer)
 static void
 log_is_due(struct GwTimer *timer)
 {
-	gw_log_flush(&gw_container_of(timer, struct GwLoop, log_due)->log);
+	flush_log(gw_container_of(timer, struct GwLoop, log_due));
+}
+
+static void
+flush_log(struct GwLoop *loop)
+{
+	gw_log_flush(&loop->log);
+	gw_metrics_add(&loop->metrics, GW_COUNT_LOG_DROPPED, (int64_t) loop->log.dropped);
+	loop->log.dropped = 0;
 }
 
 static void

@@ -96,6 +96,7 @@ prepare(struct GwGateway *gateway)
 
 	if (!gw_config_load(&gateway->config, stderr))
 		return false;
+	gw_log_open();
 	spare_openssl(&gateway->config);
 	descriptors = raise_descriptors();
 	if (!gw_guard_init(descriptors))

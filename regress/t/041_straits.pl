@@ -201,6 +201,27 @@ subtest 'clients that were refused and do not leave' => sub {
 	ok(wait_until(sub { $descriptors->() < $before + 10 }, 15), 'their connections are let go all the same') or diag $descriptors->() . " after $before";
 };
 
+subtest 'a log that nobody reads' => sub {
+	my ($pipe, $into) = map { $keelson->node->basedir . $_ } '/unread', '/into_unread';
+	POSIX::mkfifo($pipe, 0600) or die "$pipe: $!";
+	open my $log, '+<', $pipe or die "$pipe: $!";
+	$log->blocking(0);
+	open my $script, '>', $into or die "$into: $!";
+	print $script qq{#!/bin/sh\nexec "\$@" 2>"$pipe"\n};
+	close $script;
+	chmod 0755, $into;
+	local $ENV{KEELSON_TEST_GATEWAY_WRAPPER} = "$into " . ($ENV{KEELSON_TEST_GATEWAY_WRAPPER} || '');
+	my $unread = $keelson->gateway;
+	my $ask = sub { return $unread->get('/live', headers => { 'User-Agent' => 'x' x 250, @_ }) };
+	is(scalar(grep { $ask->()->{status} == 200 } 1 .. 600), 600, 'holds nobody up');
+	ok(wait_until(sub { $unread->get('/metrics')->{content} =~ /^keelson_gateway_log_lines_dropped_total [1-9]/m }), 'what is lost of it is counted');
+	my $lines = '';
+	my $last = '01900000-0000-7000-8000-00000000000a';
+	ok(wait_until(sub { 1 while sysread $log, $lines, 65536, length $lines; $ask->('X-Request-ID' => $last); $lines =~ /$last/ }), 'it goes on when it is read');
+	is(scalar(grep { !eval { json_decode($_) } } grep { !/^==/ } $lines =~ /^(.+)\n/mg), 0, 'no line is torn');
+	is($unread->stop, 0, 'and it ends');
+};
+
 subtest 'SIGHUP' => sub {
 	my $loads = sub { return scalar grep { ($_->{event} || '') eq 'routes_loaded' } $gateway->log_lines };
 	my $before = $loads->();

@@ -205,6 +205,10 @@ test_log(void)
 	ok(strstr(line, "databaseUs") == NULL && strstr(line, "userId") == NULL && strstr(line, "error\"") == NULL, "and none that it has not");
 	if (!ok(strstr(line, "\"userAgent\":\"a\\\"b\\u000a{\\\"level\\\":\\\"x\\\"}?\\u007f\"") != NULL, "nothing of the client's gets out of its string"))
 		printf("# %s", line);
+	request.user_agent = "\xc2\x9b"
+						 "31m \xc2\xa9";
+	gw_log_request(&log, &request);
+	ok(strstr(logged(&log, ends[0]), "\"userAgent\":\"\\u009b31m \xc2\xa9\"") != NULL, "nothing commands a terminal");
 	memset(endless, '\001', sizeof(endless) - 1);
 	request.user_agent = request.ip = request.error = request.route = request.request_id = endless;
 	for (i = 0; i < 3; i++)
