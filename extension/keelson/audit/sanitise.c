@@ -12,8 +12,6 @@
  */
 #include "postgres.h"
 
-#include <limits.h>
-
 #include "common/hashfn.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -93,7 +91,6 @@ static bool is_one_of(const char *name, const char *const *names, int count);
 static bool is_secret_name(const JudgedName *name, const JsonbValue *value);
 static const char *next_secret(const char *from, const char *at, const char *end, int *len);
 static int secret_length(const char *at, const char *end);
-static bool begins_shape(char c);
 static int card_length(const char *at, const char *end);
 static bool is_card(const char *digits, int count);
 static bool is_card_number(Numeric number);
@@ -371,9 +368,9 @@ secret_length(const char *at, const char *end)
 
 	if (*at >= '0' && *at <= '9')
 		return card_length(at, end);
-	for (int i = 0; begins_shape(*at) && i < lengthof(shapes); i++)
+	for (int i = 0; i < lengthof(shapes); i++)
 	{
-		if (end - at < shapes[i].min_length || memcmp(at, shapes[i].prefix, shapes[i].prefix_length) != 0)
+		if (*at != shapes[i].prefix[0] || end - at < shapes[i].min_length || memcmp(at, shapes[i].prefix, shapes[i].prefix_length) != 0)
 			continue;
 		/* A PEM block goes to the end. */
 		if (*at == '-')
@@ -389,23 +386,6 @@ secret_length(const char *at, const char *end)
 		if (*stop == '@')
 			return memchr(at + 3, ':', stop - at - 3) != NULL ? stop - at : 0;
 	return 0;
-}
-
-/* Is there a shape that begins so? Hardly a word gets further. */
-static bool
-begins_shape(char c)
-{
-	/* Written here alone, by the first call. */
-	static bool begins[UCHAR_MAX + 1];
-	static bool is_filled = false;
-
-	if (!is_filled)
-	{
-		for (int i = 0; i < lengthof(shapes); i++)
-			begins[(unsigned char) shapes[i].prefix[0]] = true;
-		is_filled = true;
-	}
-	return begins[(unsigned char) c];
 }
 
 /* A card's number, in groups or not. */
