@@ -3,38 +3,11 @@
 \set SHOW_CONTEXT never
 set client_min_messages = warning;
 
--- One request, as the gateway makes it; what is raised is a reply too.
-create function pg_temp.request(
-    endpoint text,
-    body jsonb default null,
-    credential text default null,
-    path jsonb default null,
-    caller jsonb default '{}',
-    out status integer,
-    out data jsonb
-) language plpgsql as $$
-declare
-    reply keelson.reply;
-    code text; field text; message text;
-begin
-    reply := keelson.dispatch(
-        (select r.id from keelson.routes as r where r.method || ' ' || r.template = endpoint),
-        credential,
-        path::json,
-        convert_to(body::text, 'UTF8'),
-        ('{"ip": "192.0.2.7", "userAgent": "regress", "contentType": "application/json", "via": "bearer"}' || caller)::json
-    );
-    status := reply.status;
-    data := convert_from(reply.body, 'UTF8')::jsonb;
-exception when others then
-    if sqlstate !~ '^KS' then
-        raise;
-    end if;
-    get stacked diagnostics code = constraint_name, field = column_name, message = message_text;
-    status := right(sqlstate, 3)::integer;
-    data := jsonb_strip_nulls(jsonb_build_object('code', code, 'field', nullif(field, ''), 'message', message));
-end
-$$;
+\getenv tests PG_ABS_SRCDIR
+\set request :tests '/sql/include/request.sql'
+\set ECHO none
+\i :request
+\set ECHO all
 
 create schema regress_keys;
 grant usage on schema regress_keys to keelson_app;

@@ -3,46 +3,11 @@
 \set SHOW_CONTEXT never
 set client_min_messages = warning;
 
--- One request, as the gateway makes it.
-create function pg_temp.request(
-    endpoint text,
-    body jsonb default null,
-    query jsonb default null,
-    accept text default 'application/json',
-    out status integer,
-    out data jsonb,
-    out page text
-) language plpgsql as $$
-declare
-    reply keelson.reply;
-begin
-    reply := keelson.dispatch(
-        (select r.id from keelson.routes as r where r.method || ' ' || r.template = endpoint),
-        null,
-        query::json,
-        convert_to(body::text, 'UTF8'),
-        (jsonb_build_object('ip', '192.0.2.8', 'accept', accept)
-            || case when body is null then '{}'::jsonb else '{"contentType": "application/json"}' end)::json
-    );
-    status := reply.status;
-    if reply.headers ->> 'Content-Type' like 'text/html%' then
-        page := convert_from(reply.body, 'UTF8');
-    else
-        data := convert_from(reply.body, 'UTF8')::jsonb;
-    end if;
-exception when others then
-    if sqlstate !~ '^KS' then
-        raise;
-    end if;
-    declare
-        code text; field text; message text;
-    begin
-        get stacked diagnostics code = constraint_name, field = column_name, message = message_text;
-        status := right(sqlstate, 3)::integer;
-        data := jsonb_strip_nulls(jsonb_build_object('code', code, 'field', nullif(field, ''), 'message', message));
-    end;
-end
-$$;
+\getenv tests PG_ABS_SRCDIR
+\set request :tests '/sql/include/request.sql'
+\set ECHO none
+\i :request
+\set ECHO all
 
 -- The token in the newest mail to an address.
 create function pg_temp.mailed(to_address text, with_template text) returns text language sql as $$
@@ -162,11 +127,11 @@ select pg_temp.mailed('mia@recovery.example.com', 'email.verify') as token \gset
 select status, data ->> 'code' as code, data -> 'details' -> 0 ->> 'field' as field
 from pg_temp.request('POST auth/verify', jsonb_build_object('token', :'first_token'));
 select status, page like '%' || :'token' || '%' as has_token, page like '%<button>Confirm</button>%' as has_button
-from pg_temp.request('GET auth/verify', query => jsonb_build_object('query', jsonb_build_object('token', :'token')), accept => 'text/html,application/xhtml+xml;q=0.9,*/*;q=0.8');
+from pg_temp.request('GET auth/verify', arguments => jsonb_build_object('query', jsonb_build_object('token', :'token')), caller => jsonb_build_object('accept', 'text/html,application/xhtml+xml;q=0.9,*/*;q=0.8'));
 select page not like '%<script>alert%' as is_escaped
-from pg_temp.request('GET auth/verify', query => '{"query": {"token": "\"><script>alert(1)</script>"}}', accept => 'text/html');
+from pg_temp.request('GET auth/verify', arguments => '{"query": {"token": "\"><script>alert(1)</script>"}}', caller => jsonb_build_object('accept', 'text/html'));
 select email_verified_at is null as still_unverified from keelson.users where email like 'mia@%';
-select status, data from pg_temp.request('GET auth/verify', query => jsonb_build_object('query', jsonb_build_object('token', :'token')));
+select status, data from pg_temp.request('GET auth/verify', arguments => jsonb_build_object('query', jsonb_build_object('token', :'token')));
 select status, data ->> 'code' as code from pg_temp.request('POST auth/verify', jsonb_build_object('token', :'token'));
 select email_verified_at is not null as verified from keelson.users where email like 'mia@%';
 select keelson._verification_send(id) is null as nothing_to_verify from people where email like 'mia%';
@@ -254,7 +219,7 @@ select count(*) from keelson.recovery_tokens;
 select keelson._mail_queue(null, 'password.reset', 'x@example.com');
 select keelson.mail_template_set('app.x', 'x', 'x');
 reset role;
-select status, page like '%Willkommen%' or page like '%Welcome%' as shows from pg_temp.request('GET dev/mails', accept => 'text/html');
+select status, page like '%Willkommen%' or page like '%Welcome%' as shows from pg_temp.request('GET dev/mails', caller => jsonb_build_object('accept', 'text/html'));
 
 select keelson.mail_unsuppress('mia@recovery.example.com') as was, keelson.mail_unsuppress('mia@recovery.example.com') as is_now;
 delete from keelson.mail_templates where name = 'app.welcome';

@@ -3,43 +3,11 @@
 \set SHOW_CONTEXT never
 set client_min_messages = warning;
 
-create function pg_temp.request(
-    endpoint text,
-    arguments jsonb default '{}',
-    body jsonb default null,
-    credential text default null,
-    caller jsonb default '{}',
-    out status integer,
-    out headers jsonb,
-    out data jsonb
-) language plpgsql as $$
-declare
-    reply keelson.reply;
-begin
-    reply := keelson.dispatch(
-        (select r.id from keelson.routes as r where r.method || ' ' || r.template = endpoint),
-        credential,
-        case when endpoint ~ ':id' then jsonb_build_object('path', arguments) else jsonb_build_object('query', arguments) end::json,
-        convert_to(body::text, 'UTF8'),
-        ('{"ip": "192.0.2.7", "userAgent": "regress", "contentType": "application/json"}' || caller
-            || case when credential is null then '{}' else jsonb_build_object('via', coalesce(caller ->> 'via', 'bearer')) end)::json
-    );
-    status := reply.status;
-    headers := reply.headers;
-    data := convert_from(reply.body, 'UTF8')::jsonb;
-exception when others then
-    if sqlstate !~ '^KS' then
-        raise;
-    end if;
-    declare
-        code text; field text; message text;
-    begin
-        get stacked diagnostics code = constraint_name, field = column_name, message = message_text;
-        status := right(sqlstate, 3)::integer;
-        data := jsonb_strip_nulls(jsonb_build_object('code', code, 'field', nullif(field, ''), 'message', message));
-    end;
-end
-$$;
+\getenv tests PG_ABS_SRCDIR
+\set request :tests '/sql/include/request.sql'
+\set ECHO none
+\i :request
+\set ECHO all
 create temporary table logins (n integer, who text, data jsonb, headers jsonb);
 create function pg_temp.token(which integer) returns text language sql as $$
     select data ->> 'accessToken' from logins where n = which
@@ -74,20 +42,20 @@ select status, data from pg_temp.request('GET auth/sessions');
 -- By pages.
 create temporary table page as
 select data, headers -> ':pagination' as pagination
-from pg_temp.request('GET auth/sessions', '{"limit": "2"}', credential => pg_temp.token(1));
+from pg_temp.request('GET auth/sessions', arguments => '{"query": {"limit": "2"}}', credential => pg_temp.token(1));
 select jsonb_array_length(page.data) as first, page.pagination ->> 'nextCursor' is not null as goes_on,
     jsonb_array_length(next.data) as second, next.data -> 0 ->> 'userAgent' as device, next.headers -> ':pagination' as pagination
 from page, pg_temp.request('GET auth/sessions',
-    jsonb_build_object('limit', '2', 'cursor', page.pagination ->> 'nextCursor'), credential => pg_temp.token(1)) as next;
+    arguments => jsonb_build_object('query', jsonb_build_object('limit', '2', 'cursor', page.pagination ->> 'nextCursor')), credential => pg_temp.token(1)) as next;
 select answer.status, answer.data -> 'code' as code
 from page, pg_temp.request('GET auth/sessions',
-    jsonb_build_object('cursor', page.pagination ->> 'nextCursor'), credential => pg_temp.token(4)) as answer;
+    arguments => jsonb_build_object('query', jsonb_build_object('cursor', page.pagination ->> 'nextCursor')), credential => pg_temp.token(4)) as answer;
 select arguments, status, coalesce(data -> 'field', data -> 'details' -> 0 -> 'field') as field
 from unnest(array['{"limit": "0"}', '{"limit": "101"}', '{"limit": "x"}', '{"cursor": "nonsense"}', '{"page": "2"}']::jsonb[]) as arguments,
-    pg_temp.request('GET auth/sessions', arguments, credential => pg_temp.token(1));
+    pg_temp.request('GET auth/sessions', arguments => jsonb_build_object('query', arguments), credential => pg_temp.token(1));
 
 -- Ending one holds for the next statement; the others go on.
-select status, data from pg_temp.request('DELETE auth/sessions/:id', jsonb_build_object('id', pg_temp.session(3)), credential => pg_temp.token(1));
+select status, data from pg_temp.request('DELETE auth/sessions/:id', arguments => jsonb_build_object('path', jsonb_build_object('id', pg_temp.session(3))), credential => pg_temp.token(1));
 select n, status from generate_series(1, 4) as n, pg_temp.request('GET auth/me', credential => pg_temp.token(n));
 select status, data ->> 'code' as code
 from pg_temp.request('POST auth/refresh', body => jsonb_build_object('refreshToken', pg_temp.refresh_token(3)));
@@ -97,12 +65,12 @@ select jsonb_array_length(data) as sessions from pg_temp.request('GET auth/sessi
 select what, status, data ->> 'code' as code
 from (values
     ('ended', pg_temp.session(3)::text), ('of eve', pg_temp.session(4)::text), ('none', keelson.uuid7()::text), ('nonsense', 'x')
-) as given (what, id), pg_temp.request('DELETE auth/sessions/:id', jsonb_build_object('id', id), credential => pg_temp.token(1));
-select status, data ->> 'code' as code from pg_temp.request('DELETE auth/sessions/:id', jsonb_build_object('id', pg_temp.session(1)));
+) as given (what, id), pg_temp.request('DELETE auth/sessions/:id', arguments => jsonb_build_object('path', jsonb_build_object('id', id)), credential => pg_temp.token(1));
+select status, data ->> 'code' as code from pg_temp.request('DELETE auth/sessions/:id', arguments => jsonb_build_object('path', jsonb_build_object('id', pg_temp.session(1))));
 select status from pg_temp.request('GET auth/me', credential => pg_temp.token(4));
 -- One's own is a logout.
 select status, data, headers ? 'Clear-Site-Data' as clears
-from pg_temp.request('DELETE auth/sessions/:id', jsonb_build_object('id', pg_temp.session(1)), credential => pg_temp.token(1));
+from pg_temp.request('DELETE auth/sessions/:id', arguments => jsonb_build_object('path', jsonb_build_object('id', pg_temp.session(1))), credential => pg_temp.token(1));
 select status, data ->> 'code' as code from pg_temp.request('GET auth/me', credential => pg_temp.token(1));
 -- So it is of a browser, which forgets its cookies.
 insert into logins
@@ -115,9 +83,9 @@ create function pg_temp.cookie(name text) returns text language sql as $$
 $$;
 select id as browser from keelson.sessions where user_id = :'ada' and is_cookie \gset
 select status, data ->> 'code' as code
-from pg_temp.request('DELETE auth/sessions/:id', jsonb_build_object('id', :'browser'), credential => pg_temp.cookie('access'), caller => '{"via": "cookie"}');
+from pg_temp.request('DELETE auth/sessions/:id', arguments => jsonb_build_object('path', jsonb_build_object('id', :'browser')), credential => pg_temp.cookie('access'), caller => '{"via": "cookie"}');
 select status, data, headers ->> 'Clear-Site-Data' as clear, jsonb_array_length(headers -> 'Set-Cookie') as cookies
-from pg_temp.request('DELETE auth/sessions/:id', jsonb_build_object('id', :'browser'), credential => pg_temp.cookie('access'),
+from pg_temp.request('DELETE auth/sessions/:id', arguments => jsonb_build_object('path', jsonb_build_object('id', :'browser')), credential => pg_temp.cookie('access'),
     caller => jsonb_build_object('via', 'cookie', 'csrf', pg_temp.cookie('csrf'), 'csrfCookie', pg_temp.cookie('csrf'), 'fetchSite', 'same-origin'));
 
 -- From psql.

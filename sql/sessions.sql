@@ -3,43 +3,11 @@
 \set SHOW_CONTEXT never
 set client_min_messages = warning;
 
--- One request, as the gateway makes it.
-create function pg_temp.request(
-    endpoint text,
-    body jsonb default null,
-    credential text default null,
-    caller jsonb default '{}',
-    out status integer,
-    out headers jsonb,
-    out data jsonb
-) language plpgsql as $$
-declare
-    reply keelson.reply;
-begin
-    reply := keelson.dispatch(
-        (select r.id from keelson.routes as r where r.method || ' ' || r.template = endpoint),
-        credential,
-        null,
-        convert_to(body::text, 'UTF8'),
-        ('{"ip": "192.0.2.7", "userAgent": "regress", "contentType": "application/json"}' || caller
-            || case when credential is null then '{}' else jsonb_build_object('via', coalesce(caller ->> 'via', 'bearer')) end)::json
-    );
-    status := reply.status;
-    headers := reply.headers;
-    data := convert_from(reply.body, 'UTF8')::jsonb;
-exception when others then
-    if sqlstate !~ '^KS' then
-        raise;
-    end if;
-    declare
-        code text; field text; message text;
-    begin
-        get stacked diagnostics code = constraint_name, field = column_name, message = message_text;
-        status := right(sqlstate, 3)::integer;
-        data := jsonb_strip_nulls(jsonb_build_object('code', code, 'field', nullif(field, ''), 'message', message));
-    end;
-end
-$$;
+\getenv tests PG_ABS_SRCDIR
+\set request :tests '/sql/include/request.sql'
+\set ECHO none
+\i :request
+\set ECHO all
 
 -- The names of an object's members.
 create function pg_temp.members(object jsonb) returns text language sql as $$
@@ -178,7 +146,7 @@ from ada, pg_temp.request('GET auth/status', null, login ->> 'accessToken');
 select status, data from pg_temp.request('GET auth/status');
 select status, data from pg_temp.request('GET auth/status', null, 'nonsense');
 select status, data ->> 'email' as email
-from pg_temp.request('GET auth/me', null, pg_temp.cookie('access'), '{"via": "cookie"}');
+from pg_temp.request('GET auth/me', null, pg_temp.cookie('access'), caller => '{"via": "cookie"}');
 
 -- The profile.
 select status, data #>> '{user,name}' as name, data #> '{user,preferences}' as preferences
@@ -199,7 +167,7 @@ from ada, (values
 select status from ada, pg_temp.request('PUT user/profile',
     '{"currentPassword": "correct horse battery staple", "newPassword": "a whole new sentence"}', login ->> 'accessToken');
 select status from ada, pg_temp.request('GET auth/me', null, login ->> 'accessToken');
-select status, data ->> 'code' as code from pg_temp.request('GET auth/me', null, pg_temp.cookie('access'), '{"via": "cookie"}');
+select status, data ->> 'code' as code from pg_temp.request('GET auth/me', null, pg_temp.cookie('access'), caller => '{"via": "cookie"}');
 select end_reason, count(*) from keelson.sessions
 where user_id = (select user_id from keelson.user_emails where email = 'ada@sessions.example.com')
 group by end_reason order by end_reason;
@@ -226,23 +194,23 @@ select count(*) as live from keelson.sessions
 where ended_at is null and user_id = (select user_id from keelson.user_emails where email = 'ada@sessions.example.com');
 select status, data ->> 'code' as code from pg_temp.request('POST auth/logout', '{}');
 select status, data ->> 'code' as code from pg_temp.request('POST auth/logout', '{}', 'nonsense');
-select status, data ->> 'code' as code from pg_temp.request('POST auth/logout', '{}', null, '{"refreshCookie": "ksr_nonsense"}');
+select status, data ->> 'code' as code from pg_temp.request('POST auth/logout', '{}', null, caller => '{"refreshCookie": "ksr_nonsense"}');
 
 -- Logout of a cookie session: not without the proof that a page of ours sent it.
 truncate cookie_login;
 insert into cookie_login
 select status, headers, data
 from pg_temp.request('POST auth/login', '{"email": "ada@sessions.example.com", "password": "a whole new sentence", "cookie": true}');
-select status, data ->> 'code' as code from pg_temp.request('POST auth/logout', '{}', pg_temp.cookie('access'), '{"via": "cookie"}');
+select status, data ->> 'code' as code from pg_temp.request('POST auth/logout', '{}', pg_temp.cookie('access'), caller => '{"via": "cookie"}');
 select status, data ->> 'code' as code from pg_temp.request('POST auth/logout', '{}', null,
-    jsonb_build_object('refreshCookie', pg_temp.cookie('refresh'), 'csrf', 'x', 'csrfCookie', pg_temp.cookie('csrf'), 'fetchSite', 'same-origin'));
+    caller => jsonb_build_object('refreshCookie', pg_temp.cookie('refresh'), 'csrf', 'x', 'csrfCookie', pg_temp.cookie('csrf'), 'fetchSite', 'same-origin'));
 select status, data, headers ->> 'Clear-Site-Data' as clear, jsonb_array_length(headers -> 'Set-Cookie') as cookies,
     headers -> 'Set-Cookie' ->> 0 as first
 from pg_temp.request('POST auth/logout', '{}', null,
-    jsonb_build_object('refreshCookie', pg_temp.cookie('refresh'), 'csrf', pg_temp.cookie('csrf'), 'csrfCookie', pg_temp.cookie('csrf'), 'fetchSite', 'same-origin'));
+    caller => jsonb_build_object('refreshCookie', pg_temp.cookie('refresh'), 'csrf', pg_temp.cookie('csrf'), 'csrfCookie', pg_temp.cookie('csrf'), 'fetchSite', 'same-origin'));
 select status, data, headers ->> 'Clear-Site-Data' as clear
 from pg_temp.request('POST auth/logout', '{}', pg_temp.cookie('access'),
-    jsonb_build_object('via', 'cookie', 'csrf', pg_temp.cookie('csrf'), 'csrfCookie', pg_temp.cookie('csrf'), 'fetchSite', 'same-origin'));
+    caller => jsonb_build_object('via', 'cookie', 'csrf', pg_temp.cookie('csrf'), 'csrfCookie', pg_temp.cookie('csrf'), 'fetchSite', 'same-origin'));
 
 -- From psql, for the one acted for.
 begin;
@@ -353,9 +321,9 @@ truncate cookie_login;
 insert into cookie_login
 select status, headers, data
 from pg_temp.request('POST auth/login', '{"email": "ada@sessions.example.com", "password": "a whole new sentence", "cookie": true}');
-select status, data ->> 'code' as code from pg_temp.request('POST auth/refresh', '{}', null, jsonb_build_object('refreshCookie', pg_temp.cookie('refresh')));
+select status, data ->> 'code' as code from pg_temp.request('POST auth/refresh', '{}', null, caller => jsonb_build_object('refreshCookie', pg_temp.cookie('refresh')));
 select status, pg_temp.members(data) as data, jsonb_array_length(headers -> 'Set-Cookie') as cookies
-from pg_temp.request('POST auth/refresh', '{}', null, jsonb_build_object('refreshCookie', pg_temp.cookie('refresh'),
+from pg_temp.request('POST auth/refresh', '{}', null, caller => jsonb_build_object('refreshCookie', pg_temp.cookie('refresh'),
     'csrf', pg_temp.cookie('csrf'), 'csrfCookie', pg_temp.cookie('csrf'), 'fetchSite', 'same-origin'));
 
 -- Device tokens: of one user, and never a refresh token's like.
