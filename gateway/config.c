@@ -41,6 +41,7 @@ static void read_log_level(struct Load *load, const char *name, const char *valu
 static void read_drain(struct Load *load, const char *name, const char *value);
 static void read_loops(struct Load *load, const char *name, const char *value);
 static void read_pool(struct Load *load, const char *name, const char *value);
+static void read_pool_rows(struct Load *load, const char *name, const char *value);
 static void read_pool_slow(struct Load *load, const char *name, const char *value);
 static void read_pool_upstream(struct Load *load, const char *name, const char *value);
 static void read_other(struct Load *load, const char *name, const char *value);
@@ -77,6 +78,7 @@ static const struct
 	{"KEELSON_MAIL_FROM", NULL, read_other},
 	{"KEELSON_PGPORT", NULL, read_other},
 	{"KEELSON_POOL", "4", read_pool},
+	{"KEELSON_POOL_ROWS", "2", read_pool_rows},
 	{"KEELSON_POOL_SLOW", "2", read_pool_slow},
 	{"KEELSON_POOL_UPSTREAM", "4", read_pool_upstream},
 	{"KEELSON_PORT", "8080", read_port},
@@ -302,6 +304,12 @@ static void
 read_pool(struct Load *load, const char *name, const char *value)
 {
 	read_int(load, name, value, 1, 64, &load->config->pool);
+}
+
+static void
+read_pool_rows(struct Load *load, const char *name, const char *value)
+{
+	read_int(load, name, value, 1, 64, &load->config->pool_rows);
 }
 
 static void

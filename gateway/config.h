@@ -44,6 +44,7 @@ struct GwConfig
 	int drain_seconds;         /* KEELSON_DRAIN_SECONDS */
 	int loops;                 /* KEELSON_LOOPS */
 	int pool;                  /* KEELSON_POOL: fast connections of each loop */
+	int pool_rows;             /* KEELSON_POOL_ROWS: of the whole gateway */
 	int pool_slow;             /* KEELSON_POOL_SLOW: of the whole gateway */
 	int pool_upstream;         /* KEELSON_POOL_UPSTREAM: of the whole gateway */
 };

@@ -1,6 +1,6 @@
 /*
  * lane.c
- *	  The slow and the upstream lane: few links, lent to the loops in turn.
+ *	  The slow, the upstream and the rows lane: few links, lent to the loops in turn.
  */
 #include "lane.h"
 

@@ -1,6 +1,6 @@
 /*
  * lane.h
- *	  The slow and the upstream lane: few links, lent to the loops in turn.
+ *	  The slow, the upstream and the rows lane: few links, lent to the loops in turn.
  *
  * A link is either idle here, or with one loop, or in that loop's mail.  A loop
  * that finds none idle leaves a ticket; whoever gives a link back hands it to

@@ -36,6 +36,9 @@
 /* How often the daemon may run in a turn before the other descriptors have theirs. */
 #define RUNS_MAX 8
 
+/* How often the daemon is asked in vain to let in who waits, before they are given up. */
+#define ACCEPT_TRIES 16
+
 /* How long a line of the log may wait for others: a write costs as much as a tenth of a request. */
 #define LOG_DELAY GW_MS(10)
 #define LOG_BATCH (16 * 1024)
@@ -68,6 +71,7 @@ static void wake_is_ready(struct GwLoop *loop, struct GwWatch *watch, uint32_t e
 static void http_is_ready(struct GwLoop *loop, struct GwWatch *watch, uint32_t events);
 static void deliver_mail(struct GwLoop *loop);
 static void stop_listening(struct GwLoop *loop);
+static uint64_t arrivals(struct GwLoop *loop);
 static void log_of_library(void *cls, const char *fmt, va_list arguments) __attribute__((format(printf, 2, 0)));
 
 /* Makes all that the loop needs; its listener is open already.  False: gw_loop_close() frees what there is. */
@@ -427,12 +431,27 @@ stop_listening(struct GwLoop *loop)
 	struct pollfd waiting = {.fd = loop->listener, .events = POLLIN};
 
 	(void) setsockopt(loop->listener, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter));
-	while (loop->nconnections <= loop->gateway->connections_max && poll(&waiting, 1, 0) > 0)
+	/* Where no descriptor is left, nobody comes in, however often it is tried. */
+	for (int tries = 0; tries < ACCEPT_TRIES && loop->nconnections <= loop->gateway->connections_max && poll(&waiting, 1, 0) > 0; tries++)
+	{
+		uint64_t before = arrivals(loop);
+
 		(void) MHD_run(loop->daemon);
+		if (arrivals(loop) > before)
+			tries = 0;
+	}
 	(void) MHD_quiesce_daemon(loop->daemon);
 	close(loop->listener);
 	loop->listener = -1;
 	loop->wants_run = true;
+}
+
+/* How many connections have been accepted. */
+static uint64_t
+arrivals(struct GwLoop *loop)
+{
+	return atomic_load_explicit(&loop->metrics.counts[GW_COUNT_ACCEPTED], memory_order_relaxed) +
+		   atomic_load_explicit(&loop->metrics.counts[GW_COUNT_TURNED_AWAY], memory_order_relaxed);
 }
 
 static void

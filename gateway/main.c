@@ -231,7 +231,8 @@ static bool
 open_loops(struct GwGateway *gateway)
 {
 	bool is_open = gw_lane_open(&gateway->shared[GW_LANE_SLOW], GW_LANE_SLOW, gateway->config.pool_slow) &&
-				   gw_lane_open(&gateway->shared[GW_LANE_UPSTREAM], GW_LANE_UPSTREAM, gateway->config.pool_upstream);
+				   gw_lane_open(&gateway->shared[GW_LANE_UPSTREAM], GW_LANE_UPSTREAM, gateway->config.pool_upstream) &&
+				   gw_lane_open(&gateway->shared[GW_LANE_ROWS], GW_LANE_ROWS, gateway->config.pool_rows);
 
 	for (int i = 0; is_open && i < gateway->nloops; i++)
 	{

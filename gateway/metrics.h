@@ -32,12 +32,15 @@ enum GwCount
 	GW_COUNT_FAST_CONNECTIONS, /* gauges: usable database connections by lane */
 	GW_COUNT_SLOW_CONNECTIONS,
 	GW_COUNT_UPSTREAM_CONNECTIONS,
+	GW_COUNT_ROWS_CONNECTIONS,
 	GW_COUNT_FAST_BUSY, /* gauges: calls sent and not answered */
 	GW_COUNT_SLOW_BUSY,
 	GW_COUNT_UPSTREAM_BUSY,
+	GW_COUNT_ROWS_BUSY,
 	GW_COUNT_FAST_QUEUED, /* gauges: calls waiting for a connection */
 	GW_COUNT_SLOW_QUEUED,
 	GW_COUNT_UPSTREAM_QUEUED,
+	GW_COUNT_ROWS_QUEUED,
 	GW_COUNT_QUEUE_FULL,        /* calls refused because the queue was full */
 	GW_COUNT_CALLS,             /* database calls */
 	GW_COUNT_RETRIES,           /* calls tried again after 40001, 40P01 */

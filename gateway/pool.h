@@ -4,9 +4,9 @@
  *
  * Each loop has a pool per lane.  The fast lane's pool owns KEELSON_POOL links;
  * calls go to an idle one first, and into the pipeline of a busy one only when
- * none is idle and nothing in it is older than a few milliseconds.  The slow
- * and the upstream lane have few links for the whole gateway, one call at a
- * time on each; their pools borrow them from the shared lane (lane.h).
+ * none is idle and nothing in it is older than a few milliseconds.  The other
+ * lanes have few links for the whole gateway, one call at a time on each;
+ * their pools borrow them from the shared lane (lane.h).
  */
 #ifndef GW_POOL_H
 #define GW_POOL_H

@@ -30,7 +30,7 @@
 #define SEND_TIMEOUT GW_SECONDS(10)
 #define RATE 16384
 
-/* Bodies that the requests of a loop may hold together. */
+/* Bodies that the requests of a loop may hold together; small ones are taken all the same, so that a few large ones refuse nobody else. */
 #define BODY_BYTES_MAX ((size_t) 128 * 1024 * 1024)
 
 static enum MHD_Result begin(struct GwRequest *request, const char *method);
@@ -42,6 +42,7 @@ static void suspend(struct GwRequest *request);
 static enum MHD_Result reply_or_rest(struct GwRequest *request);
 static void check_and_call(struct GwRequest *request);
 static enum MHD_Result send_reply(struct GwRequest *request);
+static bool is_refused_in_body(const struct GwRequest *request);
 static void tell(struct GwRequest *request, enum MHD_RequestTerminationCode code);
 static void release(struct GwRequest *request);
 static void give_up(struct GwRequest *request, enum GwCode code);
@@ -294,7 +295,7 @@ make_room(struct GwRequest *request, size_t len)
 		return true;
 	while (size < need)
 		size *= 2;
-	if (request->loop->body_bytes + size - request->body_size > BODY_BYTES_MAX)
+	if (size > SPARE_BUFFER && request->loop->body_bytes + size - request->body_size > BODY_BYTES_MAX)
 		return false;
 	body = realloc(request->body, size);
 	if (body == NULL)
@@ -391,6 +392,13 @@ send_reply(struct GwRequest *request)
 	return result;
 }
 
+/* Says whether it was ended by us, with a reply that the library knows nothing of. */
+static bool
+is_refused_in_body(const struct GwRequest *request)
+{
+	return request->state == GW_REQUEST_RECEIVING && request->note.status != 0;
+}
+
 /* Logs and counts a request that has ended. */
 static void
 tell(struct GwRequest *request, enum MHD_RequestTerminationCode code)
@@ -413,7 +421,7 @@ tell(struct GwRequest *request, enum MHD_RequestTerminationCode code)
 		name = gw_builtin_name(request->builtin);
 		slot = GW_METRICS_BUILTIN;
 	}
-	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
+	if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !is_refused_in_body(request))
 	{
 		gw_metrics_add(metrics, GW_COUNT_ABORTED, 1);
 		if (request->error[0] == '\0')

@@ -87,7 +87,7 @@ gw_kind_parse(enum GwKind *kind, const char *word)
 bool
 gw_lane_parse(enum GwLane *lane, const char *word)
 {
-	static const char *const words[GW_LANES] = {"fast", "slow", "upstream"};
+	static const char *const words[GW_LANES] = {"fast", "slow", "upstream", "rows"};
 	int i;
 
 	for (i = 0; i < GW_LANES; i++)

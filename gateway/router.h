@@ -25,6 +25,7 @@ enum GwLane
 	GW_LANE_FAST,
 	GW_LANE_SLOW,
 	GW_LANE_UPSTREAM,
+	GW_LANE_ROWS, /* of the kind, not of the route: whoever reads slowly keeps a connection */
 	GW_LANES
 };
 

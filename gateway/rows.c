@@ -26,9 +26,9 @@ gw_rows_prepare(struct GwRequest *request)
 	request->call.is_streamed = true;
 	request->call.row = take_row;
 	request->call.done = call_ended;
-	/* A slow reader keeps its connection: not one of the pipelined ones. */
-	if (request->call.kind == GW_CALL_DISPATCH && request->route->lane == GW_LANE_FAST)
-		request->call.pool = request->loop->pools[GW_LANE_SLOW];
+	/* A slow reader keeps its connection: not one that others log in by. */
+	if (request->call.kind == GW_CALL_DISPATCH && request->route->lane != GW_LANE_UPSTREAM)
+		request->call.pool = request->loop->pools[GW_LANE_ROWS];
 }
 
 static void

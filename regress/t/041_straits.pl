@@ -111,6 +111,19 @@ sub send_note
 	return $socket;
 }
 
+subtest 'who reads rows slowly' => sub {
+	my $small = $keelson->gateway(KEELSON_LOOPS => 1, KEELSON_POOL_ROWS => 1, KEELSON_POOL_SLOW => 1);
+	my $reader = $small->connect;
+	syswrite $reader, "GET /api/product/export?count=5000000 HTTP/1.1\r\nHost: a\r\n\r\n";
+	my $waiting = q{select count(*) from pg_stat_activity where usename = 'keelson_gateway' and wait_event = 'ClientWrite'};
+	ok(wait_until(sub { $keelson->sql($waiting) == 1 }, 20), 'holds up whoever sends them');
+	is($small->post('/api/auth/login', { email => $user->{email}, password => $user->{password} })->{status}, 200, 'and nobody who logs in');
+	is($keelson->sql($waiting), 1, 'meanwhile');
+	close $reader;
+	is($small->get('/api/product/export?count=3')->{status}, 200, 'when it has gone, others have rows');
+	is($small->stop, 0, 'it ends');
+};
+
 subtest 'a slow lane with all its links at work' => sub {
 	my $small = $keelson->gateway(KEELSON_LOOPS => 1, KEELSON_POOL => 1, KEELSON_POOL_SLOW => 1);
 	my $connects = sub { return scalar grep { ($_->{event} || '') eq 'database_connected' } $small->log_lines };
@@ -168,6 +181,17 @@ subtest 'the time to leave is over' => sub {
 	ok(wait_until(sub { sleepers() == 0 }, 20), 'and ends in the database');
 };
 
+subtest 'told to end with no descriptor left' => sub {
+	my $full = $keelson->gateway;
+	my $descriptors = sub { my @all = glob '/proc/' . $full->pid . '/fd/*'; return scalar @all };
+	my $most = $descriptors->();
+	system 'prlimit', '--pid', $full->pid, "--nofile=$most";
+	# As many as there were gaps are let in, the others wait.
+	my @held = map { $full->connect } 1 .. 40;
+	ok(wait_until(sub { $descriptors->() >= $most }), 'it has all that it may have');
+	is($full->stop('TERM', 15), 0, 'it ends');
+};
+
 subtest 'told to end twice' => sub {
 	my $leaving = $keelson->gateway(KEELSON_DRAIN_SECONDS => 60);
 	my $load = slow_one($leaving);
@@ -198,7 +222,37 @@ subtest 'clients that were refused and do not leave' => sub {
 	my @held = map { $gateway->connect } 1 .. 20;
 	syswrite $_, "POST /api/product/notes HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n{" for @held;
 	is(join(' ', map { KeelsonTest::Gateway::read_reply($_)->{status} } @held), join(' ', (413) x 20), 'a body too large');
+	my $late = $gateway->connect;
+	syswrite $late, "POST /api/product/small HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n" . ' ' x 255;
+	my $reply = KeelsonTest::Gateway::read_reply($late);
+	is($reply->{status}, 413, 'one that turns out to be');
+	is($gateway->log_line($reply->{json}{meta}{requestId})->{error}, undef, 'is not told of as if the client had gone');
 	ok(wait_until(sub { $descriptors->() < $before + 10 }, 15), 'their connections are let go all the same') or diag $descriptors->() . " after $before";
+};
+
+subtest 'as many bodies as are held' => sub {
+	my $full = $keelson->gateway(KEELSON_LOOPS => 1);
+	my $send = sub {
+		my ($length, $sent) = @_;
+		my $socket = $full->connect;
+		print $socket "PUT /api/product/upload HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: $length\r\n\r\n" . 'x' x $sent;
+		$socket->flush;
+		return $socket;
+	};
+	# Their buffers have two MiB each. One that another takes the room of is refused itself.
+	my @held = map { $send->(2_000_000, 1_200_000) } 1 .. 63;
+	my $large;
+	ok( wait_until(sub {
+			push @held, $send->(2_000_000, 1_200_000);
+			$large = KeelsonTest::Gateway::read_reply($send->(40_000, 40_000));
+			return $large->{status} == 503;
+		}),
+		'another large one finds no room');
+	is($large->{json}{code}, 'UNAVAILABLE', 'and is told so');
+	is(KeelsonTest::Gateway::read_reply($send->(10_000, 10_000))->{status}, 200, 'a small one is taken');
+	@held = ();
+	ok(wait_until(sub { KeelsonTest::Gateway::read_reply($send->(40_000, 40_000))->{status} == 200 }), 'so is a large one when they have gone');
+	is($full->stop, 0, 'it ends');
 };
 
 subtest 'a log that nobody reads' => sub {
