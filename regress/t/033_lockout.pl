@@ -220,6 +220,45 @@ subtest 'CAPTCHA' => sub {
 	is(register('long@example.com', $from, captcha => 'x' x 8193)->{status}, 400, 'a response has its limits');
 	is(register('number@example.com', $from, captcha => 1)->{status}, 400, 'and is a text');
 
+	# It would have our rights: what calls it is ours.
+	$keelson->sql(q{
+		create role captcha_judge;
+		grant usage on schema captcha to captcha_judge;
+		create table captcha.seen (what text, as_whom text);
+		create table captcha.late (id integer);
+		grant insert on captcha.seen, captcha.late to captcha_judge;
+		create function captcha.late() returns trigger language plpgsql as $$
+		begin
+			insert into captcha.seen values ('late', current_user);
+			return null;
+		end $$;
+		create constraint trigger late after insert on captcha.late deferrable initially deferred for each row execute function captcha.late();
+		create function captcha.judged(response text, ip_address inet) returns boolean language plpgsql as $$
+		begin
+			insert into captcha.seen values ('called', current_user);
+			insert into captcha.late values (1);
+			begin
+				execute 'declare held cursor with hold for select current_user';
+			exception when insufficient_privilege then
+				insert into captcha.seen values ('refused to hold', current_user);
+			end;
+			begin
+				perform from keelson.passwords;
+			exception when insufficient_privilege then
+				insert into captcha.seen values ('refused to read', current_user);
+			end;
+			return response = 'judged';
+		end $$;
+		alter function captcha.judged(text, inet) owner to captcha_judge});
+	$configure->(captcha_function => 'captcha.judged');
+	ok(wait_until(sub { register('judged' . ++$count . '@example.com', $from, captcha => 'judged')->{status} == 201 }), 'a role of the product\'s judges');
+	is($keelson->sql(q{select distinct concat_ws(' as ', what, as_whom) as seen from captcha.seen order by seen}),
+		join("\n", map { "$_ as captcha_judge" } 'called', 'late', 'refused to hold', 'refused to read'),
+		'as itself, whatever it leaves to the commit too');
+	is(code(register('unjudged@example.com', $from, captcha => 'nonsense')), 'CAPTCHA_REQUIRED', 'and is believed');
+	$configure->(captcha_function => 'captcha.is_solved');
+	ok(wait_until(sub { register('again' . ++$count . '@example.com', $from, captcha => "solved at $from")->{status} == 201 }), 'a superuser\'s judges again');
+
 	my $user = $keelson->user($gateway);
 	$from = '192.0.2.23';
 	my $device = login($user->{email}, $user->{password})->{json}{data}{deviceToken};

@@ -40,8 +40,8 @@ static void process(PlannedStmt *planned, const char *query, bool read_only, Pro
 					ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion);
 static bool stays_behind(const Node *statement);
 static bool is_shared_session(void);
-static void execute(const char *query, Oid type, Datum argument, Datum *result, bool *is_null);
-static void execute_as(const char *query, Oid type, Datum argument, Oid role, Datum *result, bool *is_null);
+static void execute(const KsGuestQuery *query, Datum *result, bool *is_null);
+static void execute_as(const KsGuestQuery *query, Oid role, Datum *result, bool *is_null);
 
 void
 ks_guest_init(void)
@@ -116,16 +116,16 @@ is_shared_session(void)
 }
 
 Datum
-ks_guest_call(const char *query, Oid type, Datum argument, Oid role, bool *is_null)
+ks_guest_call(const KsGuestQuery *query, Oid role, bool *is_null)
 {
 	int settings = NewGUCNestLevel();
 	Datum result;
 
 	ks_spi_connect();
 	if (OidIsValid(role))
-		execute_as(query, type, argument, role, &result, is_null);
+		execute_as(query, role, &result, is_null);
 	else
-		execute(query, type, argument, &result, is_null);
+		execute(query, &result, is_null);
 	ks_spi_finish();
 	/* Whatever it has set, the search path for one, ends with it: what goes on is not its own. */
 	AtEOXact_GUC(false, settings);
@@ -133,18 +133,16 @@ ks_guest_call(const char *query, Oid type, Datum argument, Oid role, bool *is_nu
 }
 
 static void
-execute(const char *query, Oid type, Datum argument, Datum *result, bool *is_null)
+execute(const KsGuestQuery *query, Datum *result, bool *is_null)
 {
-	Oid types[] = {type};
-	Datum arguments[] = {argument};
-
-	if (SPI_execute_with_args(query, lengthof(arguments), types, arguments, NULL, false, 1) != SPI_OK_SELECT || SPI_processed != 1)
+	if (SPI_execute_with_args(query->text, query->nargs, query->types, query->values, query->nulls, false, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
 		elog(ERROR, "a function that was called has returned nothing");
 	*result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, is_null);
 }
 
 static void
-execute_as(const char *query, Oid type, Datum argument, Oid role, Datum *result, bool *is_null)
+execute_as(const KsGuestQuery *query, Oid role, Datum *result, bool *is_null)
 {
 	KsRoleSwitch save;
 	KsGuest guest;
@@ -153,7 +151,7 @@ execute_as(const char *query, Oid type, Datum argument, Oid role, Datum *result,
 	PG_TRY();
 	{
 		ks_role_enter(&save, role, 0);
-		execute(query, type, argument, result, is_null);
+		execute(query, result, is_null);
 		ks_guest_settle();
 		ks_role_leave(&save);
 	}

@@ -1,7 +1,7 @@
 /*
  * guest.h
  *	  A product's function while the core has it called: an endpoint, a step of
- *	  a job, a handler of webhooks.
+ *	  a job, a handler of webhooks, what judges a CAPTCHA.
  */
 #ifndef KS_GUEST_H
 #define KS_GUEST_H
@@ -13,6 +13,16 @@ typedef struct KsGuest
 	struct KsGuest *outer;
 	bool is_settling; /* what was deferred runs now: nothing may be deferred again */
 } KsGuest;
+
+/* A query of one row; its first column is of a type passed by value. */
+typedef struct KsGuestQuery
+{
+	const char *text;
+	int nargs;
+	Oid *types;
+	Datum *values;
+	const char *nulls; /* NULL, or as SPI has it */
+} KsGuestQuery;
 
 /* For _PG_init: be asked before each statement that is not a query. */
 extern void ks_guest_init(void);
@@ -30,10 +40,9 @@ extern void ks_guest_end(const KsGuest *guest);
 extern void ks_guest_settle(void);
 
 /*
- * Execute the query, of one argument and one row, as the role (InvalidOid: our
- * own code, as whoever acts); nothing that it sets or leaves outlives the call.
- * Returns the row's first column, of a type passed by value.
+ * Execute the query as the role (InvalidOid: our own code, as whoever acts);
+ * nothing that it sets or leaves outlives the call. Returns the first column.
  */
-extern Datum ks_guest_call(const char *query, Oid type, Datum argument, Oid role, bool *is_null);
+extern Datum ks_guest_call(const KsGuestQuery *query, Oid role, bool *is_null);
 
 #endif /* KS_GUEST_H */

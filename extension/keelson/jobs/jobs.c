@@ -55,10 +55,13 @@ PG_FUNCTION_INFO_V1(ks_job_call);
 Datum
 ks_job_call(PG_FUNCTION_ARGS)
 {
-	char *query = psprintf("select (%s($1))::bigint", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	Oid types[] = {INT4OID};
+	Datum values[] = {PG_GETARG_DATUM(2)};
+	char *call = psprintf("select (%s($1))::bigint", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	KsGuestQuery query = {.text = call, .nargs = lengthof(types), .types = types, .values = values};
 	Oid role = PG_ARGISNULL(1) ? InvalidOid : get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
 	bool is_null;
-	Datum taken = ks_guest_call(query, INT4OID, PG_GETARG_DATUM(2), role, &is_null);
+	Datum taken = ks_guest_call(&query, role, &is_null);
 
 	if (is_null)
 		PG_RETURN_NULL();

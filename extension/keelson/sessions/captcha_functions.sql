@@ -35,6 +35,14 @@ $$;
 comment on function keelson._captcha_require(text) is
     'Raise CAPTCHA_REQUIRED unless the response is that of a solved CAPTCHA. Called before anything is written or locked, since verifying may take seconds.';
 
+create or replace function keelson._captcha_call(function text, role name, response text, ip_address inet)
+returns boolean
+language c
+volatile
+as 'MODULE_PATHNAME', 'ks__captcha_call';
+comment on function keelson._captcha_call(text, name, text, inet) is
+    'What the function says of the response, called as the role.';
+
 create or replace function keelson._captcha_verify(response text, ip_address inet)
 returns boolean
 language plpgsql
@@ -43,23 +51,27 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     verifier text := current_setting('keelson.captcha_function');
-    is_solved boolean;
+    judge record;
 begin
     if verifier = '' then
         return keelson._captcha_ask(response, ip_address);
     end if;
-    if to_regprocedure(verifier || '(text, inet)') is null then
+    -- It is called by what runs as our owner, which a product's code must not.
+    select format('%I.%I', n.nspname, p.proname) as function, case when r.rolsuper then 'keelson_owner' else r.rolname end as role
+    into judge
+    from pg_proc as p
+    join pg_namespace as n on n.oid = p.pronamespace
+    join pg_roles as r on r.oid = p.proowner
+    where p.oid = to_regprocedure(verifier || '(text, inet)');
+    if judge.role is null then
         raise log 'a CAPTCHA cannot be verified: function %(text, inet) of keelson.captcha_function does not exist', verifier;
         perform keelson.raise(503, 'UNAVAILABLE', 'the CAPTCHA cannot be verified at present');
     end if;
-    execute format('select %s($1, $2)', to_regprocedure(verifier || '(text, inet)')::regproc)
-    into is_solved
-    using response, ip_address;
-    return is_solved;
+    return keelson._captcha_call(judge.function, judge.role, response, ip_address);
 end
 $$;
 comment on function keelson._captcha_verify(text, inet) is
-    'Whether the response is that of a CAPTCHA solved at this address, by the function that keelson.captcha_function names, else by the provider at keelson.captcha_url; 503 where it cannot be told.';
+    'Whether the response is that of a CAPTCHA solved at this address, by the function that keelson.captcha_function names, as its owner (a superuser''s: as keelson_owner), else by the provider at keelson.captcha_url; 503 where it cannot be told.';
 
 create or replace function keelson._captcha_ask(response text, ip_address inet)
 returns boolean
