@@ -195,6 +195,64 @@ select status from pg_temp.request('POST auth/reset-password', jsonb_build_objec
 select status, data #> '{user,emailVerified}' as verified
 from pg_temp.request('POST auth/login', '{"email": "noa@recovery.example.com", "password": "a first good sentence"}');
 
+-- Ways into an account that were made while its address may have been a stranger's: gone once a reset shows whose it is.
+create function pg_temp.dig_in(address text) returns void language plpgsql as $$
+declare
+    who constant uuid := (select e.user_id from keelson.user_emails as e where e.email = address);
+begin
+    perform keelson._totp_enrol(who, 'secret'), keelson._recovery_codes_make(who);
+    update keelson.totp_factors set confirmed_at = now() where user_id = who;
+    insert into keelson.external_identities (issuer, subject, user_id, id) values ('https://recovery.example', address, who, keelson.uuid7());
+    perform keelson.act_as(address);
+    perform keelson.user_access_key_create('Way back', '{usage.write}'), keelson.user_access_key_create('Another', '{usage.write}');
+    perform keelson.webhook_create('https://example.com/recovery', '{user.deleted}');
+    perform keelson.user_api_key_store('openai', 'sk-' || repeat('a', 40));
+end
+$$;
+select keelson.user_create('elsewhere@reclaim.example.com', 'correct horse battery staple') as unproven,
+    keelson.user_create('kim@reclaim.example.com', 'correct horse battery staple') as proven,
+    keelson.user_create('before@reclaim.example.com', 'correct horse battery staple') as moved \gset
+select (keelson._email_change(:'unproven', 'eve@reclaim.example.com')).new_email;
+update keelson.users set email_verified_at = case when id <> :'unproven' then now() end where id in (:'proven', :'unproven', :'moved');
+begin;
+select pg_temp.dig_in('eve@reclaim.example.com');
+commit;
+begin;
+select pg_temp.dig_in('kim@reclaim.example.com');
+commit;
+-- A second factor of when the address before was verified is no thief's to lose.
+begin;
+select pg_temp.dig_in('before@reclaim.example.com');
+commit;
+select (keelson._email_change(:'moved', 'moved@reclaim.example.com')).new_email;
+select email, (
+    select status from pg_temp.request('POST auth/reset-password', jsonb_build_object(
+        'password', 'a brand new sentence',
+        'token', (select data ->> 'devToken' from pg_temp.request('POST auth/request-reset', jsonb_build_object('email', email)))
+    ))
+) as reset
+from (values ('eve@reclaim.example.com'), ('kim@reclaim.example.com'), ('moved@reclaim.example.com')) as given (email);
+select u.email, u.email_verified_at is not null as is_verified,
+    (select count(*) from keelson.access_keys as k where k.user_id = u.id and k.revoked_at is null) as keys,
+    (select count(*) from keelson.webhook_endpoints as w where w.user_id = u.id) as webhooks,
+    (select count(*) from keelson.user_api_keys as k where k.user_id = u.id) as stored,
+    (select count(*) from keelson.totp_factors as f where f.user_id = u.id) as factors,
+    (select count(*) from keelson.recovery_codes as c where c.user_id = u.id) as codes,
+    (select count(*) from keelson.external_identities as i where i.user_id = u.id) as identities,
+    (select count(*) from keelson.email_changes as c where c.user_id = u.id) as undoable,
+    (select count(*) from keelson.user_emails as e where e.user_id = u.id) as addresses
+from keelson.users as u where u.id in (:'proven', :'unproven', :'moved') order by u.email;
+select event_type, case user_id when :'unproven' then 'eve' when :'moved' then 'moved' else 'kim' end as whose, count(*)
+from keelson.audit_events
+where user_id in (:'proven', :'unproven', :'moved') and data ->> 'reason' = 'made before the address was verified'
+group by 1, 2 order by 1, 2;
+select status, data ->> 'accessToken' is not null as is_in
+from pg_temp.request('POST auth/login', '{"email": "eve@reclaim.example.com", "password": "a brand new sentence"}');
+select keelson._webhook_remove(w.user_id, w.id) from keelson.webhook_endpoints as w where w.user_id in (:'proven', :'unproven', :'moved');
+delete from keelson.external_identities where user_id in (:'proven', :'unproven', :'moved');
+delete from keelson.users where id in (:'proven', :'unproven', :'moved');
+delete from keelson.user_emails where user_id in (:'proven', :'unproven', :'moved');
+
 -- What the keeper does elsewhere than in development.
 insert into keelson.recovery_requests (id, purpose, email, created_at)
 values (keelson.uuid7(), 'reset_password', 'noa@recovery.example.com', now()),

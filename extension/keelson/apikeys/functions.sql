@@ -196,6 +196,28 @@ comment on function keelson.user_api_key_store(text, keelson.api_key_text, keels
     'Store the user''s own API key for another service, sealed, in place of the one before. It is never shown again, but for the service''s prefix and its last four characters. With verify the service is asked first, and a key that it does not accept is not stored.';
 grant execute on function keelson.user_api_key_store(text, keelson.api_key_text, keelson.display_name, boolean) to keelson_app;
 
+create or replace function keelson._api_key_remove(user_id uuid, service text, detail jsonb default '{}')
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from keelson.user_api_keys as k
+    where k.user_id = _api_key_remove.user_id and k.service = _api_key_remove.service;
+    if not found then
+        return false;
+    end if;
+    perform keelson.audit('key.revoke', jsonb_build_object('what', 'API key', 'service', service) || detail, user_id => user_id);
+    perform keelson.webhook_emit('api_key.removed', jsonb_build_object('userId', user_id, 'service', service), user_id);
+    return true;
+end
+$$;
+alter function keelson._api_key_remove(uuid, text, jsonb) owner to keelson_system;
+comment on function keelson._api_key_remove(uuid, text, jsonb) is
+    'Remove the user''s own API key for the service; false when there is none.';
+
 create or replace function keelson.user_api_key_delete(service text)
 returns void
 language plpgsql
@@ -205,13 +227,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform keelson._require(service, 'service');
-    delete from keelson.user_api_keys as k
-    where k.user_id = keelson.acting_user_id() and k.service = user_api_key_delete.service;
-    if not found then
+    if not keelson._api_key_remove(keelson.acting_user_id(), service) then
         perform keelson.raise(404, 'NOT_FOUND', 'there is no key stored for this service', field => 'service');
     end if;
-    perform keelson.audit('key.revoke', jsonb_build_object('what', 'API key', 'service', service));
-    perform keelson.webhook_emit('api_key.removed', jsonb_build_object('userId', keelson.acting_user_id(), 'service', service), keelson.acting_user_id());
 end
 $$;
 comment on function keelson.user_api_key_delete(text) is

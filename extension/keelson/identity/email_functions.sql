@@ -252,3 +252,32 @@ $$;
 alter function keelson._email_change_undo(uuid, uuid) owner to keelson_system;
 comment on function keelson._email_change_undo(uuid, uuid) is
     'Undo a change of address and those that came after it, make void what was mailed to the address that goes, and end all of the user''s sessions; false when it cannot be undone (any more). Whoever calls it has proven to hold the old address.';
+
+create or replace function keelson._email_changes_forget(user_id uuid, detail jsonb)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    change keelson.email_changes;
+begin
+    for change in
+        delete from keelson.email_changes as c
+        where c.user_id = _email_changes_forget.user_id and c.old_verified_at is null and c.undone_at is null
+        returning c.*
+    loop
+        delete from keelson.user_emails as e
+        where e.email = lower(change.old_email collate "C") and e.user_id = change.user_id and e.reserved_until is not null
+            and not exists (
+                select from keelson.email_changes as c
+                where c.user_id = change.user_id and lower(c.old_email collate "C") = e.email and c.undone_at is null
+            );
+        perform keelson.audit('email.change', jsonb_build_object('what', 'undo void', 'change', change.id) || detail, user_id => change.user_id);
+    end loop;
+end
+$$;
+alter function keelson._email_changes_forget(uuid, jsonb) owner to keelson_system;
+comment on function keelson._email_changes_forget(uuid, jsonb) is
+    'Let go of the user''s former addresses that were never shown to be theirs: nobody takes the account back by one.';

@@ -350,6 +350,30 @@ comment on function keelson._access_key_revoke(uuid, uuid, jsonb) is
 
 -- The keeper's duties.
 
+create or replace function keelson._access_keys_revoke(user_id uuid, detail jsonb)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    key_id uuid;
+begin
+    -- Who waits for a rotation that goes on sees the successor at the next look alone.
+    loop
+        select k.id into key_id from keelson.access_keys as k
+        where k.user_id = _access_keys_revoke.user_id and k.revoked_at is null
+        limit 1;
+        exit when key_id is null;
+        perform keelson._access_key_revoke(user_id, key_id, detail);
+    end loop;
+end
+$$;
+alter function keelson._access_keys_revoke(uuid, jsonb) owner to keelson_system;
+comment on function keelson._access_keys_revoke(uuid, jsonb) is
+    'End all keys of the user at once.';
+
 create or replace function keelson._access_keys_used(user_ids uuid[], ids uuid[], used_at timestamptz[])
 returns setof integer
 language sql

@@ -374,6 +374,7 @@ declare
     found_use keelson._recovery_token_use;
     words record;
     digest record;
+    is_proven boolean;
     ended integer;
 begin
     perform keelson._require(token, 'token'), keelson._require(password, 'password');
@@ -396,8 +397,12 @@ begin
     end if;
     perform keelson._failures_forgive(found_use.user_id, stranger);
     perform keelson._password_set(found_use.user_id, digest.hash, digest.pepper_key_id);
+    is_proven := (keelson._user_words(found_use.user_id)).email_verified;
     perform keelson._email_prove(found_use.user_id);
     ended := keelson._sessions_end(found_use.user_id, null, null, 'password_changed');
+    if not is_proven then
+        perform keelson._account_reclaim(found_use.user_id);
+    end if;
     perform keelson._recovery_count('reset_done');
     perform keelson.audit('password.reset', jsonb_build_object('endedSessions', ended), user_id => found_use.user_id);
     perform keelson._notice(found_use.user_id, 'password.changed');
@@ -406,7 +411,7 @@ begin
 end
 $$;
 comment on function keelson.password_reset(text, keelson.password) is
-    'Set a new password by the token of a mail. All sessions of the user end; a second factor stays as it is. Sign in afterwards.';
+    'Set a new password by the token of a mail. All sessions of the user end; a second factor stays as it is. Where nobody had verified the address before, the reset does, and takes away what somebody else may have made to come back by: access keys, second factor, webhooks, stored keys, linked identities. Sign in afterwards.';
 grant execute on function keelson.password_reset(text, keelson.password) to keelson_app;
 
 create or replace function keelson.password_reset_page(token text)

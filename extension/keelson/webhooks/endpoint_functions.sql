@@ -314,6 +314,29 @@ comment on function keelson.webhook_update(uuid, text, text[], text, text, jsonb
     'Change a webhook endpoint; what is not given stays, null takes filter, transform, headers and limits away. What waits for a disabled endpoint is sent once it is enabled again.';
 grant execute on function keelson.webhook_update(uuid, text, text[], text, text, jsonb, jsonb, integer, integer[], boolean) to keelson_app;
 
+create or replace function keelson._webhook_remove(user_id uuid, endpoint_id uuid, detail jsonb default '{}')
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    delete from keelson.webhook_endpoints as e where e.user_id = _webhook_remove.user_id and e.id = endpoint_id;
+    if not found then
+        return false;
+    end if;
+    -- What waits is claimed, found without an endpoint, and cancelled.
+    delete from keelson.courier_lanes as l where l.user_id = _webhook_remove.user_id and l.lane = endpoint_id;
+    perform keelson._courier_hint(user_id, endpoint_id, true);
+    perform keelson.audit('webhook.change', jsonb_build_object('what', 'removed', 'endpointId', endpoint_id) || detail, user_id => user_id);
+    return true;
+end
+$$;
+alter function keelson._webhook_remove(uuid, uuid, jsonb) owner to keelson_system;
+comment on function keelson._webhook_remove(uuid, uuid, jsonb) is
+    'Remove an endpoint of the user; false when there is none.';
+
 create or replace function keelson.webhook_delete(id uuid)
 returns void
 language plpgsql
@@ -321,17 +344,10 @@ volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-    me uuid := keelson.acting_user_id();
 begin
-    delete from keelson.webhook_endpoints as e where e.user_id = me and e.id = webhook_delete.id;
-    if not found then
+    if not keelson._webhook_remove(keelson.acting_user_id(), webhook_delete.id) then
         perform keelson.raise(404, 'NOT_FOUND', 'there is no such webhook endpoint', field => 'id');
     end if;
-    -- What waits is claimed, found without an endpoint, and cancelled.
-    delete from keelson.courier_lanes as l where l.user_id = me and l.lane = webhook_delete.id;
-    perform keelson._courier_hint(me, webhook_delete.id, true);
-    perform keelson.audit('webhook.change', jsonb_build_object('what', 'removed', 'endpointId', webhook_delete.id));
 end
 $$;
 comment on function keelson.webhook_delete(uuid) is
