@@ -34,6 +34,13 @@ subtest 'the cron endpoints' => sub {
 	is(cron('POST', '/api/cron/cleanup-database', 'another')->{status}, 401, 'another secret is refused');
 	my $user = $keelson->user($gateway);
 	is(cron('POST', '/api/cron/cleanup-database', $user->{token})->{status}, 403, 'and so is a user');
+	$keelson->sql(q{create schema behind; grant usage on schema behind to keelson_app;
+		create function behind.run() returns keelson.job_results language sql as 'select keelson.cron_cleanup_database()';
+		comment on function behind.run() is 'Clean up.';
+		grant execute on function behind.run() to keelson_app;
+		select keelson.route('POST behind', 'behind.run', is_public => true)});
+	ok(wait_until(sub { $gateway->post('/api/behind', {})->{status} != 404 }), 'an endpoint of a product\'s');
+	is($gateway->post('/api/behind', {}, token => $user->{token})->{status}, 403, 'is no way around the secret');
 	is($gateway->get('/api/admin/jobs', token => $user->{token})->{status}, 403, 'who does not see jobs');
 	$keelson->sql("select keelson.role_grant('$user->{email}', 'support')");
 	my $jobs = $gateway->get('/api/admin/jobs', token => $user->{token})->{json}{data};

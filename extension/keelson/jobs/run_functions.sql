@@ -232,6 +232,22 @@ alter function keelson._job_request(text) owner to keelson_system;
 comment on function keelson._job_request(text) is
     'Run the job for a request: what it took, 409 when it is running already.';
 
+create or replace function keelson._cron_require()
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- The system acts for a user where it deletes what is theirs: a product's function may run there too.
+    if keelson.current_actor() is distinct from 'system' or keelson.current_user_id() is not null then
+        perform keelson.raise(403, 'FORBIDDEN', 'jobs are run by a request that shows the cron secret');
+    end if;
+end
+$$;
+comment on function keelson._cron_require() is
+    'Raise 403 unless the request showed the cron secret, whatever endpoint of a product''s calls this.';
+
 create or replace function keelson.cron_expire_trials()
 returns keelson.job_results
 language plpgsql
@@ -240,6 +256,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform keelson._cron_require();
     return keelson._job_request('expire-trials');
 end
 $$;
@@ -255,6 +272,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform keelson._cron_require();
     return keelson._job_request('cleanup-database');
 end
 $$;
@@ -270,6 +288,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform keelson._cron_require();
     return keelson._job_request('retry-failed-webhooks');
 end
 $$;
