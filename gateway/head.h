@@ -33,7 +33,7 @@ struct GwHead
 	const char *traceparent;
 	const char *transfer_encoding;
 	const char *user_agent;
-	/* of the Cookie field, by gw_head_credential: */
+	/* of the Cookie field: */
 	struct GwSlice access_cookie;
 	struct GwSlice csrf_cookie;
 	struct GwSlice device_cookie;

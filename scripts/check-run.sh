@@ -37,15 +37,20 @@ end_beside() {
 	add_counts "$STAGE/beside"
 }
 
+# Unset the variables of the environment whose names match.
+unset_all() {
+	local variable
+	for variable in $(compgen -e | grep -E "$1" || true); do
+		unset "$variable"
+	done
+}
+
 # Run a command as the tests' user, in the staged clone, in the surroundings
 # that the tests expect (regress/lib/KeelsonTest.pm): with our standard input,
 # or without any.
 as_tester_reads() {
-	local variable
 	(
-		for variable in $(compgen -e | grep -E '^(KEELSON_|PG|ALLOWED_ORIGINS$|CRON_SECRET$|STRIPE_WEBHOOK_SECRET$)' || true); do
-			unset "$variable"
-		done
+		unset_all '^(KEELSON_|PG|ALLOWED_ORIGINS$|CRON_SECRET$|STRIPE_WEBHOOK_SECRET$)'
 		export PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
 		export KEELSON_TEST_BINDIR=$STAGE_BIN KEELSON_TEST_GATEWAY=$SOURCE/gateway/keelson-gateway
 		export PG_TEST_PORT_DIR=$STAGE/tmp/ports KEELSON_TEST_TMP=$STAGE/tmp KEELSON_TEST_TEMPLATE=$STAGE/tmp/template
@@ -234,9 +239,7 @@ run_door() {
 	say "== the door"
 	(
 		cd "$ROOT"
-		for variable in $(compgen -e | grep -E '^(KEELSON_|ALLOWED_ORIGINS$|CRON_SECRET$|STRIPE_WEBHOOK_SECRET$)' || true); do
-			unset "$variable"
-		done
+		unset_all '^(KEELSON_|ALLOWED_ORIGINS$|CRON_SECRET$|STRIPE_WEBHOOK_SECRET$)'
 		names=("${names[@]/#/regress/t/}")
 		env --default-signal=INT,QUIT perl scripts/run-tap "$STAGE/door" "${names[@]/%/.pl}"
 	) </dev/null || true

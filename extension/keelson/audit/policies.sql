@@ -18,7 +18,7 @@ select keelson._user_policies('keelson.legal_holds');
 insert into keelson.audit_event_types (name, category, description, is_reserved)
 values
     ('auth.register', 'authentication', 'Somebody registered.', true),
-    ('auth.login', 'authentication', 'A log-in, or one that failed.', true),
+    ('auth.login', 'authentication', 'A login, or one that failed.', true),
     ('auth.refresh', 'authentication', 'A session was given its next tokens.', true),
     ('auth.token_reused', 'authentication', 'A spent refresh token came back, and its session was ended.', true),
     ('auth.logout', 'authentication', 'Sessions were ended by their user.', true),

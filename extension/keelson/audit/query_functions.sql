@@ -439,16 +439,19 @@ begin
         perform keelson.raise(400, 'VALIDATION_FAILED', 'limit is 1 to 10,000', field => 'limit');
     end if;
     return query
-    select (keelson._audit_event(e.id, e.event_type, e.outcome, e.user_id, e.actor, e.actor_id, e.data, e.personal, e.request_id)).*
+    select shown.*
     from (
         select * from keelson.audit_events as f where f.outcome <> 'success' order by f.id desc limit "limit"
     ) as e
+    cross join lateral keelson._audit_event(
+        e.id, e.event_type, e.outcome, e.user_id, e.actor, e.actor_id, e.data, e.personal, e.request_id
+    ) as shown
     order by e.id desc;
 end
 $$;
 alter function keelson.security_events(integer) owner to keelson_system;
 comment on function keelson.security_events(integer) is
-    'The newest events that were no success: failed log-ins, refusals, theft of tokens, failures.';
+    'The newest events that were no success: failed logins, refusals, theft of tokens, failures.';
 grant execute on function keelson.security_events(integer) to keelson_admin;
 
 create or replace function keelson._audit_counters(out name text, out value bigint)

@@ -76,7 +76,7 @@ static int set_timer(CURLM *handle, long timeout_ms, void *arg);
 static void add(KsTransfer *transfer);
 static bool needs_lookup(const char *url, char host[HOST_LENGTH]);
 static Host *get_host(const char *name);
-static void forget_hosts(TimestampTz now);
+static void forget_hosts(void);
 static void begin_lookup(KsTransfer *transfer, Host *host);
 static void check_lookups(void);
 static void end_lookup(Waiting *lookup, bool is_known);
@@ -229,7 +229,7 @@ get_host(const char *name)
 	Host *host;
 
 	if (hash_get_num_entries(hosts) >= MAX_HOSTS)
-		forget_hosts(GetCurrentTimestamp());
+		forget_hosts();
 	host = hash_search(hosts, name, HASH_ENTER, &found);
 	if (!found)
 	{
@@ -241,7 +241,7 @@ get_host(const char *name)
 
 /* Drop what is known of hosts that nobody waits for. */
 static void
-forget_hosts(TimestampTz now)
+forget_hosts(void)
 {
 	HASH_SEQ_STATUS scan;
 	Host *host;
