@@ -166,6 +166,12 @@ begin
     if not found then
         perform keelson.raise(404, 'NOT_FOUND', 'there is no such user');
     end if;
+    -- Whoever ended it while we waited wants no key of it.
+    if user_id = keelson.current_user_id() and keelson.current_session_id() is not null
+        and not keelson._session_is_live(user_id, keelson.current_session_id())
+    then
+        perform keelson.raise(401, 'UNAUTHENTICATED', 'the session has ended');
+    end if;
     if (
         select count(*) from keelson.access_keys as k
         where k.user_id = _access_key_room.user_id and k.revoked_at is null and k.replaced_by is null
@@ -177,7 +183,7 @@ end
 $$;
 alter function keelson._access_key_room(uuid) owner to keelson_system;
 comment on function keelson._access_key_room(uuid) is
-    'Lock the user until the transaction ends; 404 unless they are active, 409 when they have as many keys as they may.';
+    'Lock the user until the transaction ends; 404 unless they are active, 401 when the session that asks has ended, 409 when they have as many keys as they may.';
 
 create or replace function keelson._access_key_add(
     user_id uuid,
