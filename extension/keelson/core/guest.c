@@ -30,6 +30,14 @@
 #include "core/roles.h"
 #include "core/spi.h"
 
+/* A query, and what it has returned. */
+typedef struct Execution
+{
+	const KsGuestQuery *query;
+	Datum result;
+	bool is_null;
+} Execution;
+
 /* Whoever had the hook before us. */
 static ProcessUtility_hook_type next_hook;
 
@@ -40,8 +48,8 @@ static void process(PlannedStmt *planned, const char *query, bool read_only, Pro
 					ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion);
 static bool stays_behind(const Node *statement);
 static bool is_shared_session(void);
-static void execute(const KsGuestQuery *query, Datum *result, bool *is_null);
-static void execute_as(const KsGuestQuery *query, Oid role, Datum *result, bool *is_null);
+static void execute(void *arg);
+static void execute_and_settle(void *arg);
 
 void
 ks_guest_init(void)
@@ -119,30 +127,41 @@ Datum
 ks_guest_call(const KsGuestQuery *query, Oid role, bool *is_null)
 {
 	int settings = NewGUCNestLevel();
-	Datum result;
+	Execution execution = {.query = query};
 
 	ks_spi_connect();
 	if (OidIsValid(role))
-		execute_as(query, role, &result, is_null);
+		ks_guest_run(role, execute_and_settle, &execution);
 	else
-		execute(query, &result, is_null);
+		execute(&execution);
 	ks_spi_finish();
 	/* Whatever it has set, the search path for one, ends with it: what goes on is not its own. */
 	AtEOXact_GUC(false, settings);
-	return result;
+	*is_null = execution.is_null;
+	return execution.result;
 }
 
 static void
-execute(const KsGuestQuery *query, Datum *result, bool *is_null)
+execute(void *arg)
 {
+	Execution *execution = arg;
+	const KsGuestQuery *query = execution->query;
+
 	if (SPI_execute_with_args(query->text, query->nargs, query->types, query->values, query->nulls, false, 1) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		elog(ERROR, "a function that was called has returned nothing");
-	*result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, is_null);
+	execution->result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &execution->is_null);
 }
 
 static void
-execute_as(const KsGuestQuery *query, Oid role, Datum *result, bool *is_null)
+execute_and_settle(void *arg)
+{
+	execute(arg);
+	ks_guest_settle();
+}
+
+void
+ks_guest_run(Oid role, void (*code)(void *arg), void *arg)
 {
 	KsRoleSwitch save;
 	KsGuest guest;
@@ -151,8 +170,7 @@ execute_as(const KsGuestQuery *query, Oid role, Datum *result, bool *is_null)
 	PG_TRY();
 	{
 		ks_role_enter(&save, role, 0);
-		execute(query, result, is_null);
-		ks_guest_settle();
+		code(arg);
 		ks_role_leave(&save);
 	}
 	PG_FINALLY();

@@ -39,6 +39,9 @@ extern void ks_guest_end(const KsGuest *guest);
  */
 extern void ks_guest_settle(void);
 
+/* Call the code as the role, as a guest's. What it leaves it settles itself, where that is its own to settle. */
+extern void ks_guest_run(Oid role, void (*code)(void *arg), void *arg);
+
 /*
  * Execute the query as the role (InvalidOid: our own code, as whoever acts);
  * nothing that it sets or leaves outlives the call. Returns the first column.

@@ -45,6 +45,7 @@ static Oid guest_owner(Oid relation);
 static void run(UserQuery *query);
 static void run_as_owner(UserQuery *query);
 static bool act_as_user(const pg_uuid_t *user_id);
+static void execute_as_owner(void *arg);
 static void execute(UserQuery *query);
 static void read_rows(UserQuery *query, SPIPlanPtr plan, Datum *values);
 static void store_row(ReturnSetInfo *rows, KsWriter *writer, HeapTuple tuple, TupleDesc desc);
@@ -112,26 +113,21 @@ run_as_owner(UserQuery *query)
 {
 	KsIdentity before = *ks_identity();
 	bool is_other = act_as_user(query->user_id);
-	KsRoleSwitch save;
-	KsGuest guest;
 
-	ks_guest_begin(&guest);
-	PG_TRY();
-	{
-		ks_role_enter(&save, query->owner, 0);
-		execute(query);
-		/* A reader may be called by a guest, whose deferred triggers are not the owner's to run. */
-		if (query->rows == NULL)
-			ks_guest_settle();
-		ks_role_leave(&save);
-	}
-	PG_FINALLY();
-	{
-		ks_guest_end(&guest);
-	}
-	PG_END_TRY();
+	ks_guest_run(query->owner, execute_as_owner, query);
 	if (is_other)
 		ks_identity_set(&before);
+}
+
+static void
+execute_as_owner(void *arg)
+{
+	UserQuery *query = arg;
+
+	execute(query);
+	/* A reader may be called by a guest, whose deferred triggers are not the owner's to run. */
+	if (query->rows == NULL)
+		ks_guest_settle();
 }
 
 /* Have the user act, for the policies; false when they do so already. */
