@@ -87,10 +87,10 @@ gw_kind_parse(enum GwKind *kind, const char *word)
 bool
 gw_lane_parse(enum GwLane *lane, const char *word)
 {
-	static const char *const words[GW_LANES] = {"fast", "slow", "upstream", "rows"};
-	int i;
+	static const char *const words[] = {"fast", "slow", "upstream"};
+	size_t i;
 
-	for (i = 0; i < GW_LANES; i++)
+	for (i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		if (strcmp(word, words[i]) == 0)
 		{
 			*lane = (enum GwLane) i;
