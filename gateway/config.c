@@ -16,6 +16,15 @@
 
 #include "config.h"
 
+/*
+ * Database connections where KEELSON_POOL is unset: of all loops together, and
+ * of each at least and at most.  Who writes waits for the disk, and those who
+ * wait at the same time are served by one flush.
+ */
+#define POOL_TOGETHER 32
+#define POOL_LEAST 4
+#define POOL_MOST 16
+
 extern char **environ;
 
 /* The load under way. */
@@ -50,6 +59,7 @@ static void read_switch(struct Load *load, const char *name, const char *value);
 static bool read_int(struct Load *load, const char *name, const char *value, int low, int high, int *out);
 static void find_unknown(struct Load *load);
 static void check_together(struct Load *load);
+static int usual_pool(int loops);
 static void fault(struct Load *load, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static bool is_http_url(const char *url, bool only_origin);
 static char *copy(struct Load *load, const char *text, size_t len);
@@ -77,7 +87,7 @@ static const struct
 	{"KEELSON_LOOPS", NULL, read_loops},
 	{"KEELSON_MAIL_FROM", NULL, read_other},
 	{"KEELSON_PGPORT", NULL, read_other},
-	{"KEELSON_POOL", "4", read_pool},
+	{"KEELSON_POOL", NULL, read_pool},
 	{"KEELSON_POOL_ROWS", "2", read_pool_rows},
 	{"KEELSON_POOL_SLOW", "2", read_pool_slow},
 	{"KEELSON_POOL_UPSTREAM", "4", read_pool_upstream},
@@ -390,6 +400,9 @@ check_together(struct Load *load)
 	struct GwConfig *config = load->config;
 	char url[64];
 
+	if (config->pool == 0)
+		config->pool = usual_pool(config->loops);
+
 	/* A reader that failed has left nothing: the message is out already. */
 	if (config->public_url == NULL && getenv("KEELSON_PUBLIC_URL") == NULL)
 	{
@@ -403,6 +416,16 @@ check_together(struct Load *load)
 						 (config->public_url != NULL && strncmp(config->public_url, "https://", 8) == 0);
 	if (config->is_production && !config->is_behind_tls)
 		fault(load, "KEELSON_TLS must be proxy in production: passwords must not travel in clear text");
+}
+
+static int
+usual_pool(int loops)
+{
+	int each = POOL_TOGETHER / loops;
+
+	if (each < POOL_LEAST)
+		return POOL_LEAST;
+	return each > POOL_MOST ? POOL_MOST : each;
 }
 
 static void

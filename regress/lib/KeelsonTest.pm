@@ -286,7 +286,7 @@ sub gateway
 	my $gateway = KeelsonTest::Gateway->new(
 		directory => $self->{node}->basedir,
 		name      => 'gateway' . @{ $self->{gateways} },
-		env       => { KEELSON_DATABASE_URL => $self->url, KEELSON_RATE_LIMITS => 'off', KEELSON_LOOPS => 2, %given });
+		env       => { KEELSON_DATABASE_URL => $self->url, KEELSON_RATE_LIMITS => 'off', KEELSON_LOOPS => 2, KEELSON_POOL => 4, %given });
 	push @{ $self->{gateways} }, $gateway;
 	$gateway->start;
 	$gateway->wait_ready unless $unready;

@@ -47,7 +47,12 @@ test_defaults(void)
 	ok(strcmp(config.listen_address, "127.0.0.1") == 0 && config.port == 8080, "127.0.0.1:8080");
 	is_string(config.public_url, "http://127.0.0.1:8080", "public URL");
 	is_string(config.app_url, "http://127.0.0.1:8080", "app URL");
-	ok(config.pool == 4 && config.pool_rows == 2 && config.pool_slow == 2 && config.pool_upstream == 4 && config.drain_seconds == 30 && config.loops >= 1, "numbers");
+	ok(config.pool >= 4 && config.pool_rows == 2 && config.pool_slow == 2 && config.pool_upstream == 4 && config.drain_seconds == 30 && config.loops >= 1, "numbers");
+	ok(LOAD(URL, "KEELSON_LOOPS=1") && config.pool == 16, "one loop has sixteen connections");
+	ok(LOAD(URL, "KEELSON_LOOPS=4") && config.pool == 8, "loops share thirty-two connections");
+	ok(LOAD(URL, "KEELSON_LOOPS=64") && config.pool == 4, "each loop has at least four");
+	ok(LOAD(URL, "KEELSON_LOOPS=64", "KEELSON_POOL=2") && config.pool == 2, "what is said counts");
+	ok(LOAD(URL), "the defaults again");
 	ok(!config.is_production && !config.is_behind_tls && config.log_level == GW_LOG_INFO, "words");
 	ok(LOAD(URL, "KEELSON_PORT=9090") && strcmp(config.public_url, "http://127.0.0.1:9090") == 0, "the public URL follows the port");
 	ok(LOAD(URL, "KEELSON_PORT="), "an empty value is none");
