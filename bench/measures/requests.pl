@@ -31,21 +31,46 @@ aim_cost(
 	'first good reply after a restart, ms'                    => [ 250, 250 ]);
 
 # New tokens are verified once by each connection: not while it is measured.
-sub warm { unkept(sub { run_gateway('read', 32) }); return; }
-
-# The gateway and its reference, one after the other, and their ratio in this round.
-sub run_pair
+sub warm
 {
-	my ($what, $connections) = @_;
-	return unless wanted("$what.$connections");
-	my $reference = run_pgbench($what, $connections);
-	my $sample = run_gateway($what, $connections);
-	$sample->{ratio} = $sample->{value} / $reference->{value};
-	$sample->{ratio_to} = "$what.$connections.pgbench";
-	return unless $what eq 'read' && $connections == 32;
+	unkept(sub { run_gateway('read', 32) });
+	unkept(sub { run_bare_gateway('write', 32) }) if wanted('write');
+	return;
+}
+
+sub run_read
+{
+	my ($connections) = @_;
+	return unless wanted("read.$connections");
+	my $reference = run_pgbench('read', $connections);
+	my $sample = beside(run_gateway('read', $connections), $reference, "read.$connections.pgbench");
+	return unless $connections == 32;
 	cost('gateway CPU per read at 32, µs', $sample->{gateway_us});
 	cost('client, gateway and server CPU of GET auth/me at 32, µs', $sample->{cpu_us});
 	return;
+}
+
+# Where the disk is fast, writes are bound by the processors, and pgbench has no gateway that takes its part of them. A bare
+# gateway shows what is left for one. What one has written leaves the next some work: they take turns at being first.
+my @takes_turns = qw(pgbench keelson bare);
+sub run_write
+{
+	my ($connections) = @_;
+	return unless wanted("write.$connections");
+	my %run = (pgbench => \&run_pgbench, keelson => \&run_gateway, bare => \&run_bare_gateway);
+	my %sample = map { $_ => $run{$_}->('write', $connections) } @takes_turns;
+	push @takes_turns, shift @takes_turns;
+	beside($sample{$_}, $sample{pgbench}, "write.$connections.pgbench") for qw(keelson bare);
+	most_possible("write.$connections", $sample{bare}{ratio});
+	return;
+}
+
+# A sample with its ratio to the reference of the same round.
+sub beside
+{
+	my ($sample, $reference, $id) = @_;
+	@$sample{qw(ratio ratio_to)} = ($sample->{value} / $reference->{value}, $id);
+	return $sample;
 }
 
 sub run_none
@@ -76,7 +101,7 @@ sub run_dispatch
 sub run_memory
 {
 	return unless wanted('memory');
-	my $gateway = keelson->gateway(KEELSON_LOG_LEVEL => 'info');
+	my $gateway = keelson->gateway(KEELSON_LOG_LEVEL => 'info', KEELSON_POOL => '');
 	Bench::System::run_wrk('read', 128, $gateway->port);
 	my $used = resident_kib($gateway->pid) / 1024;
 	$gateway->stop;
@@ -121,8 +146,8 @@ measure('requests', sub {
 	warm() if wanted('read') || wanted('write');
 	for my $connections (@connections)
 	{
-		run_pair('read', $connections);
-		run_pair('write', $connections);
+		run_read($connections);
+		run_write($connections);
 		run_none($connections);
 	}
 	run_dispatch();

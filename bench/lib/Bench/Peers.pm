@@ -27,8 +27,8 @@ sub cores { my $count = () = KeelsonTest::slurp('/proc/cpuinfo') =~ /^processor\
 
 my $node_processes = $ENV{BENCH_PROCESSES} || cores();
 
-# Database connections of the gateway for quick calls: two loops with four each. A peer has as many, of all its processes.
-sub pool_size { return $ENV{BENCH_POOL} || 8; }
+# Database connections of the gateway for quick calls. A peer has as many, of all its processes.
+sub pool_size { return $Bench::System::pool; }
 
 # Tables and rows of the peers: the people of Keelson, each with a session.
 sub prepare_peers

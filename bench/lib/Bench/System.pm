@@ -14,17 +14,20 @@ use Time::HiRes qw(sleep time);
 
 use Bench;
 
-our @EXPORT = qw(keelson gateway people route sign_in add_call request_line run_load run_gateway run_bare run_pgbench pgbench
+our @EXPORT = qw(keelson gateway people route sign_in add_call request_line run_load run_gateway run_bare run_bare_gateway run_pgbench pgbench
 	process_cpu server_cpu resident_kib write_lines start_command wait_port start_wrk finish_wrk work_folder);
 
 our $seconds = $ENV{BENCH_SECONDS} || 3;
 our $users = 128;    # four for each of pgbench's clients; a measure that asks for less may say so
+our $loops = 2;                            # of the gateway
+our $pool = $ENV{BENCH_POOL} || 32;        # its database connections for quick calls, as many as it takes unasked
 my $pgbench_most = 32;
 my $hertz = POSIX::sysconf(POSIX::_SC_CLK_TCK());
 
 our %versions;      # of what takes part: name → version
 my ($keelson, $gateway, @people, $signed_in_at, %routes);
 my %calls;          # name → [ method, path, route, body or undef ]
+my %bare_gateways;  # name of a call → [ pid, port ]
 
 sub keelson     { return $keelson; }
 sub gateway     { return $gateway; }
@@ -42,11 +45,11 @@ sub start
 	$keelson = KeelsonTest->new('bench', limits => 1, conf => join "\n",
 		'shared_buffers = 256MB', 'fsync = on', 'synchronous_commit = on', 'max_wal_size = 8GB',
 		'checkpoint_timeout = 30min', 'keelson.environment = development', 'keelson.allow_private_targets = on',
-		'max_connections = 100', 'autovacuum_naptime = 1min');
+		'max_connections = 200', 'autovacuum_naptime = 1min');
 	# Limits are decided as everywhere, and refuse nobody.
 	$keelson->sql('select keelson.rate_limit_set(name, 1000000000) from keelson.rate_limits');
 	$keelson->node->safe_psql('keelson', KeelsonTest::slurp("$FindBin::Bin/schema.sql"));
-	$gateway = $keelson->gateway(KEELSON_LOG_LEVEL => $ENV{BENCH_LOG_LEVEL} || 'info');
+	$gateway = $keelson->gateway(KEELSON_LOG_LEVEL => $ENV{BENCH_LOG_LEVEL} || 'info', KEELSON_LOOPS => $loops, KEELSON_POOL => $pool / $loops);
 	@versions{qw(kernel PostgreSQL)} = ((POSIX::uname())[2] =~ /^([\d.]+)/, $keelson->sql('show server_version') =~ /^(\S+)/);
 	$signed_in_at = time;
 	@people = map { $keelson->user($gateway) } 1 .. $users;
@@ -54,7 +57,13 @@ sub start
 	return;
 }
 
-sub stop { $keelson->stop; return; }
+sub stop
+{
+	kill 'TERM', map { $_->[0] } values %bare_gateways;
+	waitpid $_->[0], 0 for values %bare_gateways;
+	$keelson->stop;
+	return;
+}
 
 # CPU seconds of one process (with what its ended children used, if wanted).
 sub process_cpu
@@ -207,6 +216,34 @@ sub run_bare
 	return $sample;
 }
 
+# One run of wrk against a gateway that only passes calls on, with as many connections to the database as ours has for
+# quick calls: what any gateway can reach here.
+sub run_bare_gateway
+{
+	my ($what, $connections) = @_;
+	my ($pid, $port) = @{ $bare_gateways{$what} //= [ start_bare_gateway($what) ] };
+	return run_load("$what.$connections.bare", $what, $connections, $port, gateway_us => sub { process_cpu($pid) }, server_us => \&server_cpu);
+}
+
+sub start_bare_gateway
+{
+	my ($what) = @_;
+	my (undef, undef, $route, $body) = @{ $calls{$what} };
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	local %ENV = (%ENV, PGHOST => $keelson->node->host, PGPORT => $keelson->node->port, PGDATABASE => 'keelson');
+	my ($pid) = start_command("$FindBin::Bin/bare-gateway", $port, $loops, $pool / $loops, route($route), caller_of($body));
+	wait_port($port) or die "the bare gateway did not start\n";
+	return ($pid, $port);
+}
+
+# What a gateway tells the dispatcher of who calls.
+sub caller_of
+{
+	my ($body) = @_;
+	return '{"ip":"127.0.0.1","userAgent":"wrk","requestId":"0194e0a0-0000-7000-8000-000000000000",'
+		. '"scheme":"http","via":"bearer"' . (defined $body ? ',"contentType":"application/json"' : '') . '}';
+}
+
 # Waits until somebody listens at a port here.
 sub wait_port
 {
@@ -219,8 +256,7 @@ sub run_pgbench
 {
 	my ($what, $connections) = @_;
 	my $body = $calls{$what}[3];
-	my $caller = '{"ip":"127.0.0.1","userAgent":"wrk","requestId":"0194e0a0-0000-7000-8000-000000000000",'
-		. '"scheme":"http","via":"bearer"' . (defined $body ? ',"contentType":"application/json"' : '') . '}';
+	my $caller = caller_of($body);
 	return pgbench("$what.$connections.pgbench", $connections, "$what.sql", caller => $caller, defined $body ? (body => $body) : ());
 }
 
