@@ -45,7 +45,7 @@ sub start
 	$keelson = KeelsonTest->new('bench', limits => 1, conf => join "\n",
 		'shared_buffers = 256MB', 'fsync = on', 'synchronous_commit = on', 'max_wal_size = 8GB',
 		'checkpoint_timeout = 30min', 'keelson.environment = development', 'keelson.allow_private_targets = on',
-		'max_connections = 200', 'autovacuum_naptime = 1min');
+		'max_connections = 400', 'autovacuum_naptime = 1min');
 	# Limits are decided as everywhere, and refuse nobody.
 	$keelson->sql('select keelson.rate_limit_set(name, 1000000000) from keelson.rate_limits');
 	$keelson->node->safe_psql('keelson', KeelsonTest::slurp("$FindBin::Bin/schema.sql"));
@@ -222,7 +222,7 @@ sub run_bare_gateway
 {
 	my ($what, $connections) = @_;
 	my ($pid, $port) = @{ $bare_gateways{$what} //= [ start_bare_gateway($what) ] };
-	return run_load("$what.$connections.bare", $what, $connections, $port, gateway_us => sub { process_cpu($pid) }, server_us => \&server_cpu);
+	return run_load("$what.$connections.bare-gateway", $what, $connections, $port, gateway_us => sub { process_cpu($pid) }, server_us => \&server_cpu);
 }
 
 sub start_bare_gateway

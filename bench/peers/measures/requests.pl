@@ -81,7 +81,7 @@ sub prepare
 	{
 		warm_peer($_, $name) for grep { $peers{$name}{calls}{$_} } qw(read write);
 	}
-	unkept(sub { run_gateway($_, 32) }) for qw(read write);
+	unkept(sub { run_gateway($_, 32); run_bare_gateway($_, 32) }) for qw(read write);
 	keelson->sql('truncate bench.events, bench.totals, peer.events, peer.totals');
 	return;
 }
@@ -94,7 +94,8 @@ sub run_all
 	my %run = (
 		keelson  => sub { my $sample = run_gateway($what, $connections); $sample->{memory_mib} = private_mib(gateway->pid); return $sample; },
 		pgbench  => sub { run_pgbench($what, $connections) },
-		function => sub { run_function($what, $connections, $function) });
+		function => sub { run_function($what, $connections, $function) },
+		'bare-gateway' => sub { run_bare_gateway($what, $connections) });
 	for my $name (grep { $peers{$_}{calls}{$what} } keys %peers)
 	{
 		$run{$name} = sub { my $sample = run_peer($what, $connections, $name); $sample->{memory_mib} = peer_memory($name); return $sample; };
