@@ -125,6 +125,18 @@ select keelson.job_step('regress-work', 'cannot', 'regress_jobs.cancel');
 call keelson.job_run('regress-work');
 select outcome, counts, errors, pending from keelson.job_runs where job = 'regress-work' order by id desc limit 1;
 
+-- What is taken away while it runs ends there.
+select keelson.job('regress-going', '0 4 * * *', 'Go away.', 'regress_jobs.nothing');
+select keelson.job_step('regress-going', 'other', 'regress_jobs.nothing');
+create temporary table going as select keelson._job_begin('regress-going', 'manual') as run;
+select keelson._job_advance(run) from going;
+select keelson.job_remove('regress-going');
+select keelson._job_advance(run) from going;
+select keelson._job_advance(run) from going;
+select outcome, counts, errors, pending from keelson.job_runs where job = 'regress-going';
+select keelson._job_release('regress-going');
+delete from keelson.job_runs where job = 'regress-going';
+
 -- Bad input changes nothing.
 select keelson.job('Bad name', '5 5 * * *', 'No.', function => 'regress_jobs.work_do');
 select keelson.job('regress-bad', '5 5 * *', 'No.', function => 'regress_jobs.work_do');

@@ -31,6 +31,7 @@ begin; select pg_temp.as_user('ada', $$select keelson.has_tier('free') || ' ' ||
 begin; select pg_temp.as_user('ada', $$select keelson.require_tier('pro')$$); rollback;
 begin; select pg_temp.as_user('ada', $$select keelson.require_feature('export')$$); rollback;
 begin; select pg_temp.as_user('ada', $$select keelson.tier_limit('projects') || ' ' || coalesce(keelson.tier_limit('sessions')::text, 'none')$$); rollback;
+begin; select pg_temp.as_user('ada', $$select keelson.tier_limit(null)$$); rollback;
 begin; select pg_temp.as_user('ada', $$select keelson.has_tier('gold')$$); rollback;
 begin; select pg_temp.as_user('ada', 'select keelson.require_tier(null)'); rollback;
 begin; select pg_temp.as_user('ada', 'select keelson.require_feature(null)'); rollback;

@@ -213,12 +213,14 @@ ks__webhook_handler_call(PG_FUNCTION_ARGS)
 {
 	Oid types[] = {get_fn_expr_argtype(fcinfo->flinfo, 2)};
 	Datum values[] = {PG_GETARG_DATUM(2)};
-	/* Whatever it returns. */
-	char *call = psprintf("select %s($1) is null", text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	KsGuestQuery query = {.text = call, .nargs = lengthof(types), .types = types, .values = values};
+	KsGuestQuery query = {.nargs = lengthof(types), .types = types, .values = values};
 	Oid role = PG_ARGISNULL(1) ? InvalidOid : get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
 	bool is_null;
 
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(2))
+		elog(ERROR, "a handler has a name and an event");
+	/* Whatever it returns. */
+	query.text = psprintf("select %s($1) is null", text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	ks_timeout_begin(ks_guc_webhook_handler_timeout * 1000);
 	(void) ks_guest_call(&query, role, &is_null);
 	if (ks_timeout_end())

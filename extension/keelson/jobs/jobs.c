@@ -57,12 +57,15 @@ ks_job_call(PG_FUNCTION_ARGS)
 {
 	Oid types[] = {INT4OID};
 	Datum values[] = {PG_GETARG_DATUM(2)};
-	char *call = psprintf("select (%s($1))::bigint", text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	KsGuestQuery query = {.text = call, .nargs = lengthof(types), .types = types, .values = values};
+	KsGuestQuery query = {.nargs = lengthof(types), .types = types, .values = values};
 	Oid role = PG_ARGISNULL(1) ? InvalidOid : get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
 	bool is_null;
-	Datum taken = ks_guest_call(&query, role, &is_null);
+	Datum taken;
 
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(2))
+		elog(ERROR, "a step has a function and a batch");
+	query.text = psprintf("select (%s($1))::bigint", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	taken = ks_guest_call(&query, role, &is_null);
 	if (is_null)
 		PG_RETURN_NULL();
 	PG_RETURN_DATUM(taken);

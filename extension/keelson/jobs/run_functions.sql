@@ -106,7 +106,10 @@ begin
     select * into step from keelson.job_steps as s where s.job = run.job and s.name = run.pending[1];
     select j.batch into batch from keelson.job_definitions as j where j.name = run.job;
     begin
-        taken := coalesce(keelson._job_call(step.function, step.role, batch), 0);
+        -- It may have been taken away since the run began: then there is nothing to be done.
+        if step.name is not null then
+            taken := coalesce(keelson._job_call(step.function, step.role, batch), 0);
+        end if;
     exception when query_canceled or others then
         get stacked diagnostics state = returned_sqlstate, fault = message_text;
         raise warning 'job "%", step "%": %', run.job, run.pending[1], fault;

@@ -21,14 +21,17 @@ ks__captcha_call(PG_FUNCTION_ARGS)
 	Oid types[] = {TEXTOID, INETOID};
 	Datum values[] = {PG_GETARG_DATUM(2), knows_address ? PG_GETARG_DATUM(3) : (Datum) 0};
 	KsGuestQuery query = {
-		.text = psprintf("select (%s($1, $2))::boolean", text_to_cstring(PG_GETARG_TEXT_PP(0))),
 		.nargs = lengthof(types),
 		.types = types,
 		.values = values,
 		.nulls = knows_address ? NULL : " n"};
 	bool is_null;
-	Datum is_solved = ks_guest_call(&query, get_role_oid(NameStr(*PG_GETARG_NAME(1)), false), &is_null);
+	Datum is_solved;
 
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		elog(ERROR, "who judges a CAPTCHA has a function, a role and a response");
+	query.text = psprintf("select (%s($1, $2))::boolean", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	is_solved = ks_guest_call(&query, get_role_oid(NameStr(*PG_GETARG_NAME(1)), false), &is_null);
 	/* What is not said to be solved is not. */
 	PG_RETURN_BOOL(!is_null && DatumGetBool(is_solved));
 }

@@ -382,12 +382,13 @@ PG_FUNCTION_INFO_V1(ks_tier_limit_sql);
 Datum
 ks_tier_limit_sql(PG_FUNCTION_ARGS)
 {
-	const char *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	const char *name;
 	const KsTier *tier;
 	const KsTierLimit *limit;
 
-	if (PG_ARGISNULL(0))
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
+	name = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	tier = ks_tier_of(PG_GETARG_UUID_P(0));
 	limit = ks_tier_limit(tier, KS_LIMIT_CAP, name);
 	if (limit == NULL)
