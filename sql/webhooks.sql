@@ -117,6 +117,17 @@ rollback to s;
 select keelson.webhook_dry_run(e.id, 'invoice.paid', jsonb_build_object('x', repeat('x', 300000))) from keelson.webhook_endpoints as e where e.url like '%endless';
 rollback;
 
+-- Nor does one fail whoever emits: what it cannot be evaluated for is not sent, and the others are. A dry run says so.
+begin;
+select keelson.act_as('hooks@example.com') is not null as is_acting;
+select w.enabled from keelson.webhook_create('https://example.com/broken', '{invoice.*}', filter => '$.at.datetime("HH_MM") == "x"') as w;
+select keelson.webhook_emit('invoice.paid', '{"at": "12:30"}') is null as is_unwanted;
+select w.enabled from keelson.webhook_create('https://example.com/whole', '{invoice.*}') as w;
+select keelson.webhook_emit('invoice.paid', '{"at": "12:30"}') is not null as is_wanted;
+select e.url from keelson.deliveries as d join keelson.webhook_endpoints as e on e.user_id = d.user_id and e.id = d.lane;
+select keelson.webhook_dry_run(e.id, 'invoice.paid', '{"at": "12:30"}') from keelson.webhook_endpoints as e where e.url like '%broken';
+rollback;
+
 -- Events: who may emit what for whom, and what is recorded.
 begin;
 select keelson.act_as('hooks@example.com') is not null as is_acting;

@@ -50,6 +50,7 @@ static volatile sig_atomic_t is_over;
 static void begin(int64 end_us);
 static bool end(void);
 static void look(void);
+static bool is_of_work(const ErrorData *error);
 static int64 processor_us(void);
 static void query(void *arg);
 static void render(void *arg);
@@ -57,14 +58,15 @@ static void execute(KsPlan *plan, Evaluation *evaluation);
 static Datum evaluate(PG_FUNCTION_ARGS, void (*work)(void *arg), int64 budget_us, const char *field);
 
 bool
-ks_budget_run(int64 *left_us, void (*work)(void *arg), void *arg)
+ks_budget_run(int64 *left_us, void (*work)(void *arg), void *arg, ErrorData **error)
 {
 	MemoryContext cxt = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	int64 began_us = processor_us();
-	ErrorData *volatile error = NULL;
+	volatile bool is_done = true;
 	volatile bool was_over = false;
 
+	*error = NULL;
 	if (*left_us <= 0)
 		return false;
 	BeginInternalSubTransaction(NULL);
@@ -78,9 +80,10 @@ ks_budget_run(int64 *left_us, void (*work)(void *arg), void *arg)
 	}
 	PG_CATCH();
 	{
+		is_done = false;
 		was_over = end();
 		MemoryContextSwitchTo(cxt);
-		error = CopyErrorData();
+		*error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 	}
@@ -88,9 +91,28 @@ ks_budget_run(int64 *left_us, void (*work)(void *arg), void *arg)
 	MemoryContextSwitchTo(cxt);
 	CurrentResourceOwner = owner;
 	*left_us -= processor_us() - began_us;
-	if (error != NULL && !(was_over && error->sqlerrcode == ERRCODE_QUERY_CANCELED))
-		ReThrowError(error);
-	return error == NULL;
+	if (is_done)
+		return true;
+	if (was_over && (*error)->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		*error = NULL;
+	else if (!is_of_work(*error))
+		ReThrowError(*error);
+	return false;
+}
+
+/* Is it an error of what was written, for what it was applied to? Not one of the server, or of who cancels. */
+static bool
+is_of_work(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_FEATURE_NOT_SUPPORTED:
+		case ERRCODE_PROGRAM_LIMIT_EXCEEDED:
+		case ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION:
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -166,8 +188,12 @@ static Datum
 evaluate(PG_FUNCTION_ARGS, void (*work)(void *arg), int64 budget_us, const char *field)
 {
 	Evaluation evaluation = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), CurrentMemoryContext, 0};
+	ErrorData *error;
+	bool is_done = ks_budget_run(&budget_us, work, &evaluation, &error);
 
-	if (!ks_budget_run(&budget_us, work, &evaluation))
+	if (error != NULL)
+		ReThrowError(error);
+	if (!is_done)
 		ks_raise_field(400, "VALIDATION_FAILED", field, NULL, "the %s takes too long", field);
 	return evaluation.result;
 }

@@ -15,8 +15,9 @@
 /*
  * Do the work in a subtransaction with at most *left_us of processor time,
  * and take off what it has used. False, and the work undone, when that was
- * not enough. Errors of the work are raised as they are.
+ * not enough (*error is NULL then), or when what users have written fails:
+ * then *error says how. Errors of any other kind are raised.
  */
-extern bool ks_budget_run(int64 *left_us, void (*work)(void *arg), void *arg);
+extern bool ks_budget_run(int64 *left_us, void (*work)(void *arg), void *arg, ErrorData **error);
 
 #endif /* KS_WEBHOOKS_BUDGET_H */

@@ -225,7 +225,11 @@ match(const Event *event, pg_uuid_t *out)
 	return count;
 }
 
-/* What a filter does not decide in time is wanted: nothing is lost. */
+/*
+ * What a filter does not decide in time is wanted: nothing is lost. One that
+ * fails for this payload is not true; it is not to fail who emits, who may be
+ * another than the endpoint's user, and emit for many.
+ */
 static bool
 is_wanted(HeapTuple row, TupleDesc desc, const Event *event, int64 *left_us)
 {
@@ -235,6 +239,7 @@ is_wanted(HeapTuple row, TupleDesc desc, const Event *event, int64 *left_us)
 	bool matches = false;
 	Datum value;
 	Filter filter = {.payload = event->payload};
+	ErrorData *error;
 
 	deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(row, desc, 2, &is_null)), TEXTOID, -1, false, TYPALIGN_INT, &globs, NULL, &count);
 	for (int i = 0; i < count && !matches; i++)
@@ -245,7 +250,9 @@ is_wanted(HeapTuple row, TupleDesc desc, const Event *event, int64 *left_us)
 	if (is_null)
 		return true;
 	filter.path = DatumGetTextPP(value);
-	return !ks_budget_run(left_us, apply_filter, &filter) || filter.is_passed;
+	if (ks_budget_run(left_us, apply_filter, &filter, &error))
+		return filter.is_passed;
+	return error == NULL;
 }
 
 /* Is the predicate true? One that cannot be evaluated for this payload is not. */

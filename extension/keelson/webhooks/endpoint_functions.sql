@@ -433,9 +433,13 @@ begin
     elsif pg_column_size(input) > 262144 then
         perform keelson.raise(413, 'PAYLOAD_TOO_LARGE', 'the payload of an event may have 256 KiB', field => 'payload');
     end if;
-    made.matches := endpoint.is_enabled
-        and exists (select from unnest(endpoint.events) as glob where keelson._webhook_glob_matches(glob, webhook_dry_run.type))
-        and (endpoint.filter is null or keelson._webhook_filter_query(endpoint.filter, input) = '[true]');
+    begin
+        made.matches := endpoint.is_enabled
+            and exists (select from unnest(endpoint.events) as glob where keelson._webhook_glob_matches(glob, webhook_dry_run.type))
+            and (endpoint.filter is null or keelson._webhook_filter_query(endpoint.filter, input) = '[true]');
+    exception when data_exception or feature_not_supported or program_limit_exceeded or syntax_error_or_access_rule_violation then
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'the filter fails for this event, which is not sent then', field => 'filter');
+    end;
     made.method := 'POST';
     made.url := endpoint.url;
     made.body := format('{"type":%s,"timestamp":%s,"data":%s}', to_json(type), to_json(keelson._time_text(now())), input);
