@@ -5,7 +5,6 @@
 
 use strict;
 use warnings;
-use Time::HiRes qw(sleep time);
 
 use Bench;
 use Bench::Courier;
@@ -91,7 +90,7 @@ measure('enqueue', sub {
 		do \$\$ declare started timestamptz; begin for turn in 1 .. 10 loop $turn end loop; end \$\$;
 		select percentile_cont(0.5) within group (order by us) from timed group by which order by which});
 	keelson->sql("update keelson.webhook_endpoints set events = '{bench.none}' where id = '$endpoint'; select keelson.courier_breaker_set('$endpoint', 'closed')");
-	KeelsonTest::wait_until(sub { !remaining($endpoint) }, 60);
+	KeelsonTest::wait_until(sub { !remaining($endpoint) }, 60) or die "deliveries do not end\n";
 	keep('enqueue.1.keelson', unit => 'us', value => $with - $without);
 	cost('an event with one delivery in its transaction, µs', $with - $without);
 });
@@ -179,7 +178,7 @@ measure_once('neighbours', sub {
 		KeelsonTest::wait_until(sub { keelson->sql('select in_flight from keelson._courier_status()') >= 100 }, 10) or die "nothing hangs\n";
 		my $loud = neighbours_p99(\@neighbours);
 		keelson->sql(qq{delete from keelson.http_requests where user_id = '$hanging'; delete from keelson.deliveries where user_id = '$hanging'});
-		KeelsonTest::wait_until(sub { keelson->sql('select in_flight from keelson._courier_status()') == 0 }, 60);
+		KeelsonTest::wait_until(sub { keelson->sql('select in_flight from keelson._courier_status()') == 0 }, 60) or die "what hangs does not end\n";
 		push @without, $quiet->{p99};
 		push @with,    $loud->{p99};
 		keep('neighbours.0.keelson',   unit => 'us', value => $quiet->{p99}, p50_ms => $quiet->{p50} / 1000, p99_ms => $quiet->{p99} / 1000);

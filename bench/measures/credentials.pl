@@ -5,6 +5,7 @@ use strict;
 use warnings;
 
 use Bench;
+use Bench::Sql;
 use Bench::System;
 
 my ($key, $external);

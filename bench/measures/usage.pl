@@ -3,8 +3,7 @@
 
 use strict;
 use warnings;
-use POSIX ();
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 use Bench;
 use Bench::System;

@@ -1,4 +1,4 @@
-// Decisions of rate-limiter-flexible, 32 under way, over ten thousand callers: how many a second, and the CPU time of this
+// Decisions of rate-limiter-flexible, 32 under way, over ten thousand callers: how many they are, and the CPU time of this
 // process for each. With "check" instead: how many of twelve requests a limit of five allows.
 //
 //   PGHOST=… REDIS_SOCKET=… POOL=8 node decide.js redis SECONDS | check
@@ -35,7 +35,7 @@ async function main() {
         const cpu = process.cpuUsage();
         const decided = await decideFor(limit, what * 1000);
         const { user, system } = process.cpuUsage(cpu);
-        console.error(`decided=${decided} rate=${Math.round(decided / what)} cpu_us=${((user + system) / decided).toFixed(3)}`);
+        console.error(`decided=${decided} cpu_us=${((user + system) / decided).toFixed(3)}`);
     }
     process.exit(0);
 }

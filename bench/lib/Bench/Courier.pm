@@ -8,7 +8,6 @@ use FindBin;
 use IO::Socket::INET;
 use KeelsonTest;
 
-use Bench;
 use Bench::System;
 
 our @EXPORT = qw(receiver sink sink_cpu sink_port ask_sink figures endpoint make_endpoint store deliver alone);
@@ -39,7 +38,7 @@ sub ask_sink
 	my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $sink_port) or die "sink: $!";
 	print $socket "GET $path HTTP/1.1\r\n\r\n";
 	my $said = '';
-	sysread $socket, $said, 4096, length $said while $said !~ /\r\n\r\n.*\n/;
+	sysread $socket, $said, 4096, length $said or die "the sink breaks off\n" while $said !~ /\r\n\r\n.*\n/;
 	return $said =~ /\r\n\r\n(.*)\n/;
 }
 

@@ -5,20 +5,19 @@ package Bench::Peers;
 
 use strict;
 use warnings;
-use Digest::SHA qw(hmac_sha256 hmac_sha256_base64);
+use Digest::SHA qw(hmac_sha256);
 use Exporter 'import';
 use FindBin;
 use HTTP::Tiny;
 use KeelsonTest;
-use List::Util qw(max min sum0);
+use List::Util qw(max sum0);
 use MIME::Base64 qw(encode_base64 encode_base64url);
-use POSIX ();
 
 use Bench;
 use Bench::System;
 
-our @EXPORT = qw(cores prepare_peers node_environment start_peer stop_peer warm_peer run_peer run_function peer_ask peer_memory
-	processes processes_cpu private_mib pool_size same_value relate in_turn);
+our @EXPORT = qw(cores prepare_peers node_environment start_peer warm_peer run_peer run_function peer_ask peer_memory
+	private_mib pool_size same_value relate in_turn);
 
 my $secret = 'a secret of the peers that is long enough for everybody';
 my ($is_prepared, %peers, %turns);
@@ -74,7 +73,7 @@ sub cookie
 	return 'Cookie: better-auth.session_token=' . $value =~ s{([+/=])}{sprintf '%%%02X', ord $1}egr;
 }
 
-# Words that are put before or taken from every environment of node.
+# What every program of node finds in its environment.
 sub node_environment
 {
 	return (NODE_ENV => 'production', PGHOST => keelson->node->host, PGPORT => keelson->node->port, PGUSER => 'peer', PGDATABASE => 'keelson',

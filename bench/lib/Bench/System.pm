@@ -10,7 +10,7 @@ use IO::Socket::INET;
 use KeelsonTest;
 use List::Util qw(min sum0);
 use POSIX ();
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(time);
 
 use Bench;
 

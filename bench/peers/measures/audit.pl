@@ -42,7 +42,7 @@ sub check_trails
 	return;
 }
 
-# Events a second that one seal after the other takes; undefined if the keeper came between.
+# Microseconds that sealing takes an event, one seal after the other; undefined if the keeper came between.
 sub seal_us
 {
 	keelson->sql('select keelson.audit_seal() from generate_series(1, 100)');

@@ -4,8 +4,7 @@
 use strict;
 use warnings;
 use IO::Socket::INET;
-use MIME::Base64 qw(decode_base64);
-use Time::HiRes qw(time);
+use Time::HiRes ();
 
 use Bench;
 use Bench::Courier;
@@ -41,7 +40,7 @@ sub one_request
 	alarm 30;
 	my $socket = $listener->accept or die "accept: $!";
 	my $said = '';
-	sysread $socket, $said, 4096, length $said while $said !~ /\r\n\r\n.{250}/s;
+	sysread $socket, $said, 4096, length $said or die "the request breaks off\n" while $said !~ /\r\n\r\n.{250}/s;
 	alarm 0;
 	print $socket "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 	my ($head, $text) = split /\r\n\r\n/, $said, 2;

@@ -4,7 +4,6 @@
 
 use strict;
 use warnings;
-use Time::HiRes qw(sleep time);
 
 use Bench;
 use Bench::Peers;
@@ -81,7 +80,7 @@ sub run_decisions
 		my $decided = $got{decided} * (1 + 2 / $Bench::System::seconds);
 		my $stored = (server_cpu() - $before[0] + process_cpu($redis) - $before[1]) * 1e6 / $decided;
 		keep("decision.1.$store", unit => 'us', value => $got{cpu_us} + $stored, cpu_us => $got{cpu_us} + $stored, gateway_us => $got{cpu_us},
-			server_us => $stored, rate => $got{rate});
+			server_us => $stored);
 	}
 	return;
 }

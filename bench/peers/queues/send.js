@@ -4,7 +4,7 @@
 const { createHmac } = require('node:crypto');
 const { Pool } = require('undici');
 
-const secret = Buffer.from('a secret of the receiver, of 32 B');
+const secret = Buffer.from('a secret of the receiver, of 32B');
 
 module.exports = (url, atOnce) => {
     const { origin, pathname } = new URL(url);
