@@ -178,9 +178,13 @@ select w.state, count(*) from keelson.webhook_endpoints as e cross join lateral 
 select keelson.webhook_delivery_replay(e.id, w.id)
 from keelson.webhook_endpoints as e cross join lateral keelson.webhook_deliveries(e.id) as w;
 rollback;
+-- One that came since waits behind them, in its key's order, until they are gone.
+select keelson.webhook_emit('invoice.paid', '{"amount": "later"}', id, 'k') is not null as is_wanted from person;
+update keelson.deliveries as d set due_at = 'infinity' from person as p where p.id = d.user_id and not d.is_quarantined;
 select keelson.deliveries_discard(created_until => now() - interval '1 day') as discarded_of_older;
 select keelson.deliveries_release(created_until => now() - interval '1 day') as released_of_older;
 select keelson.deliveries_discard() as discarded;
+select d.due_at < 'infinity' as is_due from keelson.deliveries as d join person as p on p.id = d.user_id;
 select l.state, l.error, count(*) from keelson.deliveries_log as l join person as p on p.id = l.user_id group by 1, 2;
 select (keelson.webhook_accounting()).missing, (keelson.webhook_accounting()).doubled;
 
@@ -192,6 +196,7 @@ select secret from keelson.webhook_endpoints;
 select keelson.webhook_list();
 reset role;
 
+delete from keelson.deliveries as d using person as p where p.id = d.user_id;
 delete from keelson.deliveries_log as l using person as p where p.id = l.user_id;
 delete from keelson.webhook_events as e using person as p where p.id = e.user_id;
 delete from keelson.courier_lanes as l using person as p where p.id = l.user_id;

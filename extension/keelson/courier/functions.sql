@@ -186,6 +186,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     discarded bigint;
+    ordered_users uuid[];
+    ordered_ids uuid[];
 begin
     with gone as (
         delete from keelson.deliveries as d
@@ -193,11 +195,19 @@ begin
             and (created_from is null or keelson._uuid7_time(d.id) >= created_from)
             and (created_until is null or keelson._uuid7_time(d.id) < created_until)
         returning d.*
+    ),
+    logged as (
+        insert into keelson.deliveries_log (user_id, id, lane, kind, ref, state, attempts, ordering_key, finished_at, code, error)
+        select g.user_id, g.id, g.lane, g.kind, g.ref, 'cancelled', g.attempts, g.ordering_key, now(), 'refused', 'it came back from a backup and was discarded'
+        from gone as g
+        returning user_id, id, lane, ordering_key
     )
-    insert into keelson.deliveries_log (user_id, id, lane, kind, ref, state, attempts, ordering_key, finished_at, code, error)
-    select g.user_id, g.id, g.lane, g.kind, g.ref, 'cancelled', g.attempts, g.ordering_key, now(), 'refused', 'it came back from a backup and was discarded'
-    from gone as g;
-    get diagnostics discarded = row_count;
+    select count(*), array_agg(l.user_id) filter (where l.ordering_key is not null), array_agg(l.id) filter (where l.ordering_key is not null),
+        count(keelson._courier_hint(l.user_id, l.lane)) filter (where l.ordering_key is not null)
+    into discarded, ordered_users, ordered_ids
+    from logged as l;
+    -- What was asked for since the restore waits behind them.
+    perform keelson._deliveries_unpark(ordered_users, ordered_ids);
     perform keelson.audit('config.change', jsonb_build_object(
         'what', 'deliveries discarded', 'count', discarded, 'databaseRole', session_user
     ));
