@@ -60,6 +60,16 @@ ok(wait_until(sub { $keelson->sql('select count(*) from keelson.deliveries') == 
 is($keelson->sql("select string_agg(format('%s %s %s: %s', kind, state, attempts, error), ', ' order by kind) from keelson.deliveries_log where id in (" . join(', ', map { "'$_'" } split /\n/, $odd) . ')'),
 	'http cancelled 0: the request is gone, regress exhausted 0: nothing is known of this kind of delivery', 'and the log says why');
 
+# One whose day the log has no partition of, since a clock was wrong, is sent once, and the courier lives on.
+my $busy = $keelson->sql("select pid from pg_stat_activity where backend_type = 'keelson courier'");
+$keelson->sql('begin; select keelson._http_request(\'test\', \'' . $sink->url('/past') . q{', 'probe.answered', '{"tag": "past"}', lane => gen_random_uuid());
+	update keelson.deliveries set id = keelson._uuid7_floor('2001-02-03 04:05Z'); commit});
+is(answer('past'), '200||t|max-age=600', 'one of a day long past is answered');
+ok(wait_until(sub { $keelson->sql('select count(*) from keelson.deliveries') == 0 }, 20), 'and settled');
+is(scalar($sink->requests('/past')), 1, 'once');
+is($keelson->sql("select pid from pg_stat_activity where backend_type = 'keelson courier'"), $busy, 'by the same courier');
+is($keelson->sql("select state from keelson.deliveries_log where id < keelson._uuid7_floor('2002-01-01 00:00Z')"), 'delivered', 'the log has it');
+
 # What a receiver can do.
 my %faults = (
 	'/status/500' => '500||f|', '/redirect?to=http://127.0.0.1:1/' => '302||f|', '/hang' => '|there was no complete response in time|f|',

@@ -1,19 +1,37 @@
 /*
  * log.c
- *	  Partitions of the log of deliveries: made ahead, dropped in time.
+ *	  Partitions of the log of deliveries: made ahead, dropped in time, and made
+ *	  late where one is missing for what is to be settled.
+ *
+ * A delivery is logged on the day of its id. Without that day's partition it
+ * could not be settled: it would be sent again and again. None is missing but
+ * where a clock was wrong, or where the last of a day was replayed while its
+ * partition was dropped.
  */
 #include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "utils/date.h"
+#include "utils/datetime.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "core/keeper.h"
 #include "core/spi.h"
 #include "courier/log.h"
 
 #define INTERVAL_MS (3600 * 1000)
+#define MS_PER_DAY (24 * 3600 * 1000)
 
 static KsPlan keep_plan = {
 	"select keelson.deliveries_partitions_make() + keelson.deliveries_expire()", 0, {0}};
+static KsPlan make_plan = {
+	"select keelson._partition_make('deliveries_log', $1), keelson._partition_make('delivery_attempts', $1)", 1, {TIMESTAMPTZOID}};
 
 static void keep(void);
+static int32 day_of(const pg_uuid_t *id);
+static bool has_partition(const char *parent, int32 day);
 
 void
 ks_delivery_log_init(void)
@@ -27,4 +45,42 @@ keep(void)
 	ks_spi_connect();
 	(void) ks_spi_execute(&keep_plan, NULL, NULL, false, 0);
 	ks_spi_finish();
+}
+
+void
+ks_delivery_log_need(KsDelivery **deliveries, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		int32 day = day_of(&deliveries[i]->id);
+		Datum values[1] = {TimestampTzGetDatum((day - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)) * USECS_PER_DAY)};
+
+		/* Most are of one day. */
+		if (i > 0 && day == day_of(&deliveries[i - 1]->id))
+			continue;
+		if (!has_partition("deliveries_log", day) || !has_partition("delivery_attempts", day))
+			(void) ks_spi_execute(&make_plan, values, NULL, false, 1);
+	}
+}
+
+/* The day, UTC and since 1970, of the time in a UUIDv7. */
+static int32
+day_of(const pg_uuid_t *id)
+{
+	int64 milliseconds = 0;
+
+	for (int i = 0; i < 6; i++)
+		milliseconds = milliseconds << 8 | id->data[i];
+	return (int32) (milliseconds / MS_PER_DAY);
+}
+
+static bool
+has_partition(const char *parent, int32 day)
+{
+	char name[NAMEDATALEN];
+	int year, month, date;
+
+	j2date(day + UNIX_EPOCH_JDATE, &year, &month, &date);
+	snprintf(name, sizeof(name), "%s_%04d%02d%02d", parent, year, month, date);
+	return OidIsValid(get_relname_relid(name, get_namespace_oid("keelson", false)));
 }

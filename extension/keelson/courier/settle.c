@@ -17,6 +17,7 @@
 
 #include "core/spi.h"
 #include "courier/columns.h"
+#include "courier/log.h"
 #include "courier/settle.h"
 
 #define STATUS_GONE 410
@@ -119,6 +120,7 @@ ks_settle(KsDelivery **deliveries, int count, TimestampTz now)
 	KsColumns *retried = gather(count, TIMESTAMPTZOID);
 	Datum values[18];
 
+	ks_delivery_log_need(deliveries, count);
 	for (int i = 0; i < count; i++)
 		if (deliveries[i]->verdict == KS_RETRY)
 			add_row(retried, deliveries[i], TimestampTzGetDatum(deliveries[i]->retry_at));
