@@ -61,6 +61,27 @@ alter function keelson._verification_send(uuid) owner to keelson_system;
 comment on function keelson._verification_send(uuid) is
     'Mail a new link that verifies the user''s address, good for 24 hours; returns its token, null where there is nothing to verify.';
 
+create or replace function keelson._recovery_lock(user_id uuid, email text)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Blocking, deleting, logins and changes of password or address take the same lock.
+    perform from keelson.users as u
+    where u.id = _recovery_lock.user_id
+        and u.status = 'active'
+        and lower(u.email collate "C") = lower(_recovery_lock.email collate "C")
+    for no key update;
+    return found;
+end
+$$;
+alter function keelson._recovery_lock(uuid, text) owner to keelson_system;
+comment on function keelson._recovery_lock(uuid, text) is
+    'Lock the user until the transaction ends; false when they are not active, or have another address now.';
+
 create or replace function keelson._email_verify(token text)
 returns text
 language plpgsql
@@ -69,18 +90,21 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    used keelson._recovery_token_use := keelson._recovery_token_find(token, 'verify_email', true);
+    used keelson._recovery_token_use := keelson._recovery_token_find(token, 'verify_email', false);
     address text;
 begin
+    -- The user before the token, as who changes the address takes them.
+    if used.user_id is null
+        or not keelson._recovery_lock(used.user_id, used.email)
+        or (keelson._recovery_token_find(token, 'verify_email', true)).user_id is null
+    then
+        return null;
+    end if;
     update keelson.users as u
     set email_verified_at = coalesce(u.email_verified_at, now()), updated_at = now()
     where u.id = used.user_id
-        and u.status = 'active'
-        and lower(u.email collate "C") = lower(used.email collate "C")
     returning u.email into address;
-    if address is not null then
-        perform keelson.audit('email.verify', user_id => used.user_id);
-    end if;
+    perform keelson.audit('email.verify', user_id => used.user_id);
     return address;
 end
 $$;
@@ -314,27 +338,6 @@ grant execute on function keelson.password_reset_request(keelson.email_address) 
 
 -- Resetting.
 
-create or replace function keelson._reset_lock(user_id uuid, email text)
-returns boolean
-language plpgsql
-volatile
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    -- Blocking, deleting, logins and changes of password take the same lock.
-    perform from keelson.users as u
-    where u.id = _reset_lock.user_id
-        and u.status = 'active'
-        and lower(u.email collate "C") = lower(_reset_lock.email collate "C")
-    for no key update;
-    return found;
-end
-$$;
-alter function keelson._reset_lock(uuid, text) owner to keelson_system;
-comment on function keelson._reset_lock(uuid, text) is
-    'Lock the user until the transaction ends; false when they are not active, or have another address now.';
-
 create or replace function keelson._email_prove(user_id uuid)
 returns void
 language sql
@@ -389,7 +392,7 @@ begin
     -- Who can read the user's mail has not been guessing.
     perform keelson._failures_lock(found_use.user_id, stranger);
     -- Hashing took its time: whether the token is good counts now.
-    if not keelson._reset_lock(found_use.user_id, found_use.email)
+    if not keelson._recovery_lock(found_use.user_id, found_use.email)
         or (keelson._recovery_token_find(token, 'reset_password', true)).user_id is null
     then
         perform keelson._recovery_count('reset_failed');
