@@ -65,7 +65,7 @@ returns table (place integer, type text, at timestamptz, object jsonb)
 language sql
 as $$
 select e.place, e.type, base + e.after, jsonb_build_object('id', 'sub_1', 'subscription', 'sub_1', 'customer', 'cus_1',
-    'period', jsonb_build_object('start', base + e.period_start, 'end', base + e.period_end)) || e.object || case when e.place = 1 then jsonb_build_object('client_reference_id', user_id) else '{}' end
+    'period', jsonb_build_object('start', base + e.period_start, 'end', base + e.period_end)) || e.object || case when e.place = 1 then jsonb_build_object('client_reference_id', keelson._stripe_reference(user_id, keelson._token_key_id())) else '{}' end
     || case when e.type like 'invoice%' then jsonb_build_object('id', 'in_' || e.place) else '{}' end
 from (values
     ('cancelled', 1, 'checkout.session.completed', interval '0', interval '0', interval '30 days', '{"mode": "subscription", "id": "cs_1"}'::jsonb),
@@ -185,6 +185,22 @@ select pg_temp.says('customer.subscription.created', jsonb_build_object('status'
 select pg_temp.says('invoice.payment_failed', '{"id": "in_3"}', '1 second') ~ '^studio active' as is_untouched;
 select pg_temp.says('customer.subscription.updated', '{"status": "incomplete_expired"}', '1 day') ~ '^studio active' as is_untouched;
 select pg_temp.says('invoice.payment_succeeded', '{"id": "in_4", "subscription": null}', '1 day') ~ '^studio active' as is_untouched;
+rollback;
+-- What a checkout names its user by is made for who is acting, and by nobody else.
+select keelson.stripe_reference();
+begin;
+select keelson.act_as('pays@example.com') is not null as is_acting;
+select keelson.stripe_reference() as reference \gset
+commit;
+select :'reference' ~ '^kss_[A-Za-z0-9_-]{70}$' as is_for_stripe, keelson._stripe_reference_open(:'reference') = (select id from person) as is_theirs;
+select forged from unnest(array['', 'kss_', left(:'reference', 73), :'reference' || 'A', 'ksd_' || substr(:'reference', 5), overlay(:'reference' placing case substr(:'reference', 10, 1) when 'A' then 'B' else 'A' end from 10)])
+    as f (forged) where keelson._stripe_reference_open(forged) is not null;
+-- A stranger who pays by a link and writes somebody's id into it touches nothing of theirs.
+begin;
+select keelson.user_tier_set('pays@example.com', 'studio');
+select pg_temp.says('checkout.session.completed', '{"mode": "subscription", "customer": "cus_7", "subscription": "sub_7"}' || jsonb_build_object('client_reference_id', id)) from person;
+select pg_temp.says('customer.subscription.updated', '{"id": "sub_7", "customer": "cus_7", "status": "active"}', '1 second') ~ '^studio active' as is_untouched;
+select pg_temp.says('customer.subscription.deleted', '{"id": "sub_7", "customer": "cus_7"}', '1 day') ~ '^studio active' as is_untouched;
 rollback;
 -- By hand; and an endpoint that is told.
 begin;

@@ -93,7 +93,7 @@ is(refused('select keelson.keyring_retire(1)'), 'key 1 has not been superseded',
 is(refused('select keelson.keyring_retire(9)'), 'this database needs no key of that id', 'nor a key that there is not');
 is(refused('select keelson.keyring_rewrap(0)'), 'a batch has 1 to 100,000 values', 'no empty batches');
 is($keelson->sql('select string_agg(name, \', \' order by name) from keelson.keyring_needs()'),
-	q{audit events, cursors of lists, device tokens, mails, passwords, server's secrets, sessions, signing keys, users' keys, webhook secrets}, 'what rests on the key');
+	q{audit events, checkout references, cursors of lists, device tokens, mails, passwords, server's secrets, sessions, signing keys, users' keys, webhook secrets}, 'what rests on the key');
 
 # A new primary. While it is rotated, values are sealed and opened, by the API too.
 my $two = random_line(2);
@@ -147,20 +147,20 @@ is($keelson->sql('select keelson.keyring_rewrap() is null'), 't', 'nothing is le
 
 # What still rests on the old key, and how it goes.
 is($keelson->sql('select string_agg(name, \', \' order by name) from keelson.keyring_needs(1)'),
-	'audit events, cursors of lists, device tokens, passwords, sessions', 'what a rotation cannot move');
-like(refused('select keelson.keyring_retire(1)'), qr/^key 1 is still needed: audit events, cursors of lists until .*, device tokens until .*, passwords \(1\), sessions \(1\)$/, 'the key is still needed');
+	'audit events, checkout references, cursors of lists, device tokens, passwords, sessions', 'what a rotation cannot move');
+like(refused('select keelson.keyring_retire(1)'), qr/^key 1 is still needed: audit events, checkout references until .*, cursors of lists until .*, device tokens until .*, passwords \(1\), sessions \(1\)$/, 'the key is still needed');
 my $reply = $gateway->post('/api/auth/refresh', { refreshToken => $ada->{refresh} });
 is($reply->{status}, 200, 'a session of the old key is refreshed');
 # The gateway's first call on a connection that the crash has cut is answered 503.
 ok(wait_until(sub { $gateway->post('/api/auth/login', { email => $ada->{email}, password => $ada->{password} })->{status} == 200 }, 30),
 	'a password of the old key logs in');
-is($keelson->sql('select string_agg(name, \', \' order by name) from keelson.keyring_needs(1)'), 'audit events, cursors of lists, device tokens', 'both have moved to the new one');
+is($keelson->sql('select string_agg(name, \', \' order by name) from keelson.keyring_needs(1)'), 'audit events, checkout references, cursors of lists, device tokens', 'both have moved to the new one');
 
 # A transaction from before may still write what it has sealed under the old key: it is waited for.
 my $open = start("begin; select 'pid ' || pg_backend_pid(); select pg_sleep(600);\n");
 wait_until(sub { $open->{handle}->pump_nb; ${ $open->{out} } =~ /pid (\d+)/ }, 30);
 my ($open_pid) = ${ $open->{out} } =~ /pid (\d+)/;
-my $retiring = start("select keelson.keyring_retire(1, '{audit events, cursors of lists, device tokens}');\n");
+my $retiring = start("select keelson.keyring_retire(1, '{audit events, checkout references, cursors of lists, device tokens}');\n");
 ok(wait_until(sub { $keelson->sql(q{select count(*) from pg_locks where locktype = 'virtualxid' and not granted}) > 0 }, 30), 'retiring waits for it');
 is($keelson->sql('select retired_at from keelson.keyring_keys where key_id = 1'), '', 'and has not retired the key');
 $keelson->sql("select pg_terminate_backend($open_pid)");

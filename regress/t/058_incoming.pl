@@ -164,8 +164,9 @@ subtest 'Stripe moves the subscription' => sub {
 	my $now = int(time);
 	my ($start, $end) = ($now - $now % 3600, $now - $now % 3600 + 30 * 86400);
 	sql("select keelson.stripe_price_set('price_pro', 'pro')");
+	my $reference = sql("select keelson._stripe_reference('$user->{id}', keelson._token_key_id())");
 	# Stripe's own objects, where they are there, with our names in them.
-	my $session = { %{ $fixture{'checkout.session'} || {} }, id => 'cs_1', mode => 'subscription', customer => 'cus_1', subscription => 'sub_1', client_reference_id => $user->{id} };
+	my $session = { %{ $fixture{'checkout.session'} || {} }, id => 'cs_1', mode => 'subscription', customer => 'cus_1', subscription => 'sub_1', client_reference_id => $reference };
 	my $subscription = { %{ $fixture{subscription} || {} }, id => 'sub_1', customer => 'cus_1', status => 'active', metadata => {}, cancel_at => undef, cancel_at_period_end => JSON::PP::false,
 		items => { object => 'list', data => [ { price => { id => 'price_pro' }, current_period_start => $start, current_period_end => $end } ] } };
 	my $invoice = { %{ $fixture{invoice} || {} }, id => 'in_1', customer => 'cus_1', parent => { subscription_details => { subscription => 'sub_1', metadata => {} } },

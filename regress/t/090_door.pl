@@ -207,7 +207,7 @@ sub test_keyring
 	$refused->("keyring-retire KEY='1; x'", qr/which key\?/);
 	# Whatever transactions are here unless they say so.
 	sql($place, q{do $$ begin execute format('alter database %I set default_transaction_isolation = %L', current_database(), 'repeatable read'); end $$});
-	is(make($place, "keyring-retire KEY=1 ACCEPT='audit events, cursors of lists, device tokens, passwords, sessions'"), 0, "$name: let go all the same") or diag $place->{said};
+	is(make($place, "keyring-retire KEY=1 ACCEPT='audit events, checkout references, cursors of lists, device tokens, passwords, sessions'"), 0, "$name: let go all the same") or diag $place->{said};
 	sql($place, q{do $$ begin execute format('alter database %I reset default_transaction_isolation', current_database()); end $$});
 	is(sql($place, q{select string_agg(key_id || ' ' || state, ', ' order by key_id) from keelson.keyring_status()}), '1 retired, 2 ready', "$name: key 1 is retired");
 	is(run($place, $place->{folder}, "grep -c '^key 1 ' var/keyring/keyring"), 1, "$name: and out of the file");

@@ -61,6 +61,12 @@ on conflict (name) do update
 set kind = excluded.kind, relation = excluded.relation, key_column = excluded.key_column, id_column = excluded.id_column,
     purpose = excluded.purpose, loss = excluded.loss;
 
+insert into keelson.keyring_uses (name, kind, lifetime, loss)
+values ('checkout references', 'token', '31 days',
+    'Who pays by a link that was made before and not followed since is not known: keelson.stripe_link() says who it is.')
+on conflict (name) do update
+set kind = excluded.kind, lifetime = excluded.lifetime, loss = excluded.loss;
+
 insert into keelson.audit_event_types (name, category, description, is_reserved)
 values
     ('webhook.exhausted', 'webhooks', 'More than five incoming webhook events were given up in a day.', true),

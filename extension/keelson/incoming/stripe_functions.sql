@@ -86,6 +86,39 @@ $$;
 comment on function keelson._stripe_metadata_user(jsonb) is
     'The user whom metadata of Stripe name as userId or user_id.';
 
+create or replace function keelson._stripe_reference(user_id uuid, key_id integer)
+returns text
+language c
+stable
+strict
+as 'MODULE_PATHNAME', 'ks__stripe_reference';
+comment on function keelson._stripe_reference(uuid, integer) is
+    'The user in a form that nobody else can make, under this key of the keyring.';
+
+create or replace function keelson._stripe_reference_open(reference text)
+returns uuid
+language c
+stable
+strict
+as 'MODULE_PATHNAME', 'ks__stripe_reference_open';
+comment on function keelson._stripe_reference_open(text) is
+    'The id of the user whom the reference names; null for what is no reference of ours.';
+
+create or replace function keelson.stripe_reference()
+returns text
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    return keelson._stripe_reference(keelson.acting_user_id(), keelson._token_key_id());
+end
+$$;
+comment on function keelson.stripe_reference() is
+    'What to give Stripe as client_reference_id, so that a checkout is the acting user''s. A payer can read it, and cannot make one that names somebody else.';
+grant execute on function keelson.stripe_reference() to keelson_app;
+
 -- The handlers.
 
 create or replace function keelson._stripe_checkout(event keelson.incoming_event)
@@ -97,7 +130,11 @@ declare
     session jsonb := event.payload #> '{data,object}';
     customer text := keelson._stripe_id(session -> 'customer');
     subscription text := keelson._stripe_id(session -> 'subscription');
-    named uuid := coalesce(keelson._stripe_user(session ->> 'client_reference_id'), keelson._stripe_metadata_user(session -> 'metadata'));
+    -- The payer of a payment link writes its reference; metadata are the product's.
+    named uuid := coalesce(
+        keelson._stripe_user(keelson._stripe_reference_open(session ->> 'client_reference_id')::text),
+        keelson._stripe_metadata_user(session -> 'metadata')
+    );
 begin
     if session ->> 'mode' is distinct from 'subscription' then
         return;
@@ -107,7 +144,7 @@ begin
     perform keelson._stripe_lock(customer, subscription);
     if named is null and not exists (select from keelson.stripe_links as l where l.object_id in (customer, subscription)) then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'the checkout session names no user that there is',
-            'Give the user''s id as client_reference_id, or use keelson.stripe_link() and retry.');
+            'Give keelson.stripe_reference() as client_reference_id, or use keelson.stripe_link() and retry.');
     end if;
     perform keelson._stripe_link_first(subscription, named);
     perform keelson._stripe_link_first(customer, named);

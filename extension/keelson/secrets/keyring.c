@@ -84,7 +84,7 @@ typedef struct DerivedCache
  */
 static const char *const purposes[] = {
 	"access-key", "audit-address", "challenge", "check", "csrf", "cursor", "device", "idempotency", "nobody", "oauth",
-	"pepper", "principal", "recovery", "refresh", "signing", "undo", "unsubscribe", "verify"};
+	"pepper", "principal", "recovery", "refresh", "signing", "stripe-reference", "undo", "unsubscribe", "verify"};
 
 /* Set by the postmaster when shared memory is made, inherited by all. */
 static KeyringShared *shared;
