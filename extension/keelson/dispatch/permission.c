@@ -104,6 +104,7 @@ has_shown(KsCall *call)
 	KsRoleSwitch save;
 	Datum values[5];
 	char *missing;
+	bool is_shown, is_email;
 
 	if (!route->needs_verified_email && route->factor_within_s == 0 && !is_tier_asked)
 		return true;
@@ -117,10 +118,12 @@ has_shown(KsCall *call)
 	(void) ks_spi_execute(&plan, values, NULL, true, 1);
 	ks_role_leave(&save);
 	missing = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	is_shown = missing == NULL;
+	is_email = missing != NULL && strcmp(missing, "EMAIL_UNVERIFIED") == 0;
 	ks_spi_finish();
-	if (missing == NULL)
+	if (is_shown)
 		return true;
-	if (strcmp(missing, "EMAIL_UNVERIFIED") == 0)
+	if (is_email)
 		return ks_reply_refuse(&call->reply, 403, "EMAIL_UNVERIFIED", "verify your e-mail address first");
 	return ks_reply_refuse(&call->reply, 401, "SECOND_FACTOR_REQUIRED", "show your second factor first: POST auth/totp/verify");
 }
