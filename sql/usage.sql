@@ -149,6 +149,10 @@ from unnest((keelson.user_analytics()).timeline) as t;
 select u.current_period = a.current_period and u.feature_breakdown = a.feature_breakdown and u.all_time = a.all_time as is_the_same
 from keelson.user_usage() as u, keelson.user_analytics() as a;
 select (a.all_time).total_minutes = (select sum(e.minutes) from keelson.usage_events as e) as is_exact from keelson.user_analytics() as a;
+select * from keelson.usage_record(events => array(
+    select row(null, 'many.' || n, n, null, null, null)::keelson.usage_event from generate_series(1, 300) as n, generate_series(1, 2)));
+select count(*), bool_and(f.total_minutes = 2 * substr(f.feature, 6)::integer and f.request_count = 2) as are_added_up
+from unnest((keelson.user_analytics()).feature_breakdown) as f where f.feature like 'many.%';
 select count(*) - 1 = (select count(*) from keelson.usage_events) as has_all from keelson.user_usage_export();
 select convert_from(line, 'UTF8') from keelson.user_usage_export('2001-01-01', '2001-01-02') as line;
 select convert_from(line, 'UTF8') ~ '^[0-9a-f-]{36},[0-9TZ:.-]{27},[0-9TZ:.-]{27},just_now,0\.5,2\r\n$' as is_well_formed

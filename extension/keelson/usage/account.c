@@ -10,6 +10,8 @@
 
 #include "access/transam.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -59,6 +61,8 @@ static void take_rows(KsTakePart take, void *taker);
 static KsUsagePart read_part(HeapTuple row, TupleDesc desc, bool is_day);
 static TimestampTz quarter_floor(TimestampTz moment);
 static void take_quarters(const pg_uuid_t *user_id, TimestampTz since, TimestampTz until, KsTakePart take, void *taker);
+static void make_room(KsFeatureSums *sums);
+static int *place_of(const KsFeatureSums *sums, Datum feature);
 static bool is_same_text(Datum a, Datum b);
 
 void
@@ -213,6 +217,7 @@ take_rows(KsTakePart take, void *taker)
 	{
 		KsUsagePart part = read_part(rows->vals[i], rows->tupdesc, false);
 
+		CHECK_FOR_INTERRUPTS();
 		take(taker, &part);
 	}
 }
@@ -282,8 +287,11 @@ void
 ks_usage_take(const KsUsageParts *parts, TimestampTz since, TimestampTz until, KsTakePart take, void *taker)
 {
 	for (int i = 0; i < parts->count; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
 		if (parts->parts[i].at >= since && parts->parts[i].at < until)
 			take(taker, &parts->parts[i]);
+	}
 }
 
 void
@@ -308,21 +316,46 @@ ks_usage_subtract(KsUsageSum *sum, Datum minutes, int64 requests)
 void
 ks_feature_add(KsFeatureSums *sums, const KsUsagePart *part)
 {
-	int i;
+	int *place;
 
-	for (i = 0; i < sums->count; i++)
-		if (is_same_text(sums->sums[i].feature, part->feature))
-			break;
-	if (i == sums->count)
+	if (sums->count == sums->room)
+		make_room(sums);
+	place = place_of(sums, part->feature);
+	if (*place == 0)
 	{
-		if (sums->count == sums->room)
-		{
-			sums->room = sums->room ? sums->room * 2 : 8;
-			sums->sums = sums->sums ? repalloc(sums->sums, sums->room * sizeof(KsFeatureSum)) : palloc(sums->room * sizeof(KsFeatureSum));
-		}
 		sums->sums[sums->count++] = (KsFeatureSum){.feature = datumCopy(part->feature, false, -1)};
+		*place = sums->count;
 	}
-	ks_usage_add(&sums->sums[i].sum, part->minutes, part->requests);
+	ks_usage_add(&sums->sums[*place - 1].sum, part->minutes, part->requests);
+}
+
+/* Make room for twice as many features, which then have other places. */
+static void
+make_room(KsFeatureSums *sums)
+{
+	sums->room = sums->room ? sums->room * 2 : 8;
+	sums->sums = sums->sums ? repalloc(sums->sums, sums->room * sizeof(KsFeatureSum)) : palloc(sums->room * sizeof(KsFeatureSum));
+	sums->places = palloc0(2 * sums->room * sizeof(int));
+	for (int i = 0; i < sums->count; i++)
+		*place_of(sums, sums->sums[i].feature) = i + 1;
+}
+
+/* The feature's place, or the one that it is to have: users name as many features as they like, and choose the names. */
+static int *
+place_of(const KsFeatureSums *sums, Datum feature)
+{
+	/* Drawn by the first call: nobody can aim at a place. */
+	static uint64 seed = 0;
+	text *name = DatumGetTextPP(feature);
+	uint32 mask = 2 * sums->room - 1;
+	uint32 at;
+
+	if (seed == 0)
+		seed = pg_prng_uint64(&pg_global_prng_state);
+	at = hash_bytes_extended((const unsigned char *) VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name), seed) & mask;
+	while (sums->places[at] != 0 && !is_same_text(sums->sums[sums->places[at] - 1].feature, feature))
+		at = (at + 1) & mask;
+	return &sums->places[at];
 }
 
 static bool

@@ -31,6 +31,7 @@ typedef struct KsFeatureSums
 	KsFeatureSum *sums;
 	int count;
 	int room;
+	int *places; /* by the hash of a feature's name: its number in sums, from 1 on; 0 for none. Twice as many as there is room for */
 	KsUsageSum all;
 } KsFeatureSums;
 

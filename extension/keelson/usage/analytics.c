@@ -15,6 +15,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -417,6 +418,7 @@ make_features(Oid array_type, KsFeatureSums *sums)
 	{
 		Datum values[4];
 
+		CHECK_FOR_INTERRUPTS();
 		values[0] = sums->sums[i].feature;
 		values[1] = sums->sums[i].sum.minutes;
 		values[2] = Int64GetDatum(sums->sums[i].sum.requests);
