@@ -44,6 +44,7 @@ create role regress_routes_bypass bypassrls;
 create role regress_routes_member;
 grant regress_routes_bypass to regress_routes_member;
 create role regress_routes_far in role regress_routes_member;
+create role regress_routes_maker createrole;
 create role regress_routes_admin in role keelson_admin;
 create role regress_routes_app;
 create role regress_routes_nobody;
@@ -100,6 +101,7 @@ select keelson.route('GET things', 'regress_routes.thing', role => 'regress_rout
 select keelson.route('GET things', 'regress_routes.thing', role => 'regress_routes_bypass');
 select keelson.route('GET things', 'regress_routes.thing', role => 'regress_routes_member');
 select keelson.route('GET things', 'regress_routes.thing', role => 'regress_routes_far');
+select keelson.route('GET things', 'regress_routes.thing', role => 'regress_routes_maker');
 select keelson.route('GET things', 'regress_routes.thing', role => 'regress_routes_admin');
 select keelson.route('GET things', 'regress_routes.thing', role => 'pg_execute_server_program');
 set session authorization regress_routes_admin;
@@ -239,5 +241,5 @@ select keelson._routes_changed();
 drop view pg_temp.mine;
 drop schema regress_routes cascade;
 drop schema regress_routes_other cascade;
-drop role regress_routes_super, regress_routes_bypass, regress_routes_member, regress_routes_far,
+drop role regress_routes_super, regress_routes_bypass, regress_routes_member, regress_routes_far, regress_routes_maker,
     regress_routes_admin, regress_routes_app, regress_routes_nobody;

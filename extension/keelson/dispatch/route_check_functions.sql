@@ -146,6 +146,8 @@ begin
         and (
             r.rolsuper
             or r.rolbypassrls
+            -- It can make itself a member of any role but a superuser's.
+            or r.rolcreaterole
             or r.rolname in ('keelson_owner', 'keelson_system', 'keelson_admin', 'keelson_jobs', 'keelson_gateway')
             -- As good as a superuser, or past the grants on our tables.
             or r.rolname in (
