@@ -16,7 +16,8 @@ create function pg_temp.request(
     body text default null,
     token text default null,
     ip text default '198.51.100.1',
-    repeat integer default 1
+    repeat integer default 1,
+    arguments json default null
 )
 returns table (status integer, headers jsonb, answer jsonb)
 language plpgsql
@@ -32,7 +33,7 @@ begin
         begin
             select d.* into reply
             from keelson.dispatch(
-                (select r.id from keelson.routes as r where r.method || ' ' || r.template = endpoint), token, null,
+                (select r.id from keelson.routes as r where r.method || ' ' || r.template = endpoint), token, arguments,
                 convert_to(body, 'UTF8'),
                 (jsonb_build_object('ip', ip, 'contentType', 'application/json')
                     || case when token is not null then '{"via": "bearer"}'::jsonb else '{}' end)::json
@@ -168,6 +169,13 @@ from pg_temp.request('POST regress/mail', '{"email": "somebody@example.com"}', i
 select r.status from pg_temp.request('POST regress/mail', '{"email": "another@example.com"}', ip => '198.51.100.39', repeat => 3) as r;
 select r.status, r.answer -> 'violated-policies' as policies, r.headers ? ':hold' as may_be_held
 from pg_temp.request('POST regress/mail', '{"email": "third@example.com"}', ip => '198.51.100.39') as r;
+-- Nor does it help to name it in the query, or in a body that has a lot of room around it.
+select i, r.status, r.answer -> 'violated-policies' as policies
+from generate_series(1, 4) as i,
+    pg_temp.request('POST regress/mail', ip => '198.51.104.' || i, arguments => '{"query": {"email": "queried@example.com"}}') as r order by i;
+select i, r.status, r.answer -> 'violated-policies' as policies
+from generate_series(1, 4) as i,
+    pg_temp.request('POST regress/mail', '{"email": "padded@example.com"' || repeat(' ', 1000000) || '}', ip => '198.51.105.' || i) as r order by i;
 
 -- A user counts as a user, from whatever address; what costs twelve does so;
 -- decided together: where one limit refuses, the other is not charged.

@@ -13,10 +13,10 @@
 #include "limits/limits.h"
 #include "tiers/tiers.h"
 
-/* A longer body is not searched for an e-mail address. */
-#define MAX_SEARCHED 16384
-
-static const char *named_email(KsCall *call);
+static const char *named_email(const KsCall *call);
+static const char *email_in_paths(const KsCall *call);
+static const char *email_in_body(const KsCall *call);
+static const char *email_of(const KsJson *object);
 static bool refuse(KsCall *call, const KsLimitsRefusal *refusal);
 
 bool
@@ -29,21 +29,63 @@ ks_limit_address_step(KsCall *call)
 	return refuse(call, &refusal);
 }
 
-/* The e-mail address that a request to sign in or to be mailed names, or NULL. */
+/*
+ * The e-mail address that a request to sign in or to be mailed names, or NULL:
+ * wherever an argument may stand. One that is named twice is refused later.
+ */
 static const char *
-named_email(KsCall *call)
+named_email(const KsCall *call)
 {
 	KsRateClass rate_class = call->route->limits.rate_class;
-	KsJsonCursor cursor;
-	KsJson body, name, value;
+	const char *email;
 
-	if ((rate_class != KS_RATE_AUTH && rate_class != KS_RATE_RESET) || call->body == NULL || call->body_len > MAX_SEARCHED ||
-		ks_json_check(call->body, call->body_len) != NULL)
+	if (rate_class != KS_RATE_AUTH && rate_class != KS_RATE_RESET)
+		return NULL;
+	email = email_in_paths(call);
+	return email != NULL ? email : email_in_body(call);
+}
+
+/* In {"path": {...}, "query": {...}}. */
+static const char *
+email_in_paths(const KsCall *call)
+{
+	const char *email = NULL;
+	KsJsonCursor cursor;
+	KsJson whole, name, part;
+
+	if (call->path_and_query == NULL)
+		return NULL;
+	whole = ks_json_value(call->path_and_query, call->path_and_query_len);
+	if (whole.kind != KS_JSON_OBJECT)
+		return NULL;
+	cursor = ks_json_open(&whole);
+	while (email == NULL && ks_json_next_member(&cursor, &name, &part))
+		email = email_of(&part);
+	return email;
+}
+
+/* In a body that is not refused for its size. */
+static const char *
+email_in_body(const KsCall *call)
+{
+	KsJson body;
+
+	if (call->body == NULL || call->body_len > call->route->body_limit || ks_json_check(call->body, call->body_len) != NULL)
 		return NULL;
 	body = ks_json_value(call->body, call->body_len);
-	if (body.kind != KS_JSON_OBJECT)
+	return email_of(&body);
+}
+
+/* The object's member "email", if it has one that is a string. */
+static const char *
+email_of(const KsJson *object)
+{
+	KsJsonCursor cursor;
+	KsJson name, value;
+
+	if (object->kind != KS_JSON_OBJECT)
 		return NULL;
-	cursor = ks_json_open(&body);
+	cursor = ks_json_open(object);
 	while (ks_json_next_member(&cursor, &name, &value))
 		if (value.kind == KS_JSON_STRING && ks_json_equals(&name, "email", 5))
 			return ks_json_unescape(&value);
