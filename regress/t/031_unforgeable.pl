@@ -90,8 +90,17 @@ $keelson->sql(q{
 	grant insert on all tables in schema intruder to keelson_app;
 	create function intruder.defer() returns void language sql as $$ insert into intruder.late values (1) $$;
 	comment on function intruder.defer is 'Leaves something to the end.';
+	create function intruder.defer_early() returns text language plpgsql as $$
+	begin
+		insert into intruder.late values (2);
+		create temporary table stays ();
+		return 'left';
+	end $$;
+	create function intruder.refused(needed text, early text default intruder.defer_early()) returns void language sql as '';
+	comment on function intruder.refused is 'Leaves something to the end before it is called, which it then is not.';
 	select keelson.route('POST intruder/leave', 'intruder.leave', is_public => true);
 	select keelson.route('POST intruder/defer', 'intruder.defer', is_public => true);
+	select keelson.route('POST intruder/refused', 'intruder.refused', is_public => true);
 	select keelson.route('POST intruder/find', 'intruder.find', is_public => true);
 	select keelson.route('POST intruder/climb', 'intruder.climb');
 	select keelson.route('POST intruder/bite', 'intruder.bite', is_public => true);
@@ -110,6 +119,9 @@ subtest 'around a function' => sub {
 	is($gateway->post('/api/intruder/leave', { statement => 'declare now cursor for select 1' })->{json}{data}, 'went through', 'a cursor that ends with the request');
 	is($gateway->post('/api/intruder/defer', {})->{status}, 204, 'a deferred trigger');
 	is($keelson->sql('select state from intruder.seen'), '42501', 'defers nothing again');
+	is($gateway->post('/api/intruder/refused', {})->{status}, 400, 'a deferred trigger of a call that is refused');
+	is($keelson->sql('select state from intruder.seen'), "42501\n42501", 'is run as a part of it');
+	is($keelson->sql("select count(*) from pg_class where relname = 'stays'"), 0, 'and temporary tables go with it');
 	is($gateway->post('/api/intruder/find', { path => $_ })->{status}, 400, "$_: the client's fault") for '$ ? (', '$ ? (@ like_regex "a" flag "x")';
 	is($gateway->post('/api/intruder/lock', {})->{json}{data}, JSON::PP::true, 'a lock of the session\'s');
 	is($keelson->sql('select count(*) from pg_locks where locktype = \'advisory\' and objid = 4711'), 0, 'ends with the request');

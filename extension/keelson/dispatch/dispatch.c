@@ -337,6 +337,7 @@ become_role(KsCall *call)
 	return true;
 }
 
+/* A domain's check and a default are a product's code as well, and what they leave would be committed with a refusal. */
 static bool
 bind(KsCall *call)
 {
@@ -345,6 +346,8 @@ bind(KsCall *call)
 	call->is_binding = true;
 	is_bound = ks_arguments_bind(call);
 	call->is_binding = false;
+	if (!is_bound)
+		ks_guest_settle();
 	return is_bound;
 }
 
