@@ -46,7 +46,8 @@ create function regress_arguments.types(
     some_texts text[] default null,
     a_point regress_arguments.point default null,
     some_points regress_arguments.point[] default null,
-    a_range int4range default null
+    a_range int4range default null,
+    a_vector tsvector default null
 )
 returns jsonb
 language plpgsql
@@ -58,7 +59,7 @@ begin
         'time', a_time, 'date', a_date, 'bytes', some_bytes, 'colour', a_colour, 'json', a_json,
         'jsonb', a_jsonb, 'inet', an_inet, 'interval', an_interval, 'name', a_name, 'short', a_short,
         'tiny', a_tiny, 'percent', nullif(a_percent, 1), 'ints', some_ints, 'texts', some_texts, 'point', a_point,
-        'points', some_points, 'range', a_range
+        'points', some_points, 'range', a_range, 'vector', a_vector
     ));
 end
 $$;
@@ -105,6 +106,9 @@ select pg_temp.ask(:types_id, '  {"\u0061Text": "a name may be escaped"}  ');
 select pg_temp.ask(:types_id, null, '{"query": {"aText": "5", "aBool": "false", "anInt": "42", "aNumeric": "0.10", "aDouble": "1.5"}}');
 select pg_temp.ask(:types_id, null, '{"path": {"aUuid": "0194e0a0-0000-7000-8000-00000000000f"}, "query": {"aTime": "2025-01-15T00:00:00Z", "aColour": "red"}}');
 select pg_temp.ask(:types_id, null, '{"query": {"someInts": "1,2,3", "someTexts": "a,b", "aJsonb": "{\"a\": [1]}", "aShort": "abc"}}');
+-- A list whose text is written with escapes, as the gateway writes quotes and backslashes, is the same list.
+select pg_temp.ask(:types_id, null, '{"query": {"someTexts": "a,\"b\\\",\u00e9,\u002c"}}');
+select pg_temp.ask(:types_id, null, '{"query": {"someTexts": "a,b\u0000"}}');
 select pg_temp.ask(:types_id, null, '{"query": {"someInts": "", "aText": ""}}');
 select pg_temp.ask(:types_id, null, '{"query": {"anInt": "", "aBool": "1", "aNumeric": " 5", "aDouble": "NaN", "someInts": "1,,3", "aJsonb": "{\"a\":1,\"a\":2}", "aPoint": "(1,2)"}}');
 select pg_temp.ask(:types_id, null, '{"query": {"anInt": "+5", "aBigint": "0x10", "aNumeric": "Infinity", "aSmallint": "007", "aUuid": "{0194e0a0-0000-7000-8000-00000000000f}"}}');
@@ -121,6 +125,7 @@ select pg_temp.ask(:types_id, '{"aUuid": "0194e0a0000070008000000000000000", "aT
 select pg_temp.ask(:types_id, '{"aUuid": "0194e0a0-0000-7000-8000-00000000000g", "aTime": "now", "aDate": "infinity", "someBytes": "YQ", "aColour": 1}');
 select pg_temp.ask(:types_id, '{"aTime": "2025-01-15T24:00:00Z", "aDate": "0000-01-01"}');
 select pg_temp.ask(:types_id, '{"aTime": "2025-01-15T00:00:00", "aDate": "2025-1-1"}');
+select pg_temp.ask(:types_id, '{"aVector": "' || repeat('v', 3000) || '"}');
 select pg_temp.ask(:types_id, '{"anInet": "192.0.2.256", "anInterval": "soon", "aRange": "[5,1)", "aName": "' || repeat('n', 64) || '"}');
 select pg_temp.ask(:types_id, '{"aShort": "abcdef", "aTiny": "a", "aPercent": -1}');
 select pg_temp.ask(:types_id, '{"aShort": null, "aTiny": "abcdef", "aPercent": 100.01}');
@@ -188,6 +193,12 @@ select pg_temp.ask(:strict_id, '{"a": 1}');
 select pg_temp.ask(:strict_id, '{"a": null, "b": null}');
 select pg_temp.ask(:ungiven_id, '{}');
 select regress_arguments.given('from psql');
+-- A constant default is computed before there is a request to be asked about.
+create function regress_arguments.pretends() returns boolean language plpgsql immutable as $$ begin return keelson.given('a'); end $$;
+create function regress_arguments.constant(a boolean default regress_arguments.pretends()) returns boolean language sql as $$ select a $$;
+comment on function regress_arguments.constant is 'Show.';
+select keelson.route('POST regress-constant', 'regress_arguments.constant', is_public => true) as id \gset constant_
+select pg_temp.ask(:constant_id, '{}');
 
 -- A domain whose check raises an error: a fault all the same, and not in the server's words.
 create function regress_arguments.cast(a regress_arguments.casting) returns text language plpgsql as $$ begin return a; end $$;

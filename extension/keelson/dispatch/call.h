@@ -70,7 +70,10 @@ typedef struct KsCall
 	KsReply reply;
 } KsCall;
 
-/* The running call, NULL outside of one. */
+/*
+ * The running call; NULL outside of one, and while its endpoint is looked up,
+ * when constant defaults are computed.
+ */
 extern KsCall *ks_call(void);
 
 #endif /* KS_CALL_H */

@@ -108,7 +108,7 @@ ks_dispatch_init(void)
 KsCall *
 ks_call(void)
 {
-	return current;
+	return current != NULL && current->route != NULL ? current : NULL;
 }
 
 PG_FUNCTION_INFO_V1(ks_dispatch);

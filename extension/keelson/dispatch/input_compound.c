@@ -58,14 +58,20 @@ static bool
 read_list(KsInputType *type, const KsInputFrom *from, Datum *out)
 {
 	ArrayBuildState *state = initArrayResult(type->element->type, CurrentMemoryContext, false);
-	const char *at = from->json->start;
-	const char *end = at + from->json->len;
+	const char *at = ks_json_unescape(from->json);
+	const char *end;
 	bool is_good = true;
 
+	if (at == NULL)
+	{
+		ks_fault(from->faults, "INVALID_VALUE", "must not hold the character U+0000");
+		return false;
+	}
+	end = at + strlen(at);
 	for (int index = 0; at < end; index++)
 	{
 		const char *comma = memchr(at, ',', end - at);
-		KsJson json = {KS_JSON_STRING, from->json->is_escaped, at, (comma ? comma : end) - at};
+		KsJson json = {KS_JSON_STRING, false, at, (comma ? comma : end) - at};
 
 		is_good &= read_element(type, from, &json, index, &state);
 		at = comma ? comma + 1 : end;

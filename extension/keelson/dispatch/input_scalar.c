@@ -425,12 +425,14 @@ guarded_input(KsInputType *type, char *string, Datum *out)
 	PG_CATCH();
 	{
 		ErrorData *error;
+		int category;
 
 		MemoryContextSwitchTo(cxt);
 		error = CopyErrorData();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+		category = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+		if (category != ERRCODE_DATA_EXCEPTION && category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
 			ReThrowError(error);
 		is_read = false;
 	}
