@@ -21,7 +21,7 @@ bool gw_answer_is_retried(struct GwRequest *request, enum GwCallEnd end, const P
 struct MHD_Response *gw_answer_reply(struct GwRequest *request, enum GwCallEnd end, const PGresult *result);
 
 /* Notes why a call failed, for the log. */
-void gw_answer_note_error(struct GwRequest *request, const PGresult *result);
+void gw_answer_note_error(struct GwLoop *loop, char error[GW_ERROR_SIZE], const PGresult *result);
 
 /* The request does not wait any more, if it did. */
 void gw_answer_end_wait(struct GwRequest *request);

@@ -97,7 +97,7 @@ gw_loop_open(struct GwLoop *loop, struct GwGateway *gateway, int index)
 		return false;
 	if (loop->epoll < 0 || wake < 0 || !gw_loop_watch(loop, &loop->wake, wake, EPOLLIN))
 		return false;
-	if (!open_pools(loop))
+	if (!open_pools(loop) || !gw_questions_open(loop))
 		return false;
 	loop->daemon = start_daemon(loop);
 	if (loop->daemon == NULL)

@@ -15,6 +15,7 @@
 
 #include "log.h"
 #include "metrics.h"
+#include "question.h"
 #include "router.h"
 #include "timer.h"
 
@@ -72,7 +73,8 @@ struct GwLoop
 	int64_t served_at; /* when it will, if that was put off; else 0 */
 
 	struct GwPool *pools[GW_LANES];
-	struct GwRoutes *routes; /* NULL until the first load */
+	struct GwRoutes *routes;                    /* NULL until the first load */
+	struct GwQuestion questions[GW_CALL_KINDS]; /* that of GW_CALL_DISPATCH is not used */
 
 	struct GwHttp *connections; /* all, doubly linked */
 	size_t nconnections;

@@ -435,7 +435,8 @@ tell(struct GwRequest *request, enum MHD_RequestTerminationCode code)
 	gw_metrics_request(metrics, slot, request->note.status, duration);
 	gw_metrics_add(metrics, GW_COUNT_BYTES_IN, (int64_t) request->body_len);
 	gw_metrics_add(metrics, GW_COUNT_BYTES_OUT, (int64_t) request->note.bytes);
-	if (request->database_us > 0)
+	/* A question is counted itself, however many have its answer. */
+	if (request->database_us > 0 && request->builtin == GW_BUILTIN_NONE)
 		gw_metrics_add(metrics, GW_COUNT_DATABASE_US, request->database_us);
 	gw_log_request(&loop->log, &(struct GwLogRequest){
 								   .request_id = request->request_id,
@@ -463,6 +464,7 @@ release(struct GwRequest *request)
 	struct GwLoop *loop = request->loop;
 
 	gw_pool_abandon(&request->call);
+	gw_question_leave(request);
 	gw_watch_free(request);
 	if (request->stream != NULL)
 		gw_stream_detach(request->stream);
@@ -516,7 +518,7 @@ release(struct GwRequest *request)
 static void
 give_up(struct GwRequest *request, enum GwCode code)
 {
-	bool was_sent = request->call.state == GW_CALL_SENT;
+	bool was_sent = request->call.state == GW_CALL_SENT || gw_question_is_sent(request);
 
 	gw_timer_clear(&request->loop->timers, &request->retry);
 	switch (request->state)
@@ -524,6 +526,7 @@ give_up(struct GwRequest *request, enum GwCode code)
 		case GW_REQUEST_CALLING:
 		case GW_REQUEST_WAITING:
 			gw_pool_abandon(&request->call);
+			gw_question_leave(request);
 			request->database_us += request->loop->now - request->called_at;
 			snprintf(request->error, sizeof(request->error), "%s", was_sent ? "no answer from the database in time" : "no connection was free in time");
 			if (code == GW_TIMEOUT && was_sent)

@@ -22,6 +22,8 @@
 #include "http.h"
 #include "reply.h"
 
+#define GW_ERROR_SIZE 256
+
 enum GwRequestState
 {
 	GW_REQUEST_NEW,
@@ -67,9 +69,11 @@ struct GwRequest
 	struct GwTimer retry;
 	int attempts;
 	int64_t called_at;
-	int64_t database_us; /* -1: not asked */
-	uint64_t held;       /* refusals that were repeated to this caller and are over */
-	bool is_waiting;     /* for room under a rate limit; counted */
+	int64_t database_us;         /* -1: not asked */
+	struct GwQuestion *question; /* to one of our own endpoints: whose answer it waits for */
+	struct GwRequest *previous_asker, *next_asker;
+	uint64_t held;   /* refusals that were repeated to this caller and are over */
+	bool is_waiting; /* for room under a rate limit; counted */
 	int64_t waited_us;
 
 	struct GwText fields, reply_body; /* of the reply; kept for the next request while small */
@@ -78,7 +82,7 @@ struct GwRequest
 	struct MHD_Response *response; /* made, not yet queued */
 	struct GwStream *stream;       /* the response's; it outlives the request by a little */
 	struct GwWatcher *watcher;
-	char error[256]; /* for the log only */
+	char error[GW_ERROR_SIZE]; /* for the log only */
 };
 
 /* Callbacks of the library; cls is the loop. */

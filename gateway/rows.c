@@ -112,7 +112,7 @@ call_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 		gw_stream_end(stream);
 	else
 	{
-		gw_answer_note_error(request, result);
+		gw_answer_note_error(request->loop, request->error, result);
 		gw_stream_fail(stream);
 	}
 }

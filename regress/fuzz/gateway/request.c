@@ -33,6 +33,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define TURNS_MAX 64
+
+/* Longer than anything rests, or waits before it tries again; shorter than a client may take. */
+#define PAUSE GW_SECONDS(1)
+
 #define REQUESTS_MAX 512
 #define OUTPUT_MAX (1024 * 1024)
 
@@ -169,6 +173,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		(void) MHD_run(loop.daemon);
 	}
 	gw_linger_end(&loop);
+	/* What rests until a time to come would keep the next input waiting. */
+	gw_timers_run(&loop.timers, GW_NEVER - 1);
 	REQUIRE(waiting == NULL && loop.nactive == 0 && loop.nwatchers == 0 && loop.body_bytes == spare_bytes());
 	REQUIRE(run.requests <= run.framing.requests + (run.framing.requests == 0 || gw_framing_phase(&run.framing) != GW_FRAMING_IDLE ? 1 : 0));
 	check_replies();
@@ -217,6 +223,8 @@ take_turns(int fd, bool answers_calls)
 		MHD_UNSIGNED_LONG_LONG timeout;
 
 		loop.now = gw_monotonic_us();
+		if (answers_calls)
+			gw_timers_run(&loop.timers, loop.now + PAUSE);
 		loop.wants_run = false;
 		(void) MHD_run(loop.daemon);
 		receive(fd);
