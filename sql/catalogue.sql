@@ -66,6 +66,17 @@ where prosecdef
         or not 'search_path=pg_catalog, pg_temp' = any (proconfig))
 order by 1;
 
+-- So does what is called with the search path of a session, in which a product's function may have left temporary tables: their
+-- names are those of types too. Two that cannot are listed; their bodies name everything with its schema.
+select f.signature
+from functions as f
+where f.prolang <> (select l.oid from pg_language as l where l.lanname = 'c')
+    and (f.proconfig is null or not 'search_path=pg_catalog, pg_temp' = any (f.proconfig))
+    and (f.proname not like '\_%' or exists (
+        select from pg_depend as d
+        where d.refclassid = 'pg_proc'::regclass and d.refobjid = f.oid and d.deptype in ('n', 'a')))
+order by f.signature::text;
+
 -- Nothing is for everybody, but the reading of the acting user's id.
 select signature
 from functions

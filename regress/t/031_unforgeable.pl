@@ -127,6 +127,54 @@ subtest 'around a function' => sub {
 	is($keelson->sql('select count(*) from pg_locks where locktype = \'advisory\' and objid = 4711'), 0, 'ends with the request');
 };
 
+# What is temporary is found before all else by whoever does not say otherwise.
+$keelson->sql(q{
+	create table intruder.caught (role text);
+	grant insert on intruder.caught to public;
+	create function intruder.plant() returns void language plpgsql as $plant$
+	declare
+		name text;
+	begin
+		for name in
+			select t.typname from pg_type as t where t.typnamespace = 'pg_catalog'::regnamespace and t.typtype = 'b' and t.typname not like '\_%'
+			union select c.relname from pg_class as c where c.relnamespace = 'keelson'::regnamespace and c.relkind in ('r', 'p', 'v')
+		loop
+			execute pg_catalog.format('create temporary table %I (x pg_catalog.int4)', name);
+			if name in ('bytea', 'inet', 'jsonb', 'oid', 'text', 'timestamptz', 'uuid') then
+				execute pg_catalog.format($make$
+					create function pg_temp.spring(x pg_catalog.%1$I) returns pg_temp.%1$I language plpgsql as $body$
+					begin
+						insert into intruder.caught values (current_user);
+						return null;
+					end $body$;
+					create cast (pg_catalog.%1$I as pg_temp.%1$I) with function pg_temp.spring(pg_catalog.%1$I) as implicit
+				$make$, name);
+			end if;
+		end loop;
+	end $plant$;
+});
+
+subtest 'an administrator\'s session' => sub {
+	my ($status, $said, $messages) = $keelson->try_sql(q{
+		begin;
+		select keelson.act_as('} . $ada->{email} . q{') is null;
+		select intruder.plant();
+		commit;
+		select keelson.is_migrated();
+		select count(*) from keelson.migrate(anew => true);
+		call keelson.job_run('expire-trials');
+		select keelson.user_create('planted@example.com', 'a beam bolted to the keel') is null;
+		select keelson.user_tier_set('planted@example.com', 'pro');
+		select (keelson.jwks_document()).status;
+		begin;
+		select keelson.act_as('} . $ada->{email} . q{') is null;
+		select keelson.permission_require('users.write');
+	});
+	is($said, join("\n", qw(f), '', qw(t 0 f t 200 f)), 'finds what is Keelson\'s');
+	like($messages, qr/you may not do this/, 'to the end');
+	is($keelson->sql('select count(*) from intruder.caught'), 0, 'and runs nothing of what a product\'s function has left in it');
+};
+
 subtest 'rows' => sub {
 	$gateway->post('/api/product/notes', { text => 'of ada' }, token => $ada->{token});
 	$gateway->post('/api/product/notes', { text => 'of eve' }, token => $eve->{token});

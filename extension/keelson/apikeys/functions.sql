@@ -109,12 +109,13 @@ create or replace function keelson.user_api_keys()
 returns setof keelson.api_key
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
         select k.service, k.key_name, k.masked_key, k.created_at, k.updated_at, k.last_used_at, k.is_verified, k.verified_at
         from keelson.user_api_keys as k
-        where k.user_id operator(pg_catalog.=) keelson.current_user_id()
+        where k.user_id = keelson.current_user_id()
         order by k.service;
 end
 $$;
@@ -126,13 +127,14 @@ create or replace function keelson.user_api_key_services()
 returns setof keelson.api_key_service
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
         select s.service, s.title, s.hint, s.prefix, s.min_length, s.max_length, s.verify_path is not null,
             exists (
                 select from keelson.user_api_keys as k
-                where k.user_id operator(pg_catalog.=) keelson.current_user_id() and k.service operator(pg_catalog.=) s.service
+                where k.user_id = keelson.current_user_id() and k.service = s.service
             )
         from keelson.api_key_services as s
         where s.is_enabled

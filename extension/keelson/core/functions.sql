@@ -321,6 +321,7 @@ comment on function keelson._is_applied(text, text) is
 create or replace function keelson.migrate(anew boolean default false)
 returns table (capability text, number integer, name text)
 language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -340,7 +341,6 @@ begin
         return;
     end if;
     perform keelson._stand_alone();
-    set local search_path = pg_catalog, pg_temp;
     set local client_min_messages = warning;
     perform keelson._migrations_table();
     for section in select * from keelson._migration_source() order by place loop
@@ -430,6 +430,7 @@ create or replace function keelson.is_migrated()
 returns boolean
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return exists (

@@ -15,6 +15,7 @@ create or replace function keelson.permission_require(permission text)
 returns void
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     if keelson.current_actor() is null then

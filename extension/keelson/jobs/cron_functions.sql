@@ -184,6 +184,7 @@ create or replace function keelson.jobs_install()
 returns table (job text, schedule text, state text)
 language plpgsql
 volatile
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare

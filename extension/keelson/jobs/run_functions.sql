@@ -180,7 +180,8 @@ create or replace procedure keelson.job_run(job text, cause text default 'manual
 language plpgsql
 as $$
 declare
-    run_id uuid;
+    -- A search path of its own would keep it from committing.
+    run_id pg_catalog.uuid;
 begin
     run_id := keelson._job_begin(job, cause);
     commit;

@@ -495,6 +495,7 @@ create or replace function keelson.jwks_document()
 returns keelson.reply
 language plpgsql
 stable
+set search_path = pg_catalog, pg_temp
 as $$
 begin
     return row(
