@@ -234,6 +234,10 @@ subtest 'other providers' => sub {
 			'X-Shopify-Hmac-Sha256' => encode_base64(hmac_sha256('{"id": 1}', 'a secret of the shop'), ''))->{status}, 200, 'Shopify');
 	is(sql("select string_agg(event_type || ' ' || coalesce(headers ->> 'x-shopify-shop-domain', '-'), ', ' order by source) from keelson.incoming_events where source in ('forge', 'shop')"),
 		'ping -, orders/create a.example', 'with the headers that say what it is');
+	my $again = sub { return $post->('forge', '{"zen": "x"}', 'X-GitHub-Event' => 'ping', 'X-GitHub-Delivery' => $_[0], 'X-Hub-Signature-256' => 'sha256=' . hmac_sha256_hex('{"zen": "x"}', 'a secret of the forge'))->{json}{data}{duplicate} };
+	is_deeply([ map { $again->($_) } 'd-1', 'd-2' ], [ JSON::PP::true, JSON::PP::false ], 'GitHub\'s id is what nobody has signed');
+	sql(q{select keelson.webhook_source_set('forge', settings => '{"id": ["hash"]}')});
+	is_deeply([ map { $again->($_) } 'd-3', 'd-4' ], [ JSON::PP::false, JSON::PP::true ], 'unless the body is the id');
 };
 
 subtest 'failures, by hand' => sub {
