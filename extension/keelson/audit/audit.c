@@ -17,7 +17,6 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
@@ -82,7 +81,6 @@ static const char *refusal_type(int status, bool is_security);
 static Jsonb *refusal_data(int status, const char *code, const char *endpoint);
 static void push_string(JsonbParseState **state, JsonbIteratorToken token, const char *string);
 static KsOutcome read_outcome(text *given);
-static void require_core(const char *what);
 
 void
 ks_audit_init(void)
@@ -516,9 +514,9 @@ ks_audit_sql(PG_FUNCTION_ARGS)
 	if (event.has_user)
 		event.user_id = *PG_GETARG_UUID_P(3);
 	if (require_type(event.type))
-		require_core("this type of event is recorded by the core alone");
+		ks_role_require_core("this type of event is recorded by the core alone");
 	if (event.has_user && (!ks_identity()->has_user || memcmp(&ks_identity()->user_id, &event.user_id, UUID_LEN) != 0))
-		require_core("events of another user are recorded by the core alone");
+		ks_role_require_core("events of another user are recorded by the core alone");
 	id = palloc(sizeof(pg_uuid_t));
 	*id = record_event(&event);
 	PG_RETURN_UUID_P(id);
@@ -551,15 +549,4 @@ read_outcome(text *given)
 	if (strcmp(outcome, "denied") != 0)
 		ks_raise_field(400, "VALIDATION_FAILED", "outcome", NULL, "the outcome of an audit event is success, failure or denied");
 	return KS_DENIED;
-}
-
-/* Refuse what an endpoint's own function must not claim. */
-static void
-require_core(const char *what)
-{
-	Oid role = GetUserId();
-
-	if (!has_privs_of_role(role, ks_role_oid(KS_ROLE_OWNER)) && !has_privs_of_role(role, ks_role_oid(KS_ROLE_SYSTEM)) &&
-		!has_privs_of_role(role, ks_role_oid(KS_ROLE_ADMIN)))
-		ks_raise(403, "FORBIDDEN", NULL, "%s", what);
 }

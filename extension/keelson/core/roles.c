@@ -1,7 +1,7 @@
 /*
  * roles.c
- *	  Look-up of Keelson's roles, kept until pg_authid changes, and the switch
- *	  to one of them.
+ *	  Look-up of Keelson's roles, kept until pg_authid changes, the switch to
+ *	  one of them, and what not every role may do.
  */
 #include "postgres.h"
 
@@ -11,6 +11,7 @@
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
+#include "core/error.h"
 #include "core/roles.h"
 
 static const char *const role_names[KS_ROLE_COUNT] = {
@@ -55,6 +56,16 @@ void
 ks_role_leave(const KsRoleSwitch *save)
 {
 	SetUserIdAndSecContext(save->user, save->sec_context);
+}
+
+void
+ks_role_require_core(const char *refusal)
+{
+	Oid role = GetUserId();
+
+	if (!has_privs_of_role(role, ks_role_oid(KS_ROLE_OWNER)) && !has_privs_of_role(role, ks_role_oid(KS_ROLE_SYSTEM)) &&
+		!has_privs_of_role(role, ks_role_oid(KS_ROLE_ADMIN)))
+		ks_raise(403, "FORBIDDEN", NULL, "%s", refusal);
 }
 
 static void

@@ -37,4 +37,7 @@ extern Oid ks_role_oid(KsRole role);
 extern void ks_role_enter(KsRoleSwitch *save, Oid role, int sec_flags);
 extern void ks_role_leave(const KsRoleSwitch *save);
 
+/* Refuse (403) what an endpoint's own function must not do: it is for the core's definer functions and administrators. */
+extern void ks_role_require_core(const char *refusal);
+
 #endif /* KS_ROLES_H */

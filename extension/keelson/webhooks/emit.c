@@ -17,7 +17,6 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
@@ -96,7 +95,6 @@ static void lock_order(const Event *event);
 static text *make_body(const Event *event, TimestampTz now);
 static void record_event(const Event *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now);
 static void record_deliveries(const Event *event, const pg_uuid_t *id, const pg_uuid_t *endpoints, int count, TimestampTz now);
-static void require_core(const char *what);
 
 /*
  * Record the event in the running transaction, and a delivery for each of the
@@ -379,23 +377,12 @@ ks_webhook_emit_sql(PG_FUNCTION_ARGS)
 	else
 		ks_raise_field(400, "VALIDATION_FAILED", "user_id", NULL, "an event needs the user that it concerns");
 	if (find_type(event.type, &is_reserved) && is_reserved)
-		require_core("this type of event is emitted by the core alone");
+		ks_role_require_core("this type of event is emitted by the core alone");
 	if (!identity->has_user || memcmp(&identity->user_id, &event.user_id, UUID_LEN) != 0)
-		require_core("events of another user are emitted by the core alone");
+		ks_role_require_core("events of another user are emitted by the core alone");
 	if (!emit(&event, id))
 		PG_RETURN_NULL();
 	PG_RETURN_UUID_P(id);
-}
-
-/* Refuse what an endpoint's own function must not claim. */
-static void
-require_core(const char *what)
-{
-	Oid role = GetUserId();
-
-	if (!has_privs_of_role(role, ks_role_oid(KS_ROLE_OWNER)) && !has_privs_of_role(role, ks_role_oid(KS_ROLE_SYSTEM)) &&
-		!has_privs_of_role(role, ks_role_oid(KS_ROLE_ADMIN)))
-		ks_raise(403, "FORBIDDEN", NULL, "%s", what);
 }
 
 PG_FUNCTION_INFO_V1(ks_webhook_emit_to);
