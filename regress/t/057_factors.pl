@@ -134,7 +134,8 @@ subtest 'a session with cookies that shows it' => sub {
 subtest 'doing without it' => sub {
 	my $mia = person('mia@example.com');
 	my $off = sub { return $gateway->post('/api/auth/totp/disable', {@_}, token => $mia->{token}); };
-	is($off->(password => 'wrong all the way', code => totp($mia->{secret}))->{status}, 401, 'not without the password');
+	my $reply = $off->(password => 'wrong all the way', code => totp($mia->{secret}));
+	is("$reply->{status} $reply->{json}{details}[0]{field}", '401 password', 'not without the password');
 	is($off->(password => $password, code => '000000')->{status}, 401, 'nor without a code');
 	is($off->(password => $password, code => totp($mia->{secret}))->{status}, 204, 'with both');
 	is(login(email => $mia->{email}, password => $password)->{status}, 200, 'and the password does again');

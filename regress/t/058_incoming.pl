@@ -289,7 +289,9 @@ subtest 'failures, by hand' => sub {
 	my $told = $gateway->request(POST => '/webhooks/billing', body => '{"type": "invoice.paid"}', headers => { 'webhook-id' => 'msg_1', 'webhook-timestamp' => int(time), 'webhook-signature' => "v1,$signed" });
 	is($told->{status}, 200, 'Standard Webhooks') or diag $told->{content};
 	refused($hook->(PUT => '/billing', { settings => { schemes => [] } }), 400, 'VALIDATION_FAILED', 'odd settings');
-	refused($hook->(PUT => '/other', { preset => 'none' }), 400, 'VALIDATION_FAILED', 'no such preset');
+	my $unknown = $hook->(PUT => '/other', { preset => 'none' });
+	refused($unknown, 400, 'VALIDATION_FAILED', 'no such preset');
+	like($unknown->{json}{hint}, qr/github.*standard.*stripe/, 'and those that there are');
 	refused($hook->(PUT => '/billing', { enabled => JSON::PP::false }, $support), 403, 'FORBIDDEN', 'who may read may not write');
 	is($hook->(DELETE => "/billing/secrets/$added->{json}{data}{id}")->{status}, 204, 'its secret removed');
 	is($hook->(DELETE => '/billing')->{status}, 204, 'and it itself');

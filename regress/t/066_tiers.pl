@@ -76,6 +76,8 @@ subtest 'what a tier opens, and when' => sub {
 	is(set_tier(tier => 'gold')->{status}, 400, 'there is no such tier');
 	is(set_tier()->{status}, 400, 'nor none');
 	is(set_tier(tier => 'pro', trialDays => 0)->{status}, 400, 'nor a trial of no days');
+	my @faults = map { set_tier(trialDays => 14, %$_)->{json}{details}[0]{field} } { tier => 'pro', atPeriodEnd => JSON::PP::true }, { tier => 'free' };
+	is_deeply(\@faults, [qw(atPeriodEnd tier)], 'what does not go with a trial is named as the request names it');
 	is($gateway->put('/api/admin/users/00000000-0000-0000-0000-000000000001/tier', { tier => 'pro' }, token => $admin->{token})->{status}, 404, 'nor such a user');
 	my ($openapi) = $gateway->get('/api/openapi.json', text => 1)->{content} =~ /(TIER_REQUIRED)/;
 	ok($openapi, 'the description names the refusal');

@@ -477,16 +477,19 @@ as $$
             "ListMeta": {"description": "What goes with a list.", "allOf": [{"$ref": "#/components/schemas/Meta"},
                 {"type": "object", "properties": {"pagination": {"$ref": "#/components/schemas/Pagination"}}}]},
             "ErrorDetail": {"type": "object", "description": "One field that is at fault.", "required": ["field", "code", "message"],
-                "properties": {"field": {"type": "string"}, "code": {"type": "string"}, "message": {"type": "string"}}},
+                "properties": {"field": {"type": "string", "description": "The argument''s name; of a part of it with its place, such as events[2].minutes."},
+                    "code": {"type": "string", "description": "REQUIRED, UNKNOWN, DUPLICATE, INVALID_TYPE, INVALID_VALUE, OUT_OF_RANGE or TOO_LONG, or the error''s own code."},
+                    "message": {"type": "string", "description": "For a person, to be shown beside the field."}}},
             "Error": {"type": "object", "description": "A refusal or failure.", "required": ["success", "error", "code", "meta"],
                 "properties": {"success": {"const": false}, "error": {"type": "string", "description": "For a person."},
-                    "code": {"type": "string", "description": "For a program."}, "hint": {"type": "string"},
+                    "code": {"type": "string", "description": "For a program."}, "hint": {"type": "string", "description": "What can be done about it."},
                     "details": {"type": "array", "items": {"$ref": "#/components/schemas/ErrorDetail"}},
                     "meta": {"$ref": "#/components/schemas/Meta"}}},
             "Problem": {"type": "object", "description": "The same as RFC 9457 has it, for clients that accept application/problem+json.",
                 "required": ["type", "title", "status"],
                 "properties": {"type": {"type": "string", "format": "uri-reference"}, "title": {"type": "string"},
-                    "status": {"type": "integer"}, "detail": {"type": "string"}, "instance": {"type": "string"}, "code": {"type": "string"}}}
+                    "status": {"type": "integer"}, "detail": {"type": "string"}, "instance": {"type": "string", "description": "The request''s id."}, "code": {"type": "string"},
+                    "hint": {"type": "string"}, "details": {"type": "array", "items": {"$ref": "#/components/schemas/ErrorDetail"}}}}
         }
     }'::jsonb;
 $$;

@@ -470,7 +470,7 @@ declare
 begin
     perform keelson._require(password, 'password');
     -- Who knows the password has as many tries at the code as at login.
-    refusal := keelson._password_confirm(keelson._credential_of(acting), password, 'factor.change', is_all => false);
+    refusal := keelson._password_confirm(keelson._credential_of(acting), password, 'factor.change', is_all => false, field => 'password');
     if refusal.status is null then
         refusal := keelson._factor_confirm(acting, code, recovery_code);
     end if;

@@ -111,7 +111,7 @@ begin
         perform keelson.raise(400, 'VALIDATION_FAILED',
             'the operation is block, unblock, delete, restore, end_sessions, grant_role or revoke_role', field => 'operation');
     elsif user_ids is null or cardinality(user_ids) not between 1 and 1000 or array_position(user_ids, null) is not null then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'userIds is a list of 1 to 1,000 ids', field => 'user_ids');
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'an operation is for 1 to 1,000 users', field => 'user_ids');
     elsif (select count(distinct u.id) from unnest(user_ids) as u (id)) < cardinality(user_ids) then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'an id stands in the list more than once', field => 'user_ids');
     elsif operation in ('grant_role', 'revoke_role') then

@@ -243,9 +243,11 @@ begin
     end if;
     select * into present from keelson.webhook_sources as s where s.name = source for update;
     present.preset := coalesce(preset, present.preset);
+    perform keelson._require(present.preset, 'preset');
     select p.settings into base from keelson.webhook_presets as p where p.name = present.preset;
     if base is null then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'there is no such preset', 'The presets are the rows of keelson.webhook_presets.', 'preset');
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'there is no such preset',
+            (select format('There are %s.', string_agg(p.name, ', ' order by p.name)) from keelson.webhook_presets as p), 'preset');
     end if;
     present.settings := coalesce(settings, present.settings, '{}');
     perform keelson._webhook_settings_check(present.settings);

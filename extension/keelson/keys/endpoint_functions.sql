@@ -95,7 +95,7 @@ begin
 end
 $$;
 comment on function keelson.user_access_key_rotate(uuid, integer) is
-    'Replace an access key by a new one with the same name, scopes, networks, expiry and rate limits. The old one stays good for overlap_seconds, a day unless said otherwise; the new one is shown this once.';
+    'Replace an access key by a new one with the same name, scopes, networks, expiry and rate limits. The old one stays good for a day, or for as many seconds as are given; the new one is shown this once.';
 grant execute on function keelson.user_access_key_rotate(uuid, integer) to keelson_app;
 
 create or replace function keelson.user_access_key_revoke(id uuid)

@@ -150,7 +150,7 @@ begin
 end
 $$;
 comment on function keelson.email_verify_page(text) is
-    'The same for a link: asked for HTML, a page with a button, which consumes nothing by itself.';
+    'Show by the link of a mail that its address is yours: asked for HTML, a page with a button, which consumes nothing by itself.';
 grant execute on function keelson.email_verify_page(text) to keelson_app;
 
 create or replace function keelson._wants_page()

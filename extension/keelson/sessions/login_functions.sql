@@ -81,7 +81,7 @@ begin
 end
 $$;
 comment on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text, text, text, text) is
-    'Log in with e-mail address and password. An unknown address and a wrong password are one and the same refusal; after five within 15 minutes the account is locked for 15 minutes, but a device that has signed in before (device_token or its cookie) is counted apart. With cookie the tokens are set as cookies and left out of the body. Where a CAPTCHA is configured, its response is asked for when attempts have failed. With a second factor the answer is SECOND_FACTOR_REQUIRED and a challenge, good for five minutes and one login: log in again with the challenge and a code of the authenticator (totp) or a recovery code; or give all at once.';
+    'Log in with e-mail address and password. An unknown address and a wrong password are one and the same refusal; after five within 15 minutes the account is locked for 15 minutes, but a device that has signed in before (it sends its device token or its cookie) is counted apart. With cookie the tokens are set as cookies and left out of the body. Where a CAPTCHA is configured, its response is asked for when attempts have failed. With a second factor the answer is SECOND_FACTOR_REQUIRED and a challenge, good for five minutes and one login: log in again with the challenge and a code of the authenticator (totp) or a recovery code; or give all at once.';
 grant execute on function keelson.session_create(keelson.email_address, keelson.password, boolean, text, text, text, text, text) to keelson_app;
 
 create or replace function keelson._login_incomplete(email text, password text)

@@ -130,7 +130,8 @@ create or replace function keelson._password_confirm(
     credential keelson._credential,
     current_password text,
     event_type text,
-    is_all boolean default true
+    is_all boolean default true,
+    field text default 'current_password'
 )
 returns keelson.reply
 language plpgsql
@@ -155,11 +156,11 @@ begin
     end if;
     perform keelson._failure_record(acting, asking);
     perform keelson.audit(event_type, outcome => 'failure');
-    return keelson.refuse(401, 'INVALID_CREDENTIALS', 'the current password is wrong', field => 'current_password');
+    return keelson.refuse(401, 'INVALID_CREDENTIALS', 'the current password is wrong', field => field);
 end
 $$;
-comment on function keelson._password_confirm(keelson._credential, text, text, boolean) is
-    'Ask the acting user for the password they have (credential, of keelson._credential_of()): null when it is right, else the refusal to return, recorded as a failure of the event type. Wrong ones lock, as at login. is_all: nothing else is asked for, so earlier failures are forgiven.';
+comment on function keelson._password_confirm(keelson._credential, text, text, boolean, text) is
+    'Ask the acting user for the password they have (credential, of keelson._credential_of()): null when it is right, else the refusal to return, recorded as a failure of the event type. Wrong ones lock, as at login. is_all: nothing else is asked for, so earlier failures are forgiven. field: what the argument is called.';
 
 create or replace function keelson._password_change(current_password text, new_password text, new_name text)
 returns keelson.reply

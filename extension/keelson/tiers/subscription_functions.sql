@@ -157,7 +157,8 @@ begin
     elsif trial is not null and (trial < interval '1 hour' or trial > interval '366 days') then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'a trial lasts an hour to 366 days', field => 'trial');
     elsif trial is not null and (tier = default_tier or at_period_end) then
-        perform keelson.raise(400, 'VALIDATION_FAILED', 'a trial begins at once, and is of another tier than the default', field => 'trial');
+        perform keelson.raise(400, 'VALIDATION_FAILED', 'a trial begins at once, and is of another tier than the default',
+            field => case when at_period_end then 'at_period_end' else 'tier' end);
     end if;
     perform keelson._subscription_open(user_id);
     select * into s from keelson.subscriptions as locked where locked.user_id = _subscription_change.user_id for no key update;
