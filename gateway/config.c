@@ -53,6 +53,10 @@ static void read_pool(struct Load *load, const char *name, const char *value);
 static void read_pool_rows(struct Load *load, const char *name, const char *value);
 static void read_pool_slow(struct Load *load, const char *name, const char *value);
 static void read_pool_upstream(struct Load *load, const char *name, const char *value);
+static void read_captcha_url(struct Load *load, const char *name, const char *value);
+static void read_mail_from(struct Load *load, const char *name, const char *value);
+static void read_pgport(struct Load *load, const char *name, const char *value);
+static void read_smtp_url(struct Load *load, const char *name, const char *value);
 static void read_other(struct Load *load, const char *name, const char *value);
 static void read_rate_limits(struct Load *load, const char *name, const char *value);
 static void read_switch(struct Load *load, const char *name, const char *value);
@@ -78,15 +82,15 @@ static const struct
 	{"KEELSON_ALLOW_PRIVATE_TARGETS", NULL, read_switch},
 	{"KEELSON_APP_URL", NULL, read_app_url},
 	{"KEELSON_CAPTCHA_SECRET", NULL, read_other},
-	{"KEELSON_CAPTCHA_URL", NULL, read_other},
+	{"KEELSON_CAPTCHA_URL", NULL, read_captcha_url},
 	{"KEELSON_DATABASE_URL", "", read_database_url},
 	{"KEELSON_DRAIN_SECONDS", "30", read_drain},
 	{"KEELSON_ENV", "development", read_env},
 	{"KEELSON_LISTEN", "127.0.0.1", read_listen},
 	{"KEELSON_LOG_LEVEL", "info", read_log_level},
 	{"KEELSON_LOOPS", NULL, read_loops},
-	{"KEELSON_MAIL_FROM", NULL, read_other},
-	{"KEELSON_PGPORT", NULL, read_other},
+	{"KEELSON_MAIL_FROM", NULL, read_mail_from},
+	{"KEELSON_PGPORT", NULL, read_pgport},
 	{"KEELSON_POOL", NULL, read_pool},
 	{"KEELSON_POOL_ROWS", "2", read_pool_rows},
 	{"KEELSON_POOL_SLOW", "2", read_pool_slow},
@@ -94,7 +98,7 @@ static const struct
 	{"KEELSON_PORT", "8080", read_port},
 	{"KEELSON_PUBLIC_URL", NULL, read_public_url},
 	{"KEELSON_RATE_LIMITS", NULL, read_rate_limits},
-	{"KEELSON_SMTP_URL", NULL, read_other},
+	{"KEELSON_SMTP_URL", NULL, read_smtp_url},
 	{"KEELSON_TLS", "off", read_tls},
 	{"KEELSON_TRUSTED_PROXIES", NULL, read_proxies},
 	{"KEELSON_VAR", NULL, read_other},
@@ -334,6 +338,52 @@ read_pool_upstream(struct Load *load, const char *name, const char *value)
 	read_int(load, name, value, 1, 64, &load->config->pool_upstream);
 }
 
+/*
+ * The next four are the database's.  It would tell of a fault when the server
+ * has been stopped for it, in its log, or not until they are used.
+ */
+static void
+read_captcha_url(struct Load *load, const char *name, const char *value)
+{
+	if (!is_http_url(value, false))
+		fault(load, "%s: \"%s\" is not an http or https URL", name, value);
+}
+
+/* As keelson.mail_from wants it: printable ASCII, an address at its end. */
+static void
+read_mail_from(struct Load *load, const char *name, const char *value)
+{
+	const char *at = strrchr(value, '@');
+	const char *c;
+
+	for (c = value; *c >= ' ' && *c <= '~'; c++)
+		continue;
+	if (*c != '\0' || at == NULL || at == value || at[1] == '\0' || at[1] == '>')
+		fault(load, "%s: \"%s\" is not as no-reply@example.com or Product <no-reply@example.com>, in ASCII", name, value);
+}
+
+static void
+read_pgport(struct Load *load, const char *name, const char *value)
+{
+	int port;
+
+	read_int(load, name, value, 1, 65535, &port);
+}
+
+/* The value may hold a password: it is never repeated. */
+static void
+read_smtp_url(struct Load *load, const char *name, const char *value)
+{
+	const char *rest = strncmp(value, "smtp://", 7) == 0 ? value + 7 : strncmp(value, "smtps://", 8) == 0 ? value + 8
+																										  : "";
+	const char *at = strrchr(rest, '@');
+
+	if (at != NULL)
+		rest = at + 1;
+	if (!isalnum((unsigned char) rest[0]) && rest[0] != '[')
+		fault(load, "%s is not as smtps://user:password@host:465 or smtp://host:587", name);
+}
+
 /* Somebody else's variable. */
 static void
 read_other(struct Load *load, const char *name, const char *value)
@@ -364,7 +414,7 @@ read_int(struct Load *load, const char *name, const char *value, int low, int hi
 
 	errno = 0;
 	number = strtol(value, &end, 10);
-	if (errno != 0 || end == value || *end != '\0' || !isdigit((unsigned char) value[0]) || number < low || number > high)
+	if (errno != 0 || end == value || *end != '\0' || !isdigit((unsigned char) value[0]) || (value[0] == '0' && value[1] != '\0') || number < low || number > high)
 	{
 		fault(load, "%s: \"%s\" is not a whole number from %d to %d", name, value, low, high);
 		return false;

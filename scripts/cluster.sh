@@ -72,7 +72,7 @@ server_settings() {
 		cron.host = '$folder'
 		cron.use_background_workers = off
 		cron.log_run = on
-		max_connections = 200
+		max_connections = $(connections)
 		max_worker_processes = 24
 		shared_buffers = $(bounded $((memory / 8)) 64 2048)MB
 		effective_cache_size = $(bounded $((memory / 2)) 128 65536)MB
@@ -97,6 +97,14 @@ server_settings() {
 		log_lock_waits = on
 	END
 	! is_root || echo "unix_socket_group = '$GATEWAY_USER'"
+}
+
+# Twice what the gateway takes, whose loops are as many as there are cores and
+# have four each where these are many, and room for others.
+connections() {
+	local loops=${KEELSON_LOOPS:-$(getconf _NPROCESSORS_ONLN)}
+	loops=$(bounded "$loops" 1 64)
+	bounded $((loops * 2 * ${KEELSON_POOL:-4} + 100)) 200 10000
 }
 
 # The environment's part that belongs to the database: one line per variable

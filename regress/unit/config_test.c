@@ -57,6 +57,9 @@ test_defaults(void)
 	ok(LOAD(URL, "KEELSON_PORT=9090") && strcmp(config.public_url, "http://127.0.0.1:9090") == 0, "the public URL follows the port");
 	ok(LOAD(URL, "KEELSON_PORT="), "an empty value is none");
 	ok(LOAD(URL, "KEELSON_VAR=/x", "KEELSON_PGPORT=1", "KEELSON_SMTP_URL=smtp://x", "CRON_SECRET=x", "HOME=/"), "variables of other parts are known");
+	ok(LOAD(URL, "KEELSON_SMTP_URL=smtps://user:p%40ss/word@[::1]:465", "KEELSON_MAIL_FROM=Product <no-reply@example.com>",
+			"KEELSON_CAPTCHA_URL=https://api.hcaptcha.com/siteverify"),
+	   "so is what the database takes");
 	ok(LOAD(URL, "KEELSON_ENV=production", "KEELSON_TLS=proxy", "KEELSON_PUBLIC_URL=https://api.example.com/") && config.sends_hsts &&
 		   strcmp(config.public_url, "https://api.example.com") == 0,
 	   "production");
@@ -80,6 +83,8 @@ test_faults(void)
 	is_refused("KEELSON_PORT=65536", "1 to 65535");
 	is_refused("KEELSON_PORT=80 ", "KEELSON_PORT");
 	is_refused("KEELSON_PORT=+80", "KEELSON_PORT");
+	is_refused("KEELSON_PORT=080", "KEELSON_PORT");
+	is_refused("KEELSON_PGPORT=65536", "1 to 65535");
 	is_refused("KEELSON_LISTEN=localhost", "KEELSON_LISTEN");
 	is_refused("KEELSON_LISTEN=10.0.0.0/8", "KEELSON_LISTEN");
 	is_refused("KEELSON_ENV=prod", "KEELSON_ENV");
@@ -96,6 +101,14 @@ test_faults(void)
 	is_refused("KEELSON_DRAIN_SECONDS=-1", "KEELSON_DRAIN_SECONDS");
 	is_refused("KEELSON_LOOPS=0", "KEELSON_LOOPS");
 	is_refused("KEELSON_RATE_LIMITS=no", "KEELSON_RATE_LIMITS");
+	is_refused("KEELSON_CAPTCHA_URL=siteverify", "KEELSON_CAPTCHA_URL");
+	is_refused("KEELSON_MAIL_FROM=no-reply", "KEELSON_MAIL_FROM");
+	is_refused("KEELSON_MAIL_FROM=@example.com", "KEELSON_MAIL_FROM");
+	is_refused("KEELSON_MAIL_FROM=Product <no-reply@>", "KEELSON_MAIL_FROM");
+	is_refused("KEELSON_MAIL_FROM=Br\xc3\xbc <no-reply@example.com>", "KEELSON_MAIL_FROM");
+	is_refused("KEELSON_SMTP_URL=mail.example.com:587", "KEELSON_SMTP_URL");
+	is_refused("KEELSON_SMTP_URL=smtp://user:secret@", "KEELSON_SMTP_URL");
+	ok(strstr(faults, "secret") == NULL, "the mail server's password is never repeated");
 	ok(!LOAD("KEELSON_PORT=x", "KEELSON_LOOPS=x", "KEELSON_FOO=x") && strstr(faults, "KEELSON_PORT") && strstr(faults, "KEELSON_LOOPS") &&
 		   strstr(faults, "KEELSON_FOO") && strstr(faults, "KEELSON_DATABASE_URL"),
 	   "every fault is told");
