@@ -218,6 +218,12 @@ subtest 'a call with a key' => sub {
 	$keelson->sql('select keelson._access_keys_write_down()');
 	is($keelson->sql("select last_used_at is not null from keelson.user_api_keys where user_id = '$ada->{id}'"), 't', 'and the use is noted');
 	is_deeply($gateway->post('/api/twice', {}, %as)->{json}{data}, [ 200, 200 ], 'two calls are two');
+	# Bytes that are no text of ours.
+	$sink->put('odd.headers' => '{"content-type": "application/json; x=\u00ff"}');
+	$sink->put(odd => '{"answer": 42}');
+	$sink->put(ask => '/file/odd');
+	my $odd = $gateway->post('/api/ask', { question => 'why?' }, %as);
+	is("$odd->{status} " . ($odd->{json}{data}{type} // 'none'), '200 none', 'a media type that is no text is none') or diag $odd->{content};
 	$sink->put(ask => '/status/401');
 	is($gateway->post('/api/try', { path => '/ask' }, %as)->{json}{data}, 401, 'a refusal of the service is an answer');
 	$sink->put(ask => '/redirect?to=' . $sink->url('/elsewhere'));

@@ -7,6 +7,8 @@
 
 #include <time.h>
 
+#include "mb/pg_wchar.h"
+
 #include "courier/transfer.h"
 
 /* What libcurl says, and what we do. */
@@ -36,6 +38,7 @@ static const struct
 static int http_version(CURL *easy);
 static int micros(CURL *easy, CURLINFO info);
 static const char *header(CURL *easy, const char *name);
+static const char *as_text(const char *value);
 static int retry_after(const char *value);
 static void explain(const KsTransfer *transfer, CURLcode code, KsAnswer *outcome);
 static void explain_timeout(const KsTransfer *transfer, KsAnswer *outcome);
@@ -72,8 +75,8 @@ ks_transfer_finish(KsTransfer *transfer, CURLcode code, KsAnswer *outcome)
 	outcome->response = transfer->buffer;
 	outcome->response_length = transfer->kept;
 	outcome->response_size = transfer->read;
-	outcome->content_type = content_type;
-	outcome->cache_control = transfer->wants_cache_control ? header(easy, "cache-control") : NULL;
+	outcome->content_type = as_text(content_type);
+	outcome->cache_control = transfer->wants_cache_control ? as_text(header(easy, "cache-control")) : NULL;
 	outcome->error = NULL;
 	outcome->code = NULL;
 	outcome->is_timeout = false;
@@ -118,6 +121,13 @@ header(CURL *easy, const char *name)
 	struct curl_header *found;
 
 	return curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &found) == CURLHE_OK ? found->value : NULL;
+}
+
+/* What the database takes as text; NULL for other bytes, which a receiver may send in a header field. */
+static const char *
+as_text(const char *value)
+{
+	return value != NULL && pg_verify_mbstr(GetDatabaseEncoding(), value, strlen(value), true) ? value : NULL;
 }
 
 /* The seconds that a receiver asks for, by number or date. Newer versions of libcurl say six hours where it is more. */
