@@ -70,6 +70,18 @@ is(scalar($sink->requests('/past')), 1, 'once');
 is($keelson->sql("select pid from pg_stat_activity where backend_type = 'keelson courier'"), $busy, 'by the same courier');
 is($keelson->sql("select state from keelson.deliveries_log where id < keelson._uuid7_floor('2002-01-01 00:00Z')"), 'delivered', 'the log has it');
 
+# A clock that was ahead is set back: what was claimed then by a courier that is no more, and a breaker that opened then,
+# are not waited for.
+my $lane = '00000000-0000-4000-8000-000000000001';
+$keelson->sql("begin; insert into keelson.courier_lanes (user_id, lane, breaker, breaker_until)
+		values ('00000000-0000-0000-0000-000000000000', '$lane', 'open', now() + interval '1 day');
+	select keelson._http_request('test', '" . $sink->url('/ahead') . "', 'probe.answered', '{\"tag\": \"ahead\"}', lane => '$lane');
+	update keelson.deliveries set claim_id = extract(epoch from now() + interval '1 day' - '2000-01-01 00:00Z') * 1000000, lease_until = now() + interval '1 day';
+	commit");
+is(answer('ahead'), '200||t|max-age=600', 'neither is waited for');
+is($keelson->sql("select breaker from keelson.courier_lanes where lane = '$lane'"), 'half_open', 'the breaker lets one through');
+$keelson->sql("select keelson.courier_breaker_set('$lane', 'closed')");
+
 # What a receiver can do.
 my %faults = (
 	'/status/500' => '500||f|', '/redirect?to=http://127.0.0.1:1/' => '302||f|', '/hang' => '|there was no complete response in time|f|',

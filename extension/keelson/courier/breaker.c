@@ -34,7 +34,8 @@ ks_breaker_room(KsBreaker *breaker, TimestampTz now)
 		case KS_BREAKER_FORCED_OPEN:
 			return 0;
 		case KS_BREAKER_OPEN:
-			if (now < breaker->open_until)
+			/* A clock that was set back does not keep it open for long. */
+			if (now < breaker->open_until && breaker->open_until - now <= 2 * LONGEST_OPEN_US)
 				return 0;
 			breaker->state = KS_BREAKER_HALF_OPEN;
 			breaker->probes = 1;

@@ -4,7 +4,8 @@
  *
  * A claim reads, for each lane, the index from the lane's mark: what is due,
  * not claimed, or claimed by a courier that is no more (its lease is over, or
- * it began before this process did, and lanes belong to one process). Rows
+ * it began before this process did, and lanes belong to one process; or its
+ * claim is later than any of ours, since the clock was set back). Rows
  * that somebody else has locked are skipped. What was locked stays where it is,
  * so the update finds it there; it changes no indexed column, so it writes no
  * index entry.
@@ -42,7 +43,7 @@ static KsPlan claim_plan = {
 	" cross join lateral ("
 	"  select d.ctid as place_of_row from keelson.deliveries as d"
 	"  where d.lane = w.lane and d.due_at >= w.mark and d.due_at <= $5"
-	"  and (d.claim_id is null or d.claim_id < $6 or d.lease_until <= $5)"
+	"  and (d.claim_id is null or d.claim_id < $6 or d.claim_id > $7 or d.lease_until <= $5)"
 	"  order by d.due_at, d.id limit w.most for update skip locked"
 	" ) as p"
 	")"

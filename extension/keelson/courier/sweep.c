@@ -26,18 +26,18 @@
 #define REST_FACTOR 50
 
 /* One step: the first waiting delivery of the first lane after the given one. */
-#define FIRST_OF_NEXT(after)                                              \
-	"select d.lane, d.user_id, d.due_at from keelson.deliveries as d"     \
-	" where d.lane > " after " and d.due_at < 'infinity'"                 \
-	" and (d.claim_id is null or d.claim_id < $2 or d.lease_until <= $3)" \
+#define FIRST_OF_NEXT(after)                                                                 \
+	"select d.lane, d.user_id, d.due_at from keelson.deliveries as d"                        \
+	" where d.lane > " after " and d.due_at < 'infinity'"                                    \
+	" and (d.claim_id is null or d.claim_id < $2 or d.claim_id > $5 or d.lease_until <= $3)" \
 	" order by d.lane, d.due_at, d.id limit 1"
 
 static KsPlan sweep_plan = {
 	"with recursive found as ((" FIRST_OF_NEXT("$1") ")"
 													 " union all select n.* from found as f cross join lateral (" FIRST_OF_NEXT("f.lane") ") as n)"
 																																		  " select lane, user_id, due_at from found limit $4",
-	4,
-	{UUIDOID, INT8OID, TIMESTAMPTZOID, INT4OID}};
+	5,
+	{UUIDOID, INT8OID, TIMESTAMPTZOID, INT4OID, INT8OID}};
 
 /* The keeper's number for it. */
 static int duty;
@@ -91,7 +91,9 @@ sweep(void)
 static int
 look(bool *is_full)
 {
-	Datum values[4] = {UUIDPGetDatum(&after), Int64GetDatum(ks_courier_oldest_life()), TimestampTzGetDatum(GetCurrentTimestamp()), Int32GetDatum(LANES_AT_ONCE)};
+	TimestampTz now = GetCurrentTimestamp();
+	/* A claim is a time, so one that is yet to come is none of those who live. */
+	Datum values[5] = {UUIDPGetDatum(&after), Int64GetDatum(ks_courier_oldest_life()), TimestampTzGetDatum(now), Int32GetDatum(LANES_AT_ONCE), Int64GetDatum(now)};
 	int found = 0;
 
 	ks_spi_connect();

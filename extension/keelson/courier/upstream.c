@@ -168,9 +168,6 @@ enter(const char *name)
 	if (gate != NULL)
 	{
 		gate->used_at = now;
-		/* A clock that was set back must not keep it open for long. */
-		if (gate->breaker.state == KS_BREAKER_OPEN && gate->breaker.open_until - now > USECS_PER_HOUR)
-			gate->breaker.open_until = now;
 		is_open = ks_breaker_room(&gate->breaker, now) <= gate->waiting;
 		if (is_open)
 			gate->refused++;
