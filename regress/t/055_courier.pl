@@ -100,6 +100,26 @@ ok(wait_until(sub { $keelson->sql("select count(*) filter (where is_last) = 0 an
 sub courier { return $keelson->sql("select pid from pg_stat_activity where backend_type = 'keelson courier'"); }
 my $pid = courier();
 ok($pid, 'it can be seen in pg_stat_activity');
+
+# A migration keeps it from the tables for a while, and nothing that is under way from its end.
+request($sink->url('/slow/500'), tag => 'migrated', timeout => q{'10 seconds'});
+ok($sink->wait_for(1, '/slow/500'), 'a request is under way');
+$keelson->sql("begin; select pg_advisory_xact_lock(x'4b656c736f6e4d31'::bigint) \\g /dev/null\nselect pg_sleep(2); commit");
+is(answer('migrated'), '200||t|', 'after a migration it is settled');
+is(scalar($sink->requests('/slow/500')), 1, 'and was sent once');
+
+# Whoever holds a lane's row holds up nothing but what is written there.
+my $holder = $keelson->node->background_psql('keelson');
+$holder->query_safe("begin; select from keelson.courier_lanes where lane = '$lane' for update");
+request($sink->url('/slow/600'), tag => 'beside', timeout => q{'10 seconds'});
+$keelson->sql("select keelson._http_request('test', '" . $sink->url('/status/503') . "', 'probe.answered', '{\"tag\": \"held\"}', lane => '$lane')");
+is(answer('held'), '503||f|', 'its own are sent');
+is(answer('beside'), '200||t|', 'and others');
+is(scalar($sink->requests('/slow/600')), 1, 'once');
+$holder->quit;
+ok(wait_until(sub { $keelson->sql("select failing_since is not null from keelson.courier_lanes where lane = '$lane'") eq 't' }, 20), 'then it is written down that they fail');
+is(courier(), $pid, 'all by the same courier');
+
 request($sink->url('/hang'), tag => "hang$_", timeout => q{'10 seconds'}) for 1 .. 20;
 ok(wait_until(sub { $keelson->sql('select in_flight >= 20 from keelson._courier_status()') eq 't' }), 'with many requests under way');
 my $before = time;

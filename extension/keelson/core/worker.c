@@ -70,6 +70,7 @@ static int my_slot = -1;
 
 static void init_shared(void *area, bool found);
 static void take_signals(void);
+static bool go_on(const char *activity);
 static void leave(int code, Datum arg);
 static void await_database(void);
 static Oid find_database(void);
@@ -174,6 +175,25 @@ ks_worker_transaction_begin(const char *activity)
 	StartTransactionCommand();
 	/* Before the snapshot, which is to see what the migration has done. */
 	(void) DirectFunctionCall1(pg_advisory_xact_lock_shared_int8, Int64GetDatum(KS_MIGRATION_LOCK));
+	return go_on(activity);
+}
+
+bool
+ks_worker_transaction_try(const char *activity, bool *is_migrating)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	*is_migrating = !DatumGetBool(DirectFunctionCall1(pg_try_advisory_xact_lock_shared_int8, Int64GetDatum(KS_MIGRATION_LOCK)));
+	if (!*is_migrating)
+		return go_on(activity);
+	CommitTransactionCommand();
+	return false;
+}
+
+/* The transaction has begun and keeps migrations out: take a snapshot, and become keelson_system. */
+static bool
+go_on(const char *activity)
+{
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (!is_migrated())
 	{

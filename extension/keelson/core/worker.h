@@ -49,6 +49,9 @@ extern bool ks_worker_reload(void);
  * a migration is going on.
  */
 extern bool ks_worker_transaction_begin(const char *activity);
+
+/* The same without waiting: false, too, while a migration is going on, which *is_migrating tells. */
+extern bool ks_worker_transaction_try(const char *activity, bool *is_migrating);
 extern void ks_worker_transaction_end(void);
 
 /* Wake the worker in the slot, from any backend; no harm when it is not there. */

@@ -52,6 +52,7 @@
 #define COUNT_US (1 * USECS_PER_SEC)
 #define MAX_HINTS 256
 #define MAX_LOADED 256
+#define LATER_MS 100
 
 /* All of this process; made when it begins. */
 static int number;
@@ -62,6 +63,7 @@ static int place_count;
 static KsDelivery **claimed; /* of this turn, to be started */
 static int claimed_count;
 static bool is_more;      /* than was claimed in this turn */
+static bool is_held;      /* the database is being migrated: turns wait, and nothing else does */
 static bool is_uncounted; /* breakers have changed since lanes were counted */
 static WaitEventSet *waits;
 static KsCourierCounters *counters;
@@ -194,9 +196,10 @@ open_gate(void)
 	while (!ShutdownRequestPending)
 	{
 		bool is_open = false;
+		bool is_migrating;
 		Oid table = InvalidOid;
 
-		if (ks_worker_transaction_begin("begin"))
+		if (ks_worker_transaction_try("begin", &is_migrating))
 		{
 			table = find_table();
 			if (OidIsValid(table))
@@ -267,15 +270,15 @@ is_turn_due(TimestampTz now, KsWanted *wanted, int *wanted_count, bool *settles)
 	return *wanted_count > 0;
 }
 
-/* Settle, if it is time to, and claim; false when the tables are gone. */
+/* Settle, if it is time to, and claim, but not during a migration; false when the tables are gone. */
 static bool
 turn(const KsWanted *wanted, int wanted_count, bool settles)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	int saved_commit = synchronous_commit;
 
-	if (!ks_worker_transaction_begin("deliver"))
-		return false;
+	if (!ks_worker_transaction_try("deliver", &is_held))
+		return is_held;
 	/* They may have been dropped, and brought back from a dump. */
 	if (find_table() != fence_table)
 	{
@@ -374,7 +377,9 @@ wait_for_something(TimestampTz until)
 	is_more = false;
 	if (curl_timeout >= 0)
 		timeout = Min(timeout, curl_timeout);
-	if (ks_flight_ended() > 0)
+	if (is_held)
+		timeout = Min(timeout, LATER_MS);
+	else if (ks_flight_ended() > 0)
 		timeout = Min(timeout, 1);
 	if (until != 0)
 		timeout = Min(timeout, TimestampDifferenceMilliseconds(now, until));

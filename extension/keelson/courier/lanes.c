@@ -408,7 +408,7 @@ ks_lanes_tidy(void)
 
 	hash_seq_init(&scan, lanes);
 	while ((lane = hash_seq_search(&scan)) != NULL)
-		if (!lane->is_ready && lane->wake_at == 0 && lane->in_flight == 0 && lane->breaker.state == KS_BREAKER_CLOSED)
+		if (!lane->is_ready && lane->wake_at == 0 && lane->in_flight == 0 && lane->breaker.state == KS_BREAKER_CLOSED && !lane->breaker.is_changed)
 		{
 			lane->user->lanes--;
 			hash_search(lanes, &lane->id, HASH_REMOVE, NULL);

@@ -63,12 +63,27 @@ static KsPlan release_plan = {
 static KsPlan unpark_plan = {
 	"select keelson._deliveries_unpark($1, $2)", 2, {UUIDARRAYOID, UUIDARRAYOID}};
 
+/* Waits for nobody: who has a lane's row locked would hold up all others' deliveries. */
 static KsPlan lanes_plan = {
-	"insert into keelson.courier_lanes as l (user_id, lane, breaker, breaker_until, breaker_trips, failing_since)"
-	" select * from unnest($1, $2, $3, $4, $5, $6)"
-	" on conflict on constraint courier_lanes_pkey do update"
-	" set breaker = case when l.breaker in ('forced_open', 'forced_closed') then l.breaker else excluded.breaker end,"
-	" breaker_until = excluded.breaker_until, breaker_trips = excluded.breaker_trips, failing_since = excluded.failing_since, changed_at = now()",
+	"with w as materialized ("
+	"  select * from unnest($1, $2, $3, $4, $5, $6) as w (user_id, lane, breaker, breaker_until, breaker_trips, failing_since)"
+	" ),"
+	" made as ("
+	"  insert into keelson.courier_lanes as l (user_id, lane, breaker, breaker_until, breaker_trips, failing_since)"
+	"  select * from w on conflict on constraint courier_lanes_pkey do nothing returning l.lane"
+	" ),"
+	" free as materialized ("
+	"  select l.user_id, l.lane from w join keelson.courier_lanes as l on l.user_id = w.user_id and l.lane = w.lane"
+	"  for no key update of l skip locked"
+	" ),"
+	" changed as ("
+	"  update keelson.courier_lanes as l"
+	"  set breaker = case when l.breaker in ('forced_open', 'forced_closed') then l.breaker else w.breaker end,"
+	"  breaker_until = w.breaker_until, breaker_trips = w.breaker_trips, failing_since = w.failing_since, changed_at = now()"
+	"  from w join free as f on f.user_id = w.user_id and f.lane = w.lane"
+	"  where l.user_id = w.user_id and l.lane = w.lane returning l.lane"
+	" )"
+	" select w.lane from w where w.lane not in (select m.lane from made as m union all select c.lane from changed as c)",
 	6,
 	{UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID}};
 
@@ -294,4 +309,13 @@ ks_settle_lanes(KsLane **lanes, int count)
 	}
 	ks_columns_arrays(columns, values);
 	(void) ks_spi_execute(&lanes_plan, values, NULL, false, 0);
+	/* Those that could not be written are with the next that is settled of them. */
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool is_null;
+		KsLane *lane = ks_lane_find(DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &is_null)));
+
+		if (lane != NULL)
+			lane->breaker.is_changed = true;
+	}
 }

@@ -19,7 +19,7 @@ extern void ks_settle_judge(KsDelivery *delivery, TimestampTz now);
  */
 extern void ks_settle(KsDelivery **deliveries, int count, TimestampTz now);
 
-/* Write what has changed of lanes: breaker, and since when they fail. */
+/* Write what has changed of lanes: breaker, and since when they fail. What somebody has locked stays marked as changed. */
 extern void ks_settle_lanes(KsLane **lanes, int count);
 
 /* The longest that a receiver may ask us to wait. */
