@@ -74,6 +74,25 @@ subtest 'a change of address' => sub {
 	is(code($gateway->post('/api/auth/undo-email-change', { token => $undo })), 'INVALID_TOKEN', 'it works once');
 };
 
+subtest 'an address that was put into somebody else\'s account' => sub {
+	my $eve = verified_user();
+	my $mallory = $eve->{email};
+	my $reset = sub {
+		my ($email) = @_;
+		return $gateway->post('/api/auth/reset-password', { password => 'a sentence of who reads it', token => $gateway->post('/api/auth/request-reset', { email => $email })->{json}{data}{devToken} })->{status};
+	};
+	is($reset->($mallory), 200, 'a reset');
+	is(count_of($mallory, 'email.undo_open'), 0, 'tells of nothing that could be undone');
+	$eve = { %$eve, password => 'a sentence of who reads it', token => $gateway->post('/api/auth/login', { email => $mallory, password => 'a sentence of who reads it' })->{json}{data}{accessToken} };
+	is(change_address($eve, 'stranger@example.org')->{status}, 200, 'a stranger\'s');
+	is($reset->('stranger@example.org'), 200, 'who sets a password of their own');
+	like(mail('stranger@example.org', 'email.undo_open'), qr/Until \d{4}-\d\d-\d\d \d\d:\d\d UTC whoever reads mail there can take it back/, 'is told that it can be taken back');
+	is($gateway->post('/api/auth/undo-email-change', { token => token(mail($mallory, 'email.changed')) })->{status}, 200, 'and it can');
+	is(email_of($eve), "$mallory verified", 'by who had it before');
+	is($reset->($mallory), 200, 'who sets a new password again');
+	is(count_of($mallory, 'email.undo_open'), 0, 'and is told of nothing that was undone');
+};
+
 subtest 'what makes a link to a new password void' => sub {
 	my $user = verified_user();
 	my $ask = sub { return $gateway->post('/api/auth/request-reset', { email => $user->{email} })->{json}{data}{devToken}; };
@@ -94,6 +113,8 @@ subtest 'an address that nobody has verified' => sub {
 	is($reply->{status}, 201, 'somebody registers with it');
 	like(mail($email, 'email.verify'), qr/^Hello victim,/, 'its mail names nobody');
 	unlike(mail($email, 'email.verify'), qr/evil/, 'and says nothing that they wrote');
+	like(mail($email, 'email.verify'), qr/leave it alone: whoever has knows the password/, 'but what confirming would mean');
+	like($gateway->get('/api/auth/verify?token=' . token(mail($email, 'email.verify')), headers => { Accept => 'text/html' })->{content}, qr/they know its password/, 'as its page does');
 	$gateway->post('/api/auth/login', { email => $email, password => $password }, headers => { 'User-Agent' => "Go to www$_.evil.example.com/now" }) for 1 .. 8;
 	like(mail($email, 'session.new_device'), qr/: Go to www\d evil example com now\./, 'nor holds a link of theirs');
 	is($keelson->sql("select count(*) from keelson.mail_messages where recipient = '$email'"), 5, 'and there are no more than five an hour');

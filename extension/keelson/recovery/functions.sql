@@ -143,7 +143,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if keelson._wants_page() then
-        return keelson._action_page('Confirm your e-mail address', 'One click, and it is confirmed.',
+        return keelson._action_page('Confirm your e-mail address',
+            'One click, and it is confirmed. Confirm no account that somebody else has made: they know its password.',
             '/api/auth/verify', token, '', 'Confirm', 'Your e-mail address is confirmed.');
     end if;
     return keelson.email_verify(token);
@@ -409,6 +410,7 @@ begin
     perform keelson._recovery_count('reset_done');
     perform keelson.audit('password.reset', jsonb_build_object('endedSessions', ended), user_id => found_use.user_id);
     perform keelson._notice(found_use.user_id, 'password.changed');
+    perform keelson._email_undo_notice(found_use.user_id);
     perform keelson.webhook_emit('user.password_changed', jsonb_build_object('userId', found_use.user_id), found_use.user_id);
     return keelson.reply_with(row(ended)::keelson.password_reset);
 end

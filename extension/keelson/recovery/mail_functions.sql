@@ -76,6 +76,14 @@ alter function keelson._mail_is_suppressed(text, boolean) owner to keelson_syste
 comment on function keelson._mail_is_suppressed(text, boolean) is
     'Whether nobody sends to the address: nothing at all, or nothing but security mail.';
 
+create or replace function keelson._mail_time(moment timestamptz)
+returns text
+language sql
+immutable
+as $$ select pg_catalog.to_char(moment at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"') $$;
+comment on function keelson._mail_time(timestamptz) is
+    'The moment as mails write it.';
+
 create or replace function keelson._mail_queue(
     user_id uuid,
     template text,
@@ -110,7 +118,7 @@ begin
         'email', coalesce(who.email, recipient),
         'product', keelson._product_name(),
         'appUrl', keelson._app_url(),
-        'time', to_char(now() at time zone 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'),
+        'time', keelson._mail_time(now()),
         'ip', coalesce(host(keelson.current_ip()), 'an unknown address')
     );
     if not words.is_security then

@@ -189,6 +189,40 @@ alter function keelson._email_change_tell(keelson._email_change, boolean) owner 
 comment on function keelson._email_change_tell(keelson._email_change, boolean) is
     'Mail what follows from a change of address: to the new one a link to verify it, to the old one what happened, with a link to undo it while that is possible.';
 
+create or replace function keelson._email_undo_open_until(user_id uuid)
+returns timestamptz
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+select max(c.undo_until)
+from keelson.email_changes as c
+where c.user_id = _email_undo_open_until.user_id
+    and c.old_verified_at is not null and c.undo_hash is not null and c.undone_at is null and c.undo_until > now()
+$$;
+alter function keelson._email_undo_open_until(uuid) owner to keelson_system;
+comment on function keelson._email_undo_open_until(uuid) is
+    'Until when who has shown a former address of the user''s to be theirs can take it back by a link that was mailed there; null: nobody can.';
+
+create or replace function keelson._email_undo_notice(user_id uuid)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    until timestamptz := keelson._email_undo_open_until(user_id);
+begin
+    -- A thief who resets the password must not end what the owner can undo. So whoever has reset it is told that somebody can.
+    if until is not null then
+        perform keelson._notice(user_id, 'email.undo_open', jsonb_build_object('until', keelson._mail_time(until)));
+    end if;
+end
+$$;
+comment on function keelson._email_undo_notice(uuid) is
+    'Tell the user, who has just set a new password by a link, that a former address can take the account back, where one can.';
+
 create or replace function keelson._email_change_of(token text, out user_id uuid, out change_id uuid)
 language plpgsql
 stable

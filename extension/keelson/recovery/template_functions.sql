@@ -41,7 +41,8 @@ from (
         (
             'email.verify', 'Confirm your e-mail address', 'Hello {{name}},',
             'please confirm that {{email}} is your address. The link is good for 24 hours.',
-            'Confirm the address', 'If you have not asked for this, ignore this mail.'
+            'Confirm the address',
+            'If you have not asked for this, leave it alone: whoever has knows the password. Should you want the account, ask for a new password at {{appUrl}} instead.'
         ),
         (
             'password.reset', 'Set a new password', 'Hello {{name}},',
@@ -62,6 +63,11 @@ from (
             'email.changed_for_good', 'Your e-mail address was changed', 'Hello {{name}},',
             'the address of your account was changed from this one to {{email}} at {{time}}, from {{ip}}.',
             null, 'If it was not you, write to us.'
+        ),
+        (
+            'email.undo_open', 'Your account can still be taken back', 'Hello {{name}},',
+            'the account that you have set a new password for had another address before. Until {{until}} whoever reads mail there can take it back, with all that is in it.',
+            null, 'If that address was never yours, somebody has put yours into an account of theirs: keep nothing in it.'
         ),
         (
             'factor.changed', 'Your second factor was changed', 'Hello {{name}},',
