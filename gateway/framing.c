@@ -455,23 +455,13 @@ read_body(struct GwFraming *framing, const char *at, const char *end)
 	return at + len;
 }
 
-/* The value of a hexadecimal digit, or -1. */
-static int
-hex_digit(unsigned char byte)
-{
-	if (byte >= '0' && byte <= '9')
-		return byte - '0';
-	byte |= 0x20;
-	return byte >= 'a' && byte <= 'f' ? byte - 'a' + 10 : -1;
-}
-
 static const char *
 read_chunk_size(struct GwFraming *framing, const char *at, const char *end)
 {
 	for (; at < end; at++)
 	{
 		unsigned char byte = (unsigned char) *at;
-		int digit = hex_digit(byte);
+		int digit = gw_hex_digit(*at);
 
 		if (digit >= 0 && framing->digits < CHUNK_DIGITS_MAX)
 		{

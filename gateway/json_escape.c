@@ -3,7 +3,7 @@
  */
 #include "json_escape.h"
 
-#include <string.h>
+#include "text.h"
 
 static int hex4(const char *at, const char *end);
 
@@ -53,14 +53,11 @@ hex4(const char *at, const char *end)
 		return -1;
 	for (i = 0; i < 4; i++)
 	{
-		int c = (unsigned char) at[i];
+		int digit = gw_hex_digit(at[i]);
 
-		if (c >= '0' && c <= '9')
-			value = value * 16 + c - '0';
-		else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-			value = value * 16 + (c | 0x20) - 'a' + 10;
-		else
+		if (digit < 0)
 			return -1;
+		value = value * 16 + digit;
 	}
 	return value;
 }

@@ -23,7 +23,6 @@
 #include <sys/socket.h>
 
 #define SPARE_REQUESTS 256
-#define SPARE_BUFFER (16 * 1024)
 
 /* A body has to come at least at this rate, after the first ten seconds; a reply has to be taken so. */
 #define BODY_TIMEOUT GW_SECONDS(10)
@@ -45,6 +44,7 @@ static enum MHD_Result send_reply(struct GwRequest *request);
 static bool is_refused_in_body(const struct GwRequest *request);
 static void tell(struct GwRequest *request, enum MHD_RequestTerminationCode code);
 static void release(struct GwRequest *request);
+static void spare_text(struct GwText *text);
 static void give_up(struct GwRequest *request, enum GwCode code);
 
 /* The library has read a request line: makes the request, or keeps NULL when there is no memory. */
@@ -295,7 +295,7 @@ make_room(struct GwRequest *request, size_t len)
 		return true;
 	while (size < need)
 		size *= 2;
-	if (size > SPARE_BUFFER && request->loop->body_bytes + size - request->body_size > BODY_BYTES_MAX)
+	if (size > GW_REQUEST_SPARE && request->loop->body_bytes + size - request->body_size > BODY_BYTES_MAX)
 		return false;
 	body = realloc(request->body, size);
 	if (body == NULL)
@@ -478,7 +478,7 @@ release(struct GwRequest *request)
 		loop->nactive--;
 		gw_metrics_add(&loop->metrics, GW_COUNT_IN_FLIGHT, -1);
 	}
-	if (request->body_size > SPARE_BUFFER || loop->nspare_requests >= SPARE_REQUESTS)
+	if (request->body_size > GW_REQUEST_SPARE || loop->nspare_requests >= SPARE_REQUESTS)
 	{
 		loop->body_bytes -= request->body_size;
 		free(request->body);
@@ -494,12 +494,9 @@ release(struct GwRequest *request)
 		.fields = request->fields,
 		.reply_body = request->reply_body,
 	};
-	request->params.len = 0;
-	request->params.failed = false;
-	if (request->fields.size > SPARE_BUFFER)
-		gw_text_free(&request->fields);
-	if (request->reply_body.size > SPARE_BUFFER)
-		gw_text_free(&request->reply_body);
+	spare_text(&request->params);
+	spare_text(&request->fields);
+	spare_text(&request->reply_body);
 	if (loop->nspare_requests < SPARE_REQUESTS)
 	{
 		request->next_spare = loop->spare_requests;
@@ -512,6 +509,16 @@ release(struct GwRequest *request)
 	gw_text_free(&request->reply_body);
 	free(request->body);
 	free(request);
+}
+
+/* Empties a buffer for the next request, or frees it if it has grown large. */
+static void
+spare_text(struct GwText *text)
+{
+	if (text->size > GW_REQUEST_SPARE)
+		gw_text_free(text);
+	text->len = 0;
+	text->failed = false;
 }
 
 /* Ends what is waiting for the database without its answer. */

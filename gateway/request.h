@@ -24,6 +24,9 @@
 
 #define GW_ERROR_SIZE 256
 
+/* What a request that is kept for the next one may hold in each of its buffers. */
+#define GW_REQUEST_SPARE ((size_t) 16 * 1024)
+
 enum GwRequestState
 {
 	GW_REQUEST_NEW,

@@ -18,7 +18,6 @@ static enum GwTargetFault parse_path(struct GwTarget *target, char *path, size_t
 static enum GwTargetFault add_segment(struct GwTarget *target, char *data, size_t len);
 static enum GwTargetFault parse_query(struct GwTarget *target, char *query, size_t len);
 static enum GwTargetFault decode(struct GwSlice *out, char *data, size_t len, enum Part part);
-static int hex_digit(char c);
 static size_t origin_offset(const char *raw, size_t len);
 
 enum GwTargetFault
@@ -154,8 +153,8 @@ decode(struct GwSlice *out, char *data, size_t len, enum Part part)
 			c = ' ';
 		else if (c == '%')
 		{
-			int high = end - from >= 2 ? hex_digit(from[0]) : -1;
-			int low = high >= 0 ? hex_digit(from[1]) : -1;
+			int high = end - from >= 2 ? gw_hex_digit(from[0]) : -1;
+			int low = high >= 0 ? gw_hex_digit(from[1]) : -1;
 
 			if (low < 0)
 				return GW_TARGET_BAD_ESCAPE;
@@ -171,15 +170,6 @@ decode(struct GwSlice *out, char *data, size_t len, enum Part part)
 	}
 	*out = (struct GwSlice){data, (size_t) (to - data)};
 	return is_ascii || gw_utf8_is_valid(out->data, out->len) ? GW_TARGET_OK : GW_TARGET_BAD_UTF8;
-}
-
-static int
-hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 const char *

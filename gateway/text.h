@@ -59,6 +59,16 @@ size_t gw_text_safe(const char *data, size_t len);
 /* How many bytes stand before the first that is not printable ASCII, or is a space. */
 size_t gw_text_solid(const char *data, size_t len);
 
+/* The value of a hexadecimal digit, or -1. */
+static inline int
+gw_hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 /* Says whether data is well-formed UTF-8 (no surrogates, nothing over U+10FFFF). */
 bool gw_utf8_is_valid(const char *data, size_t len);
 

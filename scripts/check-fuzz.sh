@@ -60,9 +60,12 @@ single_server() {
 fuzz_target() {
 	local name=$1 corpus=$STAGE/fuzz/corpus/$1 arguments
 	shift
-	set -- -max_len=4096 "-artifact_prefix=$STAGE/fuzz/found/$name-" "$@" "$corpus"
+	set -- "-artifact_prefix=$STAGE/fuzz/found/$name-" "$@" "$corpus"
 	case $name in
-		framing | request) set -- "-dict=$SOURCE/regress/fuzz/gateway/http.dict" "$@" ;;
+		framing) set -- -max_len=4096 "-dict=$SOURCE/regress/fuzz/gateway/http.dict" "$@" ;;
+		# A head has 16 KiB.
+		request) set -- -max_len=20480 "-dict=$SOURCE/regress/fuzz/gateway/http.dict" "$@" ;;
+		*) set -- -max_len=4096 "$@" ;;
 	esac
 	if [ -x "$SOURCE/regress/fuzz/build/$name" ]; then
 		as_tester "$SOURCE/regress/fuzz/build/$name" "$@"

@@ -181,14 +181,18 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	return 0;
 }
 
-/* What the requests that wait for others keep of their bodies' room. */
+/* What the requests that wait for others keep of their bodies' room: little, as of their other buffers. */
 static size_t
 spare_bytes(void)
 {
 	size_t sum = 0;
 
 	for (const struct GwRequest *spare = loop.spare_requests; spare != NULL; spare = spare->next_spare)
+	{
+		REQUIRE(spare->body_size <= GW_REQUEST_SPARE && spare->params.size <= GW_REQUEST_SPARE);
+		REQUIRE(spare->fields.size <= GW_REQUEST_SPARE && spare->reply_body.size <= GW_REQUEST_SPARE);
 		sum += spare->body_size;
+	}
 	return sum;
 }
 
