@@ -34,7 +34,7 @@ static struct MHD_Response *row_reply(struct GwRequest *request, const PGresult 
 void
 gw_answer_begin(struct GwRequest *request)
 {
-	request->attempts = 0;
+	request->attempts = request->retries = 0;
 	request->database_us = 0;
 	if (request->builtin != GW_BUILTIN_NONE)
 	{
@@ -59,11 +59,11 @@ gw_answer_is_retried(struct GwRequest *request, enum GwCallEnd end, const PGresu
 	const char *sqlstate = gw_call_sqlstate(result);
 	int longest;
 
-	if (end != GW_CALL_ANSWERED || sqlstate == NULL || gw_sql_class(sqlstate) != GW_SQL_RETRY || request->attempts > RETRIES_MAX)
+	if (end != GW_CALL_ANSWERED || sqlstate == NULL || gw_sql_class(sqlstate) != GW_SQL_RETRY || request->retries >= RETRIES_MAX)
 		return false;
 	gw_metrics_add(&request->loop->metrics, GW_COUNT_RETRIES, 1);
 	/* 20 to 50, 40 to 100, 80 to 200 ms; two that collided must not meet again. */
-	longest = 50 << (request->attempts - 1);
+	longest = 50 << request->retries++;
 	request->state = GW_REQUEST_WAITING;
 	gw_timer_set(&request->loop->timers, &request->retry,
 				 request->loop->now + GW_MS(longest * 2 / 5) + random() % GW_MS(longest * 3 / 5));

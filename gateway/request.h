@@ -70,7 +70,8 @@ struct GwRequest
 	long credential_at, query_at, caller_at; /* -1: null */
 	struct GwCall call;
 	struct GwTimer retry;
-	int attempts;
+	int attempts; /* of all kinds */
+	int retries;  /* of those, after a race was lost */
 	int64_t called_at;
 	int64_t database_us;         /* -1: not asked */
 	struct GwQuestion *question; /* to one of our own endpoints: whose answer it waits for */

@@ -253,6 +253,34 @@ subtest 'waiting for room' => sub {
 	cmp_ok(time - $began, '<', 3 * $KeelsonTest::slow, 'at once');
 };
 
+# Several wait for each other, so that the last has waited often before it loses a race, as each does once.
+subtest 'a race that is lost after waiting' => sub {
+	$keelson->sql(q{select keelson.rate_limit_set('patient', 1, '1 second')});
+	$keelson->sql("create sequence product.race_$_; grant usage on sequence product.race_$_ to keelson_app") for 1 .. 4;
+	$keelson->sql(q{
+		create function product.race(n integer) returns integer language plpgsql as $$
+		begin
+			-- What a sequence has counted is not undone with the transaction.
+			if nextval(format('product.race_%s', n)::regclass) = 1 then
+				raise exception 'lost' using errcode = '40001';
+			end if;
+			return n;
+		end $$;
+		comment on function product.race(integer) is 'Loses a race, the first time.';
+		select keelson.route('GET product/race', 'product.race', is_public => true, rate_class => 'api', rate_wait => '30 seconds');
+	});
+	ok(wait_until(sub { from('203.0.113.20', GET => '/api/product/race')->{status} == 400 }, 10), 'an endpoint that loses races');
+	my @asked = map {
+		my $socket = $gateway->connect;
+		syswrite $socket, "GET /api/product/race?n=$_ HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.21\r\n\r\n";
+		$socket
+	} 1 .. 4;
+	my @replies = map { KeelsonTest::Gateway::read_reply($_, 40) } @asked;
+	is(join(' ', map { $_->{status} } @replies), '200 200 200 200', 'each is tried again');
+	my ($most) = sort { $b <=> $a } map { $gateway->log_line($_->{headers}{'x-request-id'})->{attempts} } @replies;
+	cmp_ok($most, '>=', 5, 'the last having waited three times before') or diag $most;
+};
+
 subtest 'switching them off' => sub {
 	my (undef, undef, $error) = $keelson->try_sql(q{alter system set keelson.rate_limits = off});
 	like($error, qr/Rate limits cannot be off in production/, 'not in production');
