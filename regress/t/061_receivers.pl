@@ -143,7 +143,9 @@ open my $source, '>', "$folder/names.c" or die $!;
 print $source <<'END';
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <netdb.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -157,13 +159,24 @@ getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
 		sleep(60);
 		return EAI_AGAIN;
 	}
-	if (node != NULL && strcmp(node, "known.example") == 0)
+	if (node != NULL && strcmp(node, "late.example") == 0)
+	{
+		/* Each question is noted, and answered when the test says so. */
+		int questions = open(getenv("NAMES_QUESTIONS"), O_WRONLY | O_APPEND | O_CREAT, 0600);
+
+		(void) !write(questions, "?", 1);
+		close(questions);
+		while (access(getenv("NAMES_ANSWER"), F_OK) != 0)
+			usleep(10000);
+	}
+	if (node != NULL && (strcmp(node, "known.example") == 0 || strcmp(node, "late.example") == 0 || strstr(node, ".many.example") != NULL))
 		node = "127.0.0.1";
 	return next(node, service, hints, out);
 }
 END
 close $source;
 run_quietly("cc -shared -fPIC -o $folder/names.so $folder/names.c -ldl");
+local @ENV{qw(NAMES_QUESTIONS NAMES_ANSWER)} = ("$folder/questions", "$folder/answer");
 # Sanitizers have to come first.
 local $ENV{LD_PRELOAD} = join ' ', grep { $_ } $ENV{LD_PRELOAD}, "$folder/names.so";
 my $several = KeelsonTest->new('several', conf => join "\n",
@@ -183,6 +196,31 @@ $hooks->is_balanced('with several couriers');
 
 my $asked = q{'probe.answered', lane => gen_random_uuid()};
 $several->sql(q{create schema probe; create function probe.answered(context jsonb, status int, body text, error text, cache_control text, is_last bool) returns void language sql as ''; grant usage on schema probe to keelson_system});
+# More hosts than a courier remembers (a user's are one courier's): what it knew of the others goes while one is being looked up.
+my $ask_hosts = sub {
+	my ($hosts, $path) = @_;
+	$several->sql("select count(keelson._http_request('test', 'http://' || host || ':@{[ $sink->port ]}$path', $asked, user_id => '$people[0]')) from ($hosts) as h (host)");
+};
+my $ask_late = sub {
+	my ($path, $under_way) = @_;
+	$ask_hosts->(q{values ('late.example')}, $path);
+	return wait_until(sub { $several->sql('select in_flight from keelson._courier_status()') == $under_way }, 20);
+};
+$ask_hosts->(q{select n || '.many.example' from generate_series(1, 4050) as n}, '/many');
+ok($sink->wait_for(4050, '/many', 60), 'thousands of hosts are reached');
+ok(wait_until(sub { $several->sql('select in_flight = 0 from keelson._courier_status()') eq 't' }, 20), 'all of them');
+ok($ask_late->('/late', 1) && $ask_late->('/late', 2), 'two wait for the name of one host');
+$ask_hosts->(q{select n || '.many.example' from generate_series(4051, 4150) as n}, '/many');
+ok($sink->wait_for(4150, '/many', 30), 'meanwhile more are reached than are remembered');
+ok($ask_late->('/late', 3), 'a third waits with the two');
+open my $answer, '>', "$folder/answer" or die $!;
+close $answer;
+ok($sink->wait_for(3, '/late'), 'and all three reach the host when its name is known');
+is(slurp("$folder/questions"), '?', 'which was asked for once');
+$ask_hosts->(q{values ('1.many.example')}, '/again');
+ok($sink->wait_for(1, '/again'), 'one from before is reached again');
+ok(wait_until(sub { $several->sql('select count(*) from keelson.deliveries') == 0 }, 20), 'nothing is left');
+
 $several->sql("select count(keelson._http_request('test', 'http://n' || n || '.silent.example:' || @{[ $sink->port ]} || '/', $asked)) from generate_series(1, 60) as n");
 ok(wait_until(sub { $several->sql('select in_flight >= 60 from keelson._courier_status()') eq 't' }, 20), 'many names that are not resolved');
 my $named = $hooks->endpoint($people[0], $sink->url('/named', 'known.example'), events => q{'{order.*}'});

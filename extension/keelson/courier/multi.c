@@ -42,6 +42,7 @@ typedef struct Host
 	TimestampTz known_until;
 	TimestampTz unknown_until;
 	dlist_head waiting; /* transfers that wait for its look-up */
+	int queued;         /* transfers that wait for a look-up to be free */
 } Host;
 
 /* A transfer that has not been handed to libcurl, or is looking a name up. */
@@ -182,7 +183,10 @@ ks_multi_start(KsTransfer *transfer, const char *url)
 	else if (lookups < MAX_LOOKUPS)
 		begin_lookup(transfer, host);
 	else
+	{
+		host->queued++;
 		queue(&queued, transfer, host);
+	}
 }
 
 static void
@@ -245,18 +249,11 @@ forget_hosts(void)
 {
 	HASH_SEQ_STATUS scan;
 	Host *host;
-	dlist_iter iter;
 
 	hash_seq_init(&scan, hosts);
 	while ((host = hash_seq_search(&scan)) != NULL)
-	{
-		bool is_wanted = host->is_looked_up;
-
-		dlist_foreach (iter, &queued)
-			is_wanted |= dlist_container(Waiting, node, iter.cur)->host == host;
-		if (!is_wanted)
+		if (!host->is_looked_up && host->queued == 0)
 			hash_search(hosts, host->name, HASH_REMOVE, NULL);
-	}
 }
 
 static void
@@ -385,6 +382,7 @@ begin_queued(void)
 			begin_lookup(first->transfer, host);
 		else
 			return;
+		host->queued--;
 		dlist_delete(&first->node);
 		pfree(first);
 	}
