@@ -315,6 +315,27 @@ is($keelson->sql(q{select count(*), count(*) filter (where encode(headers, 'esca
 emit($ada, 'order.paid', '{"amount": 7}');
 ok($sink->wait_for(1, '/old'), 'and opened');
 is(($sink->requests('/old'))[0]{headers}{'x-old'}, 'in clear', 'to be sent');
+
+# More endpoints than a courier keeps keys of: keys are wiped then, and opened again when they are needed.
+my ($few, @others) = split /\n/, $keelson->sql(q{select keelson.user_create(format('many%s@example.com', n)::keelson.email_address) from generate_series(1, 21) as n});
+my %secret_of = map { split /\|/ } map {
+	split /\n/, $keelson->sql(qq{begin; select keelson.act_as('$_') \\g /dev/null
+		select path, (keelson.webhook_create('@{[ $sink->url('') ]}' || path, '{order.*}')).secret from (select '/many/$_/' || n from generate_series(1, 50) as n) as p (path); commit})
+} $few, @others;
+is(scalar(keys %secret_of), 1050, 'many endpoints');
+my $emit_to = sub { $keelson->sql(join ';', map { qq{select keelson.webhook_emit('order.paid', '{"amount": 8}', '$_')} } @_) };
+$emit_to->($few);
+ok($sink->wait_for(50, '/many/'), 'some are told');
+my $courier = $keelson->sql(q{select pid from pg_stat_activity where backend_type = 'keelson courier'});
+my $held = sub { return process_holds($courier, decode_base64($secret_of{"/many/$few/1"} =~ s/^whsec_//r)) };
+my $can_look = $KeelsonTest::slow == 1 && defined $held->();
+is($held->(), 1, 'the courier keeps the key of the first') if $can_look;
+$emit_to->(@others);
+ok($sink->wait_for(1050, '/many/', 60), 'then all others');
+is($held->(), 0, 'whose keys take its place, and it is wiped') if $can_look;
+$emit_to->($few);
+ok($sink->wait_for(1100, '/many/', 60), 'and opened again');
+is(scalar(grep { !verify($_, $secret_of{ $_->{path} }) } $sink->requests('/many/')), 0, 'each signature is good');
 is_balanced('in the end');
 
 $keelson->stop;
