@@ -14,6 +14,7 @@ my $gateway = $keelson->gateway;
 $keelson->product;
 $keelson->sql(q{select keelson.route('GET product/tick', 'product.tick', is_public => true, kind => 'watch', timeout => '500 milliseconds')});
 $keelson->sql(q{select keelson.route('POST product/notes/lane', 'product.note_slow', pool => 'slow', status => 201, errors => '{CONFLICT}')});
+$keelson->sql(q{select keelson.route('POST product/notes/pressed', 'product.note_slow', pool => 'slow', timeout => '500 milliseconds', status => 201, errors => '{CONFLICT}')});
 $keelson->sql(q{select keelson.route('POST product/notes/brief', 'product.note_slow', pool => 'slow', timeout => '4 seconds', status => 201, errors => '{CONFLICT}')});
 my $user = $keelson->user($gateway);
 ok(wait_until(sub { $gateway->get('/api/product/items/first')->{status} == 200 }), 'the product is there');
@@ -171,6 +172,27 @@ subtest 'more than the slow lane takes' => sub {
 	is($told{'201  '}, 64, 'it has 64') or diag json_encode(\%told);
 	is($keelson->sql(q{select count(*) from product.notes where text like 'other %'}), 64, 'who was refused has done nothing');
 	is(join(' ', map { KeelsonTest::Gateway::read_reply($_)->{status} } @first), '201 201', 'the first two have their answers');
+};
+
+subtest 'who has waited for the slow lane in vain' => sub {
+	my $small = $keelson->gateway(KEELSON_POOL_SLOW => 1);
+	my $holder = $keelson->node->background_psql('keelson');
+	$holder->query_safe('begin; lock table product.notes in exclusive mode');
+	my $at_work = send_note($small, '/api/product/notes/lane', 'at work');
+	ok(wait_until(sub { $keelson->sql(q{select count(*) from pg_stat_activity where usename = 'keelson_gateway' and wait_event_type = 'Lock'}) == 1 }), 'the lane is busy');
+	# As many as may wait.
+	my @pressed = map { send_note($small, '/api/product/notes/pressed', "pressed $_") } 1 .. 64;
+	my %told;
+	$told{"$_->{status} " . ($_->{json}{code} // '')}++ for map { KeelsonTest::Gateway::read_reply($_) } @pressed;
+	is_deeply(\%told, { '503 UNAVAILABLE' => 64 }, 'is told when the time of the route is over');
+	ok(wait_until(sub { $small->log_lines('no connection was free in time') == 64 }), 'as is the operator');
+	my $late = send_note($small, '/api/product/notes/lane', 'late');
+	ok(wait_until(sub { $small->get('/metrics')->{content} =~ /^keelson_gateway_pool_queued\{lane="slow"\} 1$/m }), 'leaves the place to another') or diag KeelsonTest::Gateway::read_reply($late)->{status};
+	$holder->query_safe('commit');
+	$holder->quit;
+	is(join(' ', map { KeelsonTest::Gateway::read_reply($_)->{status} } $at_work, $late), '201 201', 'who is served');
+	is($keelson->sql(q{select count(*) from product.notes where text like 'pressed %'}), 0, 'and nobody else is');
+	is($small->stop, 0, 'it ends');
 };
 
 subtest 'the time to leave is over' => sub {
