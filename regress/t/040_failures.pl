@@ -184,6 +184,60 @@ subtest 'the connections of slow requests are lost alone' => sub {
 	is($login->(), 200, 'is true of it');
 };
 
+subtest 'OpenSSL fails' => sub {
+	# A library in front of it says that no cipher can be had while a file is there.
+	my ($library, $switch) = map { $keelson->node->basedir . $_ } '/no_cipher', '/no_cipher_now';
+	open my $source, '>', "$library.c" or die "$library.c: $!";
+	print $source <<'END';
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int
+EVP_CipherInit_ex2(EVP_CIPHER_CTX *ctx, const EVP_CIPHER *cipher, const unsigned char *key, const unsigned char *iv, int enc, const OSSL_PARAM params[])
+{
+	int (*next)(EVP_CIPHER_CTX *, const EVP_CIPHER *, const unsigned char *, const unsigned char *, int, const OSSL_PARAM[]) = dlsym(RTLD_NEXT, "EVP_CipherInit_ex2");
+
+	if (access(getenv("NO_CIPHER"), F_OK) == 0)
+	{
+		ERR_raise(ERR_LIB_EVP, EVP_R_INITIALIZATION_ERROR);
+		return 0;
+	}
+	return next(ctx, cipher, key, iv, enc, params);
+}
+END
+	close $source;
+	is(system("cc -shared -fPIC -o $library.so $library.c -ldl"), 0, 'the library compiles');
+	local $ENV{NO_CIPHER} = $switch;
+	# Sanitizers have to come first.
+	local $ENV{LD_PRELOAD} = join ' ', grep { $_ } $ENV{LD_PRELOAD}, "$library.so";
+	$keelson->node->restart;
+	delete local $ENV{LD_PRELOAD};
+	recovers($gateway, 'after the restart');
+
+	my $store = sub { return $gateway->post('/api/user/api-keys', { service => 'openai', apiKey => "sk-proj-$_[0]" . 'a' x 40 }, token => $user->{token}) };
+	# What is kept, and what psql says.
+	my $open = sub { return ($keelson->try_sql("select left(api_key, 9) from keelson.user_api_key_use('$user->{id}', 'openai') as api_key"))[ 1, 2 ] };
+	is($store->('1')->{status}, 200, 'a secret is sealed');
+	is(($open->())[0], 'sk-proj-1', 'and opened');
+	open my $file, '>', $switch or die "$switch: $!";
+	close $file;
+	my $reply = $store->('2');
+	is("$reply->{status} $reply->{json}{code}", '500 INTERNAL', 'whoever has one sealed is told that it cannot be done');
+	unlike($reply->{content}, qr/cipher|OpenSSL/, 'and not why');
+	is($gateway->get('/api/product/whoami', token => $user->{token})->{status}, 200, 'what needs no secret is served');
+	my (undef, $messages) = $open->();
+	like($messages, qr/ERROR:  could not start a cipher\nDETAIL:  OpenSSL says: initialization error\./, 'an operator is told why');
+	unlink $switch;
+	is(($open->())[0], 'sk-proj-1', 'afterwards the old one is there');
+	is($store->('2')->{status}, 200, 'until it is replaced');
+	is(($open->())[0], 'sk-proj-2', 'by the new one');
+	unlike($keelson->server_log . $gateway->log_text, qr/sk-proj-/, 'neither is in a log');
+};
+
 ok($gateway->running, 'the first gateway has lived through it all');
 done_testing();
 $keelson->stop;
