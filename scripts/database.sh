@@ -50,7 +50,7 @@ installed_version() {
 
 # The checksum that the install script in a folder carries.
 code_checksum() {
-	sed -n "s/^as \\\$\\\$ select '\([0-9a-f]\{64\}\)'::text \\\$\\\$;/\1/p" "$1/keelson--$(default_version "$1").sql"
+	sed -n "s/^as \\\$\\\$ select '\([0-9a-f]\{64\}\)' \\\$\\\$;/\1/p" "$1/keelson--$(default_version "$1").sql"
 }
 
 # The checksum of the code that the database has and is migrated to, else
