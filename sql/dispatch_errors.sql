@@ -183,6 +183,18 @@ select d.status, convert_from(d.body, 'UTF8') from keelson.dispatch(:leave_id, n
 select regress_errors.state();
 rollback;
 
+-- A function of SQL's language that failed in its middle begins anew, where the transaction goes on.
+create function regress_errors.divide(by int) returns int language sql as $$ select 1; select 10 / (by - n) from generate_series(1, 3) as n $$;
+comment on function regress_errors.divide(int) is 'Divide.';
+select keelson.route('POST regress-divide', 'regress_errors.divide', is_public => true) as id \gset divide_
+begin;
+select d.status, convert_from(d.body, 'UTF8') from keelson.dispatch(:divide_id, null, null, '{"by": 11}', '{}') as d;
+savepoint one;
+select * from keelson.dispatch(:divide_id, null, null, '{"by": 1}', '{}');
+rollback to savepoint one;
+select d.status, convert_from(d.body, 'UTF8') from keelson.dispatch(:divide_id, null, null, '{"by": 6}', '{}') as d;
+rollback;
+
 -- A call inside a call, and a call that is no set's.
 create function regress_errors.nested() returns text language plpgsql security definer
 as $$ begin return (select keelson.dispatch(1, null, null, null, null))::text; end $$;

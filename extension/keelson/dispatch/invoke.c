@@ -43,6 +43,7 @@ ks_invoke(KsCall *call, MemoryContext cxt, KsRows **rows)
 	KsRoute *route = call->route;
 	KsRows *collected;
 	StringInfoData text;
+	FmgrInfo anew;
 	FunctionCallInfo fcinfo;
 	Datum value = (Datum) 0;
 	bool is_null = true;
@@ -64,7 +65,10 @@ ks_invoke(KsCall *call, MemoryContext cxt, KsRows **rows)
 	}
 	if (!is_null_call(call))
 	{
-		fcinfo = make_call(call, &route->call, NULL);
+		/* What a function of SQL's keeps there of a call that failed in its middle is good for nothing. */
+		if (route->is_sql)
+			fmgr_info_copy(&anew, &route->call, CurrentMemoryContext);
+		fcinfo = make_call(call, route->is_sql ? &anew : &route->call, NULL);
 		value = FunctionCallInvoke(fcinfo);
 		is_null = fcinfo->isnull;
 	}
@@ -171,7 +175,6 @@ collect_rows(KsCall *call, MemoryContext cxt)
 	MemoryContextSwitchTo(old);
 	/* A set-returning function keeps its place in the FmgrInfo: a fresh one for each call. */
 	fmgr_info_copy(&function, &route->call, CurrentMemoryContext);
-	function.fn_extra = NULL;
 	if (!is_null_call(call))
 		collect(call, &function, &set);
 	MemoryContextSwitchTo(cxt);

@@ -11,6 +11,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
@@ -353,6 +354,7 @@ load_function(KsRoute *route, const char *name)
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for function %u", oid);
 	function = (Form_pg_proc) GETSTRUCT(tuple);
+	route->is_sql = function->prolang == SQLlanguageId;
 	route->is_strict = function->proisstrict;
 	route->arguments = ks_arguments_load(route->cxt, tuple, route->is_raw, &route->argument_count);
 	load_result(route, function);

@@ -62,6 +62,7 @@ typedef struct KsRoute
 	Oid function;
 	uint32 function_hash;
 	FmgrInfo call;
+	bool is_sql; /* written in SQL */
 	bool is_strict;
 	KsResult result;
 	Oid result_type;
