@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use Fcntl;
 use IO::Select;
 use KeelsonTest;
 use Test::More;
@@ -191,6 +192,78 @@ subtest 'a clock that jumps back' => sub {
 		from unnest(keelson._usage_timeline('$ada->{id}', 'UTC', now())) as t}), 't', 'on the day on which it occurred');
 	ok(settle($keelson) && reconciled($keelson), 'and folded');
 	is(totals($keelson), $before + 32, 'once');
+};
+
+# A library in front of the C library's puts the clock forward, by as many seconds as stand in a file.
+sub make_clock
+{
+	my ($folder) = @_;
+	open my $source, '>', "$folder/clock.c" or die $!;
+	print $source <<'END';
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static const volatile long *ahead;
+
+__attribute__((constructor)) static void
+look(void)
+{
+	ahead = mmap(NULL, sizeof(long), PROT_READ, MAP_SHARED, open(getenv("CLOCK_AHEAD"), O_RDONLY), 0);
+}
+
+int
+clock_gettime(clockid_t clock, struct timespec *now)
+{
+	int result = syscall(SYS_clock_gettime, clock, now);
+
+	if (clock == CLOCK_REALTIME)
+		now->tv_sec += *ahead;
+	return result;
+}
+
+int
+gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+	int result = syscall(SYS_gettimeofday, now, zone);
+
+	now->tv_sec += *ahead;
+	return result;
+}
+END
+	close $source;
+	system("cc -shared -fPIC -o $folder/clock.so $folder/clock.c") == 0 or die 'no library';
+	return "$folder/clock.so";
+}
+
+subtest 'a clock that was a month ahead for a moment' => sub {
+	my $file = $keelson->node->basedir . '/ahead';
+	my $put = sub {
+		sysopen my $out, $file, O_RDWR | O_CREAT or die $!;
+		syswrite $out, pack('q', $_[0]);
+		close $out;
+	};
+	$put->(0);
+	local $ENV{CLOCK_AHEAD} = $file;
+	# Sanitizers have to come first.
+	local $ENV{LD_PRELOAD} = join ' ', grep { $_ } $ENV{LD_PRELOAD}, make_clock($keelson->node->basedir);
+	$keelson->node->restart;
+	my $session = $keelson->node->background_psql('keelson', on_error_stop => 0);
+	is($session->query_safe(record('64')), '1|0', 'before it');
+	$put->(30 * 86400);
+	is($session->query_safe(q{select keelson.uuid7() > keelson._uuid7_floor(now() - interval '1 day')}), 't', 'in it, ids are of that month');
+	$put->(0);
+	is($session->query_safe(q{select keelson.uuid7() < keelson._uuid7_floor(now() + interval '1 day')}), 't', 'after it, of this one again');
+	is($session->query_safe(record('128')), '1|0', 'and usage is recorded');
+	$session->quit;
+	is(events($keelson), seen($keelson), 'and seen');
+	ok(settle($keelson) && reconciled($keelson), 'and folded');
+	delete $ENV{LD_PRELOAD};
+	$keelson->node->restart;
 };
 
 subtest 'restored elsewhere, with events that are not folded' => sub {

@@ -57,7 +57,7 @@ strict
 parallel safe
 as 'MODULE_PATHNAME', 'ks_uuid7_sql';
 comment on function keelson.uuid7() is
-    'A new UUID version 7 (RFC 9562): sorts by time, rises strictly within a session. It is an id, not a secret.';
+    'A new UUID version 7 (RFC 9562): sorts by time, rises strictly within a session while the clock is not put back by more than a minute. It is an id, not a secret.';
 grant execute on function keelson.uuid7() to keelson_app, keelson_admin;
 
 create or replace function keelson._purge(place regclass, age name, until timestamptz, batch bigint)

@@ -15,6 +15,9 @@
 /* 2^12 steps of a millisecond, in nanoseconds, rounded up. */
 #define STEP_NS (1000000 / 4096 + 1)
 
+/* A clock that is set back by more than this had been wrong before: ids are not to be of its time any longer. */
+#define AHEAD_MAX_NS (INT64CONST(60) * 1000000000)
+
 /* A draw of random bytes costs for hundreds what it costs for eight. */
 #define POOL_SIZE 2048
 
@@ -121,7 +124,7 @@ draw(uint8 *out, int len)
 	explicit_bzero(pool + left, len);
 }
 
-/* Nanoseconds since 1970, at least one step after the last call's. */
+/* Nanoseconds since 1970, at least one step after the last call's, unless that was far ahead. */
 static int64
 rising_clock(void)
 {
@@ -132,7 +135,7 @@ rising_clock(void)
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	now = (int64) ts.tv_sec * 1000000000 + ts.tv_nsec;
-	if (now < last + STEP_NS)
+	if (now < last + STEP_NS && last - now < AHEAD_MAX_NS)
 		now = last + STEP_NS;
 	last = now;
 	return now;

@@ -12,7 +12,8 @@
 /*
  * Make a UUIDv7 (RFC 9562, 5.7): 48 bits of Unix time in milliseconds, 12 bits
  * of fraction of the millisecond (method 3), 62 random bits. Values made by
- * one backend rise strictly, even when the clock steps back.
+ * one backend rise strictly, also when the clock steps back; but for a step of
+ * more than a minute, lest ids keep a day that is far ahead, and has no partition.
  */
 extern void ks_uuid7(pg_uuid_t *out);
 

@@ -194,7 +194,8 @@ move_floor(const Folded *folded)
 			return;
 		(void) ks_spi_execute(&floor_plan, NULL, NULL, false, 0);
 	}
-	else if (today > folded->tail_from)
+	/* A clock that is far ahead for a moment names a day that nobody could record for. */
+	else if (today > folded->tail_from && OidIsValid(ks_leaf_oid(today)))
 	{
 		/* Whoever finds a floor takes it that there is a ceiling. */
 		(void) ks_leaf_ceiling();
