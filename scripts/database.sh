@@ -27,6 +27,19 @@ apply_code() {
 	[ "$state" = "$built" ] || fail "after the migration the database has code $state, not $built"
 }
 
+# Have pg_cron run the jobs here: after a restore, with another port or another
+# folder of the socket it would go on connecting to where it did before. Sets
+# jobs_changed if anything had to be done.
+schedule_jobs() {
+	jobs_changed=$(sql -c "select job from keelson.jobs_install() where state <> 'unchanged'")
+}
+
+# Whether pg_cron's launcher runs. It ends for good when its database is dropped,
+# and nobody but the server's start brings it back.
+scheduler_runs() {
+	[ "$(sql -c "select count(*) from pg_stat_activity where backend_type = 'pg_cron launcher'" 2>/dev/null)" != 0 ]
+}
+
 # End if the code has changed and cannot be replaced without dropping objects
 # of the product's own: best asked while the old code still runs.
 refuse_to_drop() {

@@ -139,6 +139,11 @@ subtest 'pg_cron' => sub {
 	is($keelson->sql(q{select count(*) from keelson.jobs where is_scheduled}), 0, 'nothing is scheduled by itself');
 	$keelson->sql(q{select keelson.job_override('wait', '* * * * *'); select keelson.jobs_install()});
 	is($keelson->sql(q{select count(*) from keelson.jobs where not is_scheduled}), 0, 'now everything is');
+	my $here = q{select count(*) from cron.job where nodename = current_setting('cron.host') and nodeport = current_setting('port')::integer};
+	my $all = $keelson->sql($here);
+	$keelson->sql(q{update cron.job set nodename = '/elsewhere' where jobname = 'keelson wait'; update cron.job set nodeport = 1 where jobname = 'keelson erasure'});
+	is($keelson->sql(q{select string_agg(job, ' ' order by job) from keelson.jobs_install() where state = 'changed'}), 'erasure wait', 'what is to run elsewhere, as after a restore');
+	is($keelson->sql($here), $all, 'runs here again');
 	# The launcher's own way: a connection of keelson_jobs runs the command that is in pg_cron's table.
 	my $command = $keelson->sql(q{select command from cron.job where jobname = 'keelson wait'});
 	my ($status, undef, $said) = $keelson->try_sql($command, role => 'keelson_jobs');

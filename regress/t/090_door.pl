@@ -174,6 +174,20 @@ sub test_refusals
 	return;
 }
 
+# A restore drops the database, which ends the launcher of jobs for good, and brings the old server's host and port.
+sub test_jobs
+{
+	my ($place, $name) = @_;
+	sql($place, q{update cron.job set nodename = '/elsewhere', nodeport = 1});
+	sql($place, q{select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'pg_cron launcher'});
+	is(make($place, 'up'), 0, "$name: up") or diag $place->{said};
+	is(sql($place, q{select count(*) from pg_stat_activity where backend_type = 'pg_cron launcher'}), '1', "$name: they are launched again");
+	is(sql($place, q{select count(*) from cron.job where nodename <> current_setting('cron.host') or nodeport <> current_setting('port')::integer}), '0', "$name: here");
+	is(make($place, 'up'), 0, "$name: up again");
+	like($place->{said}, qr/nothing had to be done/, "$name: has nothing to do");
+	return;
+}
+
 # The keyring: copied, rotated, its old key let go; a copy that is not this database's changes nothing.
 sub test_keyring
 {
@@ -337,6 +351,7 @@ test_up($first, $is_root ? 'below a closed folder' : 'in a closed folder');
 ok(-l "$first->{folder}/var", 'below a closed folder: var is a link') if $is_root;
 test_refusals($first, 'refusals');
 test_reboot($first, 'reboot');
+test_jobs($first, 'jobs');
 test_product($first, 'product');
 test_keyring($first, 'keyring');
 test_down($first, 'down');

@@ -127,7 +127,7 @@ comment on function keelson._cron_is_readable() is
     'Whether pg_cron''s tables are there and whoever asks may read them: after keelson.jobs_install().';
 
 create or replace function keelson._cron_jobs()
-returns table (name text, schedule text, is_active boolean)
+returns table (name text, schedule text, is_active boolean, host text, port integer)
 language plpgsql
 stable
 security definer
@@ -138,7 +138,7 @@ begin
         return;
     end if;
     return query execute $cron$
-        select substr(j.jobname, 9), j.schedule, j.active
+        select substr(j.jobname, 9), j.schedule, j.active, j.nodename, j.nodeport
         from cron.job as j
         where j.username = 'keelson_jobs' and j.database = current_database() and j.jobname like 'keelson %'
     $cron$;
@@ -190,6 +190,8 @@ as $$
 declare
     wanted record;
     present record;
+    own_host text;
+    own_port integer := pg_catalog.current_setting('port');
 begin
     if not (select r.rolsuper from pg_catalog.pg_roles as r where r.rolname = current_user) then
         raise exception 'only a superuser may have pg_cron run jobs as keelson_jobs' using errcode = 'insufficient_privilege';
@@ -205,6 +207,7 @@ begin
     grant usage on schema cron to keelson_jobs, keelson_system;
     grant select on cron.job to keelson_system;
     grant select, delete on cron.job_run_details to keelson_system;
+    own_host := pg_catalog.current_setting('cron.host');
     set local role keelson_jobs;
     for present in
         select c.name, c.schedule, c.is_active from keelson._cron_jobs() as c
@@ -220,7 +223,7 @@ begin
         return next;
     end loop;
     for wanted in
-        select j.name, j.schedule, c.schedule as present_schedule, c.is_active
+        select j.name, j.schedule, c.schedule as present_schedule, c.is_active, c.host <> own_host or c.port <> own_port as is_elsewhere
         from keelson.job_states() as j
         left join keelson._cron_jobs() as c on c.name = j.name
         where j.is_enabled
@@ -230,11 +233,11 @@ begin
         schedule := wanted.schedule;
         state := case
             when wanted.present_schedule is null then 'scheduled'
-            when wanted.present_schedule <> wanted.schedule or not wanted.is_active then 'changed'
+            when wanted.present_schedule <> wanted.schedule or not wanted.is_active or wanted.is_elsewhere then 'changed'
             else 'unchanged'
         end;
-        -- Scheduling does not wake what somebody has put to sleep.
-        if not wanted.is_active then
+        -- Scheduling wakes nothing that somebody has put to sleep, and leaves host and port as they were: of another server, after a restore.
+        if not wanted.is_active or wanted.is_elsewhere then
             perform cron.unschedule('keelson ' || wanted.name);
         end if;
         if state <> 'unchanged' then
@@ -248,5 +251,5 @@ begin
 end
 $$;
 comment on function keelson.jobs_install() is
-    'Have pg_cron run all enabled jobs, as keelson_jobs; tells what it did with each. For superusers; again after a job was added or changed. An error says what is missing.';
+    'Have pg_cron run all enabled jobs, as keelson_jobs; tells what it did with each. For superusers; again after a job was added or changed, a restore, or with another port or socket. An error says what is missing.';
 grant execute on function keelson.jobs_install() to keelson_admin;
