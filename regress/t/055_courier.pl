@@ -120,6 +120,16 @@ $holder->quit;
 ok(wait_until(sub { $keelson->sql("select failing_since is not null from keelson.courier_lanes where lane = '$lane'") eq 't' }, 20), 'then it is written down that they fail');
 is(courier(), $pid, 'all by the same courier');
 
+# What cannot be settled, for want of room say, is sent again less and less often.
+$keelson->sql(q{create function probe.full() returns trigger language plpgsql as $$ begin raise disk_full; end $$;
+	create trigger full_disk before insert on keelson.deliveries_log for each row execute function probe.full()});
+request($sink->url('/full'), tag => 'full');
+ok(wait_until(sub { $keelson->server_log =~ /a courier has ended with an error 3 times in a row: the next begins in 2 s/ }, 60), 'couriers that fail wait longer each time');
+is(scalar($sink->requests('/full')), 3, 'each has sent once');
+$keelson->sql('drop trigger full_disk on keelson.deliveries_log');
+is(answer('full'), '200||t|max-age=600', 'and when there is room again it is settled');
+$pid = courier();
+
 request($sink->url('/hang'), tag => "hang$_", timeout => q{'10 seconds'}) for 1 .. 20;
 ok(wait_until(sub { $keelson->sql('select in_flight >= 20 from keelson._courier_status()') eq 't' }), 'with many requests under way');
 my $before = time;

@@ -9,8 +9,11 @@
  * again; one that only claims need not be: lost, it was never claimed.
  *
  * An error of the database ends the process; its claims are taken up by the
- * next one (claim.c). Told to stop, it claims no more, gives what is in flight
- * a second, settles that and gives the rest back untried.
+ * next one (claim.c), which sends again what could not be settled. Where that
+ * ends with an error too, and so on, each waits for twice as long before it
+ * begins: a receiver is not to get the same every second because our disk is
+ * full. Told to stop, it claims no more, gives what is in flight a second,
+ * settles that and gives the rest back untried.
  */
 #include "postgres.h"
 
@@ -53,6 +56,7 @@
 #define MAX_HINTS 256
 #define MAX_LOADED 256
 #define LATER_MS 100
+#define LONGEST_REST_S 60
 
 /* All of this process; made when it begins. */
 static int number;
@@ -71,6 +75,7 @@ static KsCourierCounters *counters;
 static const char *name_of(int courier);
 static void begin(int slot);
 static void fix_plans(void);
+static void rest(int failed_lives);
 static void open_gate(void);
 static Oid find_table(void);
 static void take_hints(void);
@@ -103,6 +108,7 @@ ks_courier_main(Datum arg)
 	KsWanted *wanted;
 
 	begin(DatumGetInt32(arg));
+	rest(ks_courier_failed_lives(number));
 	open_gate();
 	cxt = AllocSetContextCreate(TopMemoryContext, "keelson courier turn", ALLOCSET_DEFAULT_SIZES);
 	wanted = palloc(place_count * sizeof(KsWanted));
@@ -184,6 +190,24 @@ fix_plans(void)
 
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* The first after an error begins at once. */
+static void
+rest(int failed_lives)
+{
+	TimestampTz began = GetCurrentTimestamp();
+	TimestampTz until;
+	int seconds;
+
+	if (failed_lives < 2)
+		return;
+	seconds = Min(1 << Min(failed_lives - 2, 10), LONGEST_REST_S);
+	until = began + seconds * USECS_PER_SEC;
+	ereport(LOG,
+			(errmsg("a courier has ended with an error %d times in a row: the next begins in %d s", failed_lives, seconds)));
+	for (TimestampTz now = began; now >= began && now < until && !ShutdownRequestPending; now = GetCurrentTimestamp())
+		(void) ks_worker_wait(TimestampDifferenceMilliseconds(now, until));
 }
 
 /*
@@ -412,6 +436,8 @@ tidy(TimestampTz now)
 	if (now - tidied_at >= TIDY_US || now < tidied_at)
 	{
 		tidied_at = now;
+		if (now - life >= TIDY_US)
+			ks_courier_goes_well(number);
 		ks_lanes_tidy();
 		is_uncounted = true;
 	}
@@ -434,6 +460,7 @@ stop(void)
 {
 	TimestampTz until = GetCurrentTimestamp() + STOP_WITHIN_US;
 
+	ks_courier_goes_well(number);
 	while (ks_flight_count() > ks_flight_ended() && GetCurrentTimestamp() < until)
 	{
 		wait_for_something(until);

@@ -42,10 +42,11 @@ typedef struct HintSlot
 
 typedef struct Courier
 {
-	slock_t lock; /* guards used and slots; held for a few probes */
+	slock_t lock; /* guards what follows, up to the counters; held for a few probes */
 	int used;
 	HintSlot slots[HINTS];
 	int64 life;
+	int failed_lives;
 	KsCourierCounters counters;
 } Courier;
 
@@ -272,6 +273,25 @@ ks_courier_oldest_life(void)
 		SpinLockRelease(&shared->couriers[i].lock);
 	}
 	return oldest == PG_INT64_MAX ? 0 : oldest;
+}
+
+int
+ks_courier_failed_lives(int courier)
+{
+	int failed;
+
+	SpinLockAcquire(&shared->couriers[courier].lock);
+	failed = shared->couriers[courier].failed_lives++;
+	SpinLockRelease(&shared->couriers[courier].lock);
+	return failed;
+}
+
+void
+ks_courier_goes_well(int courier)
+{
+	SpinLockAcquire(&shared->couriers[courier].lock);
+	shared->couriers[courier].failed_lives = 0;
+	SpinLockRelease(&shared->couriers[courier].lock);
 }
 
 KsCourierCounters *

@@ -52,6 +52,10 @@ extern int ks_hints_take(int courier, KsHint *out, int most);
 extern void ks_courier_life_begin(int courier, int64 life);
 extern int64 ks_courier_oldest_life(void);
 
+/* How many lives of the courier in a row have ended with an error; the one that asks counts as one until it has gone well. */
+extern int ks_courier_failed_lives(int courier);
+extern void ks_courier_goes_well(int courier);
+
 extern KsCourierCounters *ks_courier_counters(int courier);
 
 /* Has keelson.courier_fence, this very table, been raised since the server started (fence.c)? The first courier says so. */
