@@ -67,6 +67,31 @@ select keelson.user_create('nopassword@sessions.example.com') is not null as mad
 select status, headers, data
 from unnest(array['ada@sessions.example.com', 'nobody@sessions.example.com', 'nopassword@sessions.example.com']) as email,
     pg_temp.request('POST auth/login', jsonb_build_object('email', email, 'password', 'wrong horse battery staple'));
+-- An address that nobody holds is compared with the hash of one that somebody holds, so that it takes as long: always with the
+-- same, with an imported one as often as there are such, and in vain.
+select count(keelson.user_create(n || 'import@sessions.example.com', password_hash => case when n <= 40
+    then '$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW'
+    else '$argon2id$v=19$m=8192,t=1,p=1$/W5Cn1o+gRlFqT0jVlEd5g$rDWNxRs3gCC8jz34raEaKyONt2PSP877euGjXseh7ns' end)) as imported
+from generate_series(1, 80) as n;
+create temporary table stranger as
+select s.email, d.*
+from (select n || 'stranger@sessions.example.com' from generate_series(1, 1000) as n) as s (email),
+    keelson._password_decoy(keelson._nobody_id(s.email)) as d;
+select count(*) filter (where hash like '$2a$05$%') > 0 as like_some, count(*) filter (where hash like '$argon2id$%') > 0 as like_others,
+    bool_and(s.hash is not distinct from (keelson._password_decoy(keelson._nobody_id(s.email))).hash) as always
+from stranger as s;
+select distinct status, data ->> 'code' as code
+from (select email, 'U*U' as password from stranger where hash like '$2a$05$%' order by email limit 3) as tried,
+    pg_temp.request('POST auth/login', to_jsonb(tried));
+begin;
+update keelson.passwords set pepper_key_id = 999999 where user_id in (select user_id from keelson.user_emails where email like '%@sessions.example.com');
+savepoint here;
+select status from pg_temp.request('POST auth/login', '{"email": "ada@sessions.example.com", "password": "correct horse battery staple"}');
+rollback to here;
+select status from stranger as s, keelson._password_decoy(keelson._nobody_id(s.email)) as d,
+    pg_temp.request('POST auth/login', jsonb_build_object('email', s.email, 'password', 'correct horse battery staple'))
+where d.hash like '$argon2id$%' and d.pepper_key_id = 999999 limit 1;
+rollback;
 select status, data
 from (values
     ('{}'),

@@ -188,3 +188,9 @@ alter table keelson.email_changes add column undo_hash bytea;
 alter table keelson.email_changes add constraint email_changes_undo_hash_check check (pg_catalog.octet_length(undo_hash) = 32);
 comment on column keelson.email_changes.undo_hash is
     'SHA-256 of the token that was mailed to the old address; null where none was.';
+
+-- migration 4: an address drawn by chance
+
+create index user_emails_email_hash_idx on keelson.user_emails (pg_catalog.hashtextextended(email, 0));
+comment on index keelson.user_emails_email_hash_idx is
+    'Addresses in no order that anybody could choose: see keelson._password_decoy().';

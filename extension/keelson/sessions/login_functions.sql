@@ -19,6 +19,7 @@ as $$
 declare
     credential keelson._credential;
     nobody uuid;
+    decoy record;
     account_id uuid;
     device_id uuid;
     known_device uuid;
@@ -37,6 +38,7 @@ begin
     -- What follows costs the same for an address that nobody holds.
     credential := keelson._credential_find(email);
     nobody := keelson._nobody_id(lower(email collate "C"));
+    decoy := keelson._password_decoy(nobody);
     account_id := coalesce(credential.user_id, nobody);
     known_device := keelson._device_token_open(device_token, account_id);
     device_id := coalesce(known_device, '00000000-0000-0000-0000-000000000000');
@@ -48,8 +50,10 @@ begin
     if locked_until is not null then
         return keelson._locked_reply(locked_until);
     end if;
-    checked := keelson._password_check(password, credential.hash, credential.pepper_key_id);
-    if not checked.is_match then
+    checked := keelson._password_check(
+        password, coalesce(credential.hash, decoy.hash), coalesce(credential.pepper_key_id, decoy.pepper_key_id)
+    );
+    if credential.hash is null or not checked.is_match then
         return keelson._login_refusal(credential.user_id, email, account_id, device_id);
     end if;
     if credential.status = 'blocked' then

@@ -58,6 +58,33 @@ alter function keelson._credential_find(text) owner to keelson_system;
 comment on function keelson._credential_find(text) is
     'What the holder of the address logs in with; all null when nobody holds it.';
 
+create or replace function keelson._password_decoy(nobody uuid, out hash text, out pepper_key_id integer)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    place constant bigint := uuid_hash_extended(nobody, 0);
+    neighbour uuid;
+begin
+    select e.user_id into neighbour from keelson.user_emails as e
+    where hashtextextended(e.email, 0) >= place
+    order by hashtextextended(e.email, 0)
+    limit 1;
+    if not found then
+        -- After the last comes the first.
+        select e.user_id into neighbour from keelson.user_emails as e
+        order by hashtextextended(e.email, 0)
+        limit 1;
+    end if;
+    select p.hash, p.pepper_key_id into hash, pepper_key_id from keelson.passwords as p where p.user_id = neighbour;
+end
+$$;
+alter function keelson._password_decoy(uuid, out text, out integer) owner to keelson_system;
+comment on function keelson._password_decoy(uuid) is
+    'Whose hash a login with an address that nobody holds (keelson._nobody_id() of it) is compared with, so that it takes as long as one of those that somebody holds: always the same for an address, drawn from all by the keyring. Null where who was drawn has no password. What comes of the comparison must not count.';
+
 create or replace function keelson._credential_of(user_id uuid)
 returns keelson._credential
 language plpgsql
