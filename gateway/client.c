@@ -29,7 +29,7 @@ gw_client_find(struct GwClient *client, const struct GwConfig *config, const str
 		strcpy(client->ip, "::");
 		return;
 	}
-	client->is_trusted_peer = is_trusted(config, address);
+	client->is_trusted_peer = client->is_proxy = is_trusted(config, address);
 	if (client->is_trusted_peer && forwarded_proto != NULL)
 	{
 		left = strlen(forwarded_proto);
@@ -38,7 +38,7 @@ gw_client_find(struct GwClient *client, const struct GwConfig *config, const str
 	}
 	/* Each trusted hop vouches for the entry to its left. */
 	left = forwarded_for != NULL ? strlen(forwarded_for) : 0;
-	while (left > 0 && is_trusted(config, address))
+	while (left > 0 && client->is_proxy)
 	{
 		uint8_t next[16];
 
@@ -46,6 +46,7 @@ gw_client_find(struct GwClient *client, const struct GwConfig *config, const str
 		if (!address_parse(next, entry, entry_len))
 			break;
 		memcpy(address, next, sizeof(address));
+		client->is_proxy = is_trusted(config, address);
 	}
 	address_print(client->ip, address);
 }

@@ -16,6 +16,7 @@ struct GwClient
 	char ip[46];
 	bool is_https;        /* the client's own connection was TLS, as far as known */
 	bool is_trusted_peer; /* the TCP peer is a trusted proxy */
+	bool is_proxy;        /* so is the client, as far as is known: it may stand for many */
 };
 
 /*

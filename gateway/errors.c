@@ -21,6 +21,7 @@ static const struct GwFault faults[GW_CODES] = {
 	[GW_PAYLOAD_TOO_LARGE] = {413, "PAYLOAD_TOO_LARGE", "The body is too large", 0},
 	[GW_URI_TOO_LONG] = {414, "URI_TOO_LONG", "The request target is too long", 0},
 	[GW_UNSUPPORTED_MEDIA_TYPE] = {415, "UNSUPPORTED_MEDIA_TYPE", "The body must be application/json", 0},
+	[GW_TOO_MANY_STREAMS] = {429, "RATE_LIMITED", "Too many event streams are open from this address", 10},
 	[GW_HEADERS_TOO_LARGE] = {431, "HEADERS_TOO_LARGE", "The header section is too large", 0},
 	[GW_INTERNAL] = {500, "INTERNAL", "Something went wrong on our side", 0},
 	[GW_UNAVAILABLE] = {503, "UNAVAILABLE", "The service is not available at the moment, try again soon", 1},

@@ -22,6 +22,7 @@ enum GwCode
 	GW_PAYLOAD_TOO_LARGE,
 	GW_URI_TOO_LONG,
 	GW_UNSUPPORTED_MEDIA_TYPE,
+	GW_TOO_MANY_STREAMS, /* of one address; Retry-After */
 	GW_HEADERS_TOO_LARGE,
 	GW_INTERNAL,
 	GW_UNAVAILABLE, /* the database is away or not ready; Retry-After */

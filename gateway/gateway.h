@@ -29,7 +29,7 @@ struct GwGateway
 	struct GwShared shared[GW_LANES]; /* that of GW_LANE_FAST is not used */
 	struct GwCanceller *canceller;
 	struct GwControl *control;
-	struct GwPerIp per_ip;
+	struct GwPerIp connections_per_ip, streams_per_ip;
 	int loop_ended; /* eventfd: a loop's thread has ended */
 
 	atomic_bool is_ready; /* the database says that it may be served */

@@ -139,16 +139,12 @@ static bool
 is_over_limits(struct GwHttp *http)
 {
 	struct GwGateway *gateway = http->loop->gateway;
-	const struct GwConfig *config = &gateway->config;
 
 	if (http->loop->nconnections > gateway->connections_max)
 		return true;
-	if (!gw_perip_key(&http->key, (const struct sockaddr *) &http->peer))
+	if (http->client.is_proxy || !gw_perip_key(&http->key, (const struct sockaddr *) &http->peer))
 		return false;
-	for (size_t i = 0; i < config->nproxies; i++)
-		if (gw_network_has(&config->proxies[i], http->key.address))
-			return false;
-	http->is_counted = gw_perip_add(&gateway->per_ip, &http->key, PER_IP_MAX);
+	http->is_counted = gw_perip_add(&gateway->connections_per_ip, &http->key, PER_IP_MAX);
 	return !http->is_counted;
 }
 
@@ -162,7 +158,7 @@ end(struct GwHttp *http)
 		gw_linger_begin(loop, http->fd);
 	gw_guard_detach(&http->guard);
 	if (http->is_counted)
-		gw_perip_remove(&loop->gateway->per_ip, &http->key);
+		gw_perip_remove(&loop->gateway->connections_per_ip, &http->key);
 	gw_timer_close(&loop->timers, &http->timer);
 	if (http->next != NULL)
 		http->next->previous = http->previous;

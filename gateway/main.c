@@ -67,7 +67,8 @@ main(int argc, char **argv)
 	gateway.loop_ended = -1;
 	gateway.started_us = gw_unix_us();
 	pthread_mutex_init(&gateway.reason_lock, NULL);
-	gw_perip_open(&gateway.per_ip);
+	gw_perip_open(&gateway.connections_per_ip);
+	gw_perip_open(&gateway.streams_per_ip);
 	(void) gw_gateway_set_state(&gateway, "the database has not been reached yet");
 	if (signals >= 0 && prepare(&gateway))
 		status = run(&gateway, signals);
@@ -341,7 +342,8 @@ close_all(struct GwGateway *gateway)
 		close(gateway->loop_ended);
 	free(gateway->loops);
 	free(gateway->metrics);
-	gw_perip_close(&gateway->per_ip);
+	gw_perip_close(&gateway->connections_per_ip);
+	gw_perip_close(&gateway->streams_per_ip);
 	pthread_mutex_destroy(&gateway->reason_lock);
 	gw_config_free(&gateway->config);
 }

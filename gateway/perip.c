@@ -1,9 +1,10 @@
 /*
  * perip.c
- *	  How many connections each client address has open.
+ *	  How many connections, or event streams, each client address has open.
  */
 #include "perip.h"
 
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +60,17 @@ gw_perip_key(struct GwPerIpKey *key, const struct sockaddr *peer)
 		return is_mapped ? address->s6_addr[12] != 127 : !IN6_IS_ADDR_LOOPBACK(address);
 	}
 	return false;
+}
+
+bool
+gw_perip_key_of_text(struct GwPerIpKey *key, const char *ip)
+{
+	struct sockaddr_in four = {.sin_family = AF_INET};
+	struct sockaddr_in6 six = {.sin6_family = AF_INET6};
+
+	if (inet_pton(AF_INET, ip, &four.sin_addr) == 1)
+		return gw_perip_key(key, (const struct sockaddr *) (const void *) &four);
+	return inet_pton(AF_INET6, ip, &six.sin6_addr) == 1 && gw_perip_key(key, (const struct sockaddr *) (const void *) &six);
 }
 
 bool

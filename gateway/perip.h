@@ -1,9 +1,9 @@
 /*
  * perip.h
- *	  How many connections each client address has open.
+ *	  How many connections, or event streams, each client address has open.
  *
- * Shared by the loops and touched only when a connection opens or closes.
- * IPv6 addresses count by their /64.
+ * Shared by the loops and touched only when one opens or closes.  IPv6
+ * addresses count by their /64.
  */
 #ifndef GW_PERIP_H
 #define GW_PERIP_H
@@ -31,11 +31,12 @@ struct GwPerIpKey
 
 /* The key of an address; false for one that is never limited (loopback, no IP). */
 bool gw_perip_key(struct GwPerIpKey *key, const struct sockaddr *peer);
+bool gw_perip_key_of_text(struct GwPerIpKey *key, const char *ip);
 
 void gw_perip_open(struct GwPerIp *table);
 void gw_perip_close(struct GwPerIp *table);
 
-/* Counts a connection; false, and not counted, when the address has its limit already. */
+/* Counts one more; false, and not counted, when the address has its limit already. */
 bool gw_perip_add(struct GwPerIp *table, const struct GwPerIpKey *key, unsigned limit) __attribute__((warn_unused_result));
 void gw_perip_remove(struct GwPerIp *table, const struct GwPerIpKey *key);
 

@@ -86,6 +86,8 @@ struct GwRequest
 	struct MHD_Response *response; /* made, not yet queued */
 	struct GwStream *stream;       /* the response's; it outlives the request by a little */
 	struct GwWatcher *watcher;
+	struct GwPerIpKey stream_key; /* the address that the event stream, or what may become one, counts for */
+	bool is_stream_counted;
 	char error[GW_ERROR_SIZE]; /* for the log only */
 };
 

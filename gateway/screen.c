@@ -204,11 +204,8 @@ has_arguments(struct GwRequest *request, const struct GwTarget *target, const st
 {
 	struct GwText *out = &request->params;
 
-	if (request->route->kind == GW_KIND_WATCH && !gw_watch_has_room(request->loop))
-	{
-		gw_request_refuse(request, GW_OVERLOADED, NULL);
+	if (request->route->kind == GW_KIND_WATCH && !gw_watch_admit(request))
 		return false;
-	}
 	request->credential_at = request->query_at = -1;
 	if (request->head.via != NULL)
 	{

@@ -11,6 +11,7 @@
 #include "watch.h"
 
 #include "answer.h"
+#include "gateway.h"
 #include "pool.h"
 #include "reply.h"
 #include "stream.h"
@@ -20,6 +21,10 @@
 #include <sys/socket.h>
 
 #define WATCHERS_MAX 256 /* of one loop */
+
+/* Of one address, of all loops: no more than a quarter of the smallest gateway's; loopback and trusted proxies are free. */
+#define PER_IP_MAX 64
+
 #define INTERVAL GW_SECONDS(2)
 #define HEARTBEAT GW_SECONDS(15)
 
@@ -47,6 +52,24 @@ bool
 gw_watch_has_room(const struct GwLoop *loop)
 {
 	return loop->nwatchers < WATCHERS_MAX;
+}
+
+bool
+gw_watch_admit(struct GwRequest *request)
+{
+	const struct GwClient *client = &request->client;
+
+	if (!gw_watch_has_room(request->loop))
+	{
+		gw_request_refuse(request, GW_OVERLOADED, NULL);
+		return false;
+	}
+	if (client->is_proxy || !gw_perip_key_of_text(&request->stream_key, client->ip))
+		return true;
+	request->is_stream_counted = gw_perip_add(&request->loop->gateway->streams_per_ip, &request->stream_key, PER_IP_MAX);
+	if (!request->is_stream_counted)
+		gw_request_refuse(request, GW_TOO_MANY_STREAMS, NULL);
+	return request->is_stream_counted;
 }
 
 bool
@@ -85,6 +108,9 @@ gw_watch_free(struct GwRequest *request)
 {
 	struct GwWatcher *watcher = request->watcher;
 
+	if (request->is_stream_counted)
+		gw_perip_remove(&request->loop->gateway->streams_per_ip, &request->stream_key);
+	request->is_stream_counted = false;
 	if (watcher == NULL)
 		return;
 	request->watcher = NULL;

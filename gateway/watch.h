@@ -10,6 +10,9 @@
 /* Says whether the loop can take one more. */
 bool gw_watch_has_room(const struct GwLoop *loop);
 
+/* Counts what may become an event stream for its client's address, until the request ends; false: refused. */
+bool gw_watch_admit(struct GwRequest *request);
+
 /* The first call was answered well: opens the event stream with its body; false without memory. */
 bool gw_watch_begin(struct GwRequest *request, const struct GwRow *row) __attribute__((warn_unused_result));
 

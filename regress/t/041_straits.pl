@@ -1,5 +1,5 @@
 # A gateway in straits: fields that stand again, a database that hangs, a time to leave that is over, signals, too many
-# connections of one address.
+# connections and event streams of one address.
 
 use strict;
 use warnings;
@@ -359,6 +359,35 @@ subtest 'connections of one address' => sub {
 	}), 'who leaves makes room');
 	@held = ();
 	is($open->stop, 0, 'it ends');
+};
+
+subtest 'event streams of one address' => sub {
+	my $behind = $keelson->gateway(KEELSON_TRUSTED_PROXIES => '127.0.0.0/8,2001:db8:0:ff::7/128');
+	my $open = sub {
+		my ($address) = @_;
+		my $socket = $behind->connect;
+		syswrite $socket, "GET /api/product/tick HTTP/1.1\r\nHost: a\r\n" . ($address ? "X-Forwarded-For: $address\r\n" : '') . "\r\n";
+		my $said = read_until($socket, qr/\r\n\r\n.*\n\n|\r\n\r\n\{.*\}$/s);
+		return { socket => $socket, %{ KeelsonTest::Gateway::parse_reply($said) } };
+	};
+	my @held = map { $open->('203.0.113.7') } 1 .. 64;
+	is(scalar(grep { $_->{status} == 200 } @held), 64, '64 are open');
+	my $refused = $open->('203.0.113.7');
+	is("$refused->{status} " . ($refused->{json}{code} // ''), '429 RATE_LIMITED', 'one more is refused');
+	is($refused->{headers}{'retry-after'}, 10, 'with a time to come again');
+	syswrite $refused->{socket}, "GET /api/product/items/first HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n";
+	is(KeelsonTest::Gateway::read_reply($refused->{socket})->{status}, 200, 'and nothing else is');
+	is($open->('203.0.113.8')->{status}, 200, 'another address has its own');
+	close((pop @held)->{socket});
+	ok(wait_until(sub { $open->('203.0.113.7')->{status} == 200 }, 20), 'who leaves makes room');
+	@held = map { $open->("2001:db8:0:1::$_") } 1 .. 64;
+	is(scalar(grep { $_->{status} == 200 } @held), 64, 'those of IPv6');
+	is($open->('2001:db8:0:1::ffff')->{status}, 429, 'are counted by network');
+	is($open->('2001:db8:0:2::1')->{status}, 200, 'each its own');
+	push @held, map { $open->($_ % 2 ? '' : '2001:db8:0:ff::7') } 1 .. 132;
+	is(scalar(grep { $_->{status} == 200 } @held), 64 + 132, 'a proxy may have more, and whoever is here');
+	@held = ();
+	is($behind->stop, 0, 'it ends');
 };
 
 done_testing();

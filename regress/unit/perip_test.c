@@ -3,7 +3,6 @@
  */
 #include "perip.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/un.h>
 
@@ -11,26 +10,12 @@
 
 static struct GwPerIp table;
 
-/* The key of an address as text; false for one that is never limited. */
-static bool
-key_of(struct GwPerIpKey *key, const char *text)
-{
-	struct sockaddr_in four = {.sin_family = AF_INET};
-	struct sockaddr_in6 six = {.sin6_family = AF_INET6};
-
-	if (inet_pton(AF_INET, text, &four.sin_addr) == 1)
-		return gw_perip_key(key, (struct sockaddr *) (void *) &four);
-	if (inet_pton(AF_INET6, text, &six.sin6_addr) != 1)
-		return ok(false, "%s is an address", text);
-	return gw_perip_key(key, (struct sockaddr *) (void *) &six);
-}
-
 static bool
 add(const char *text, unsigned limit)
 {
 	struct GwPerIpKey key;
 
-	return key_of(&key, text) && gw_perip_add(&table, &key, limit);
+	return gw_perip_key_of_text(&key, text) && gw_perip_add(&table, &key, limit);
 }
 
 static void
@@ -38,7 +23,7 @@ remove_one(const char *text)
 {
 	struct GwPerIpKey key;
 
-	if (key_of(&key, text))
+	if (gw_perip_key_of_text(&key, text))
 		gw_perip_remove(&table, &key);
 }
 
@@ -51,15 +36,15 @@ test_keys(void)
 	struct GwPerIpKey key, other;
 
 	for (size_t i = 0; i < sizeof(free_ones) / sizeof(free_ones[0]); i++)
-		ok(!key_of(&key, free_ones[i]), "%s is never limited", free_ones[i]);
+		ok(!gw_perip_key_of_text(&key, free_ones[i]), "%s is never limited", free_ones[i]);
 	for (size_t i = 0; i < sizeof(limited) / sizeof(limited[0]); i++)
-		ok(key_of(&key, limited[i]), "%s is limited", limited[i]);
+		ok(gw_perip_key_of_text(&key, limited[i]), "%s is limited", limited[i]);
 	ok(!gw_perip_key(&key, (struct sockaddr *) (void *) &local), "nor is what has no address");
-	ok(key_of(&key, "192.0.2.1") && key_of(&other, "::ffff:192.0.2.1") && memcmp(&key, &other, sizeof(key)) == 0,
+	ok(gw_perip_key_of_text(&key, "192.0.2.1") && gw_perip_key_of_text(&other, "::ffff:192.0.2.1") && memcmp(&key, &other, sizeof(key)) == 0,
 	   "an IPv4 address is the same however it came");
-	ok(key_of(&key, "2001:db8:0:1::1") && key_of(&other, "2001:db8:0:1:ffff::2") && memcmp(&key, &other, sizeof(key)) == 0,
+	ok(gw_perip_key_of_text(&key, "2001:db8:0:1::1") && gw_perip_key_of_text(&other, "2001:db8:0:1:ffff::2") && memcmp(&key, &other, sizeof(key)) == 0,
 	   "a network of 64 bits is one");
-	ok(key_of(&other, "2001:db8:0:2::1") && memcmp(&key, &other, sizeof(key)) != 0, "the next is another");
+	ok(gw_perip_key_of_text(&other, "2001:db8:0:2::1") && memcmp(&key, &other, sizeof(key)) != 0, "the next is another");
 }
 
 static void

@@ -21,6 +21,7 @@ static struct GwConfig config;
 static struct GwNetwork proxies[3];
 
 static void check_client(uint32_t peer, const char *forwarded_for, const char *forwarded_proto);
+static bool is_proxy(const char *ip);
 static void check_ids(const char *request_id, const char *traceparent);
 static bool is_address(const char *text, uint8_t out[16]);
 
@@ -72,9 +73,22 @@ check_client(uint32_t peer, const char *forwarded_for, const char *forwarded_pro
 	inet_ntop(AF_INET, &from.sin_addr, own, sizeof(own));
 	gw_client_find(&client, &config, (const struct sockaddr *) &from, forwarded_for, forwarded_proto);
 	REQUIRE(is_address(client.ip, address));
+	REQUIRE(client.is_proxy == is_proxy(client.ip));
 	if (client.is_trusted_peer)
 		return;
 	REQUIRE(strcmp(client.ip, own) == 0 && !client.is_https);
+}
+
+static bool
+is_proxy(const char *ip)
+{
+	struct GwNetwork own;
+
+	REQUIRE(gw_network_parse(&own, ip, strlen(ip)));
+	for (size_t i = 0; i < config.nproxies; i++)
+		if (gw_network_has(&config.proxies[i], own.address))
+			return true;
+	return false;
 }
 
 static void

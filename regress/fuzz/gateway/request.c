@@ -135,7 +135,8 @@ LLVMFuzzerInitialize(int *argc, char ***argv)
 	setenv("KEELSON_LOOPS", "1", 1);
 	REQUIRE(gw_config_load(&gateway.config, stderr) && gw_guard_init(1024) && gw_guard_verify(stderr));
 	pthread_mutex_init(&gateway.reason_lock, NULL);
-	gw_perip_open(&gateway.per_ip);
+	gw_perip_open(&gateway.connections_per_ip);
+	gw_perip_open(&gateway.streams_per_ip);
 	gateway.loops = &loop;
 	gateway.nloops = 1;
 	gateway.metrics = metrics;
