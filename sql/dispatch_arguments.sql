@@ -208,6 +208,13 @@ select pg_temp.ask(:cast_id, '{"a": "5"}');
 select pg_temp.ask(:cast_id, '{"a": "1"}');
 select pg_temp.ask(:cast_id, '{"a": "x"}');
 
+-- What is said of a value ends where a character does, however long it is.
+select format('create type regress_arguments.wide as enum (%s)', string_agg(quote_literal(n || repeat('ж', 30)), ', ')) from generate_series(10, 39) as n \gexec
+create function regress_arguments.wide(a regress_arguments.wide) returns text language sql as $$ select a $$;
+comment on function regress_arguments.wide is 'Show.';
+select keelson.route('POST regress-wide', 'regress_arguments.wide', is_public => true) as id \gset wide_
+select pg_temp.ask(:wide_id, '{"a": "x"}') ~ '^400 a INVALID_VALUE: must be one of: 10ж{30}, .*ж$' as is_told;
+
 -- A domain's and an enum's changes are seen at once.
 alter domain regress_arguments.short_name drop constraint short_name_check;
 alter type regress_arguments.colour add value 'blue';

@@ -28,6 +28,7 @@ void
 ks_fault(KsFaults *faults, const char *code, const char *fmt, ...)
 {
 	char message[1024];
+	int len;
 	va_list args;
 
 	if (++faults->count > faults->listed)
@@ -35,12 +36,15 @@ ks_fault(KsFaults *faults, const char *code, const char *fmt, ...)
 	va_start(args, fmt);
 	vsnprintf(message, sizeof(message), fmt, args);
 	va_end(args);
+	/* What was too long ends where a character does. */
+	len = strlen(message);
+	len = pg_mbcliplen(message, len, len);
 	if (faults->details.len > 0)
 		appendStringInfoChar(&faults->details, ',');
 	appendStringInfoString(&faults->details, "{\"field\":");
 	ks_json_write_string(&faults->details, faults->path.data, faults->path.len);
 	appendStringInfo(&faults->details, ",\"code\":\"%s\",\"message\":", code);
-	ks_json_write_string(&faults->details, message, strlen(message));
+	ks_json_write_string(&faults->details, message, len);
 	appendStringInfoChar(&faults->details, '}');
 }
 
