@@ -227,7 +227,7 @@ take_caller(KsAuditRecord *record, const KsCaller *caller)
 		record->user_agent = caller->user_agent;
 		record->user_agent_len = pg_mbcliplen(caller->user_agent, strlen(caller->user_agent), KS_AUDIT_MAX_USER_AGENT);
 	}
-	record->has_request_id = caller->request_id != NULL && ks_uuid_read(caller->request_id, &record->request_id);
+	record->has_request_id = caller->request_id != NULL && ks_uuid_read(caller->request_id, strlen(caller->request_id), &record->request_id);
 }
 
 /* Insert the record; where that fails, hold it for the ring. */

@@ -12,6 +12,7 @@
 #include "utils/xid8.h"
 
 #include "audit/leaf.h"
+#include "core/uuid.h"
 
 static void write_uuid(StringInfo out, Datum value);
 static void write_text(StringInfo out, Datum value);
@@ -67,16 +68,10 @@ ks_leaf_write_values(StringInfo out, const Datum *values, const bool *nulls)
 static void
 write_uuid(StringInfo out, Datum value)
 {
-	static const char digits[] = "0123456789abcdef";
-	const pg_uuid_t *uuid = DatumGetUUIDP(value);
+	char text[KS_UUID_TEXT_LENGTH];
 
-	for (int i = 0; i < UUID_LEN; i++)
-	{
-		if (i == 4 || i == 6 || i == 8 || i == 10)
-			appendStringInfoChar(out, '-');
-		appendStringInfoChar(out, digits[uuid->data[i] >> 4]);
-		appendStringInfoChar(out, digits[uuid->data[i] & 15]);
-	}
+	ks_uuid_write(DatumGetUUIDP(value), text);
+	appendBinaryStringInfo(out, text, sizeof(text));
 }
 
 static void

@@ -15,6 +15,7 @@
 #include "audit/partitions.h"
 #include "core/keeper.h"
 #include "core/spi.h"
+#include "core/uuid.h"
 #include "core/worker.h"
 #include "secrets/keyring.h"
 
@@ -80,12 +81,9 @@ Datum
 ks_uuid7_time(PG_FUNCTION_ARGS)
 {
 	const pg_uuid_t *id = PG_GETARG_UUID_P(0);
-	int64 milliseconds = 0;
 	int fraction = (id->data[6] & 0x0f) << 8 | id->data[7];
 
-	for (int i = 0; i < 6; i++)
-		milliseconds = milliseconds << 8 | id->data[i];
-	PG_RETURN_TIMESTAMPTZ(milliseconds * 1000 + fraction * 1000 / 4096 - UNIX_EPOCH_US);
+	PG_RETURN_TIMESTAMPTZ(ks_uuid7_ms(id) * 1000 + fraction * 1000 / 4096 - UNIX_EPOCH_US);
 }
 
 PG_FUNCTION_INFO_V1(ks_uuid7_floor);

@@ -18,12 +18,12 @@
 #include "core/era.h"
 #include "core/roles.h"
 #include "core/spi.h"
+#include "core/uuid.h"
 #include "secrets/keyring.h"
 #include "secrets/seal.h"
 
 #define ADDRESS_HASH_LENGTH 16
 #define KNOWN_ADDRESSES 64
-#define MS_PER_DAY INT64CONST(86400000)
 
 static const char *const outcomes[] = {[KS_SUCCESS] = "success", [KS_FAILURE] = "failure", [KS_DENIED] = "denied"};
 static const char *const actors[] = {
@@ -63,7 +63,6 @@ typedef struct KnownAddress
 static KnownAddress known_addresses[KNOWN_ADDRESSES];
 
 static void write_values(const KsAuditRecord *record, Datum *values, bool *nulls);
-static int64 day_of(const pg_uuid_t *id);
 static const char *partition_of(int64 day);
 static KsPlan *plan_for(DayPlan *of, int64 day);
 static bytea *seal_personal(const KsAuditRecord *record);
@@ -82,10 +81,10 @@ ks_audit_insert(const KsAuditRecord *record, bool may_exist)
 		nulls[i] = is_null[i] ? 'n' : ' ';
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	(void) ks_spi_execute(plan_for(may_exist ? &insert_new_plan : &insert_plan, day_of(&record->id)), values, nulls, false, 0);
+	(void) ks_spi_execute(plan_for(may_exist ? &insert_new_plan : &insert_plan, ks_uuid7_day(&record->id)), values, nulls, false, 0);
 	ks_role_leave(&save);
 	ks_spi_finish();
-	ks_audit_day_written(day_of(&record->id));
+	ks_audit_day_written(ks_uuid7_day(&record->id));
 }
 
 bool
@@ -94,7 +93,7 @@ ks_audit_insert_fast(const KsAuditRecord *record)
 	KsRoleSwitch save;
 	Datum values[KS_AUDIT_COLUMN_COUNT];
 	bool nulls[KS_AUDIT_COLUMN_COUNT];
-	int64 day = day_of(&record->id);
+	int64 day = ks_uuid7_day(&record->id);
 	bool is_inserted;
 
 	write_values(record, values, nulls);
@@ -130,17 +129,6 @@ write_values(const KsAuditRecord *record, Datum *values, bool *nulls)
 	nulls[10] = personal == NULL;
 	values[11] = PointerGetDatum(address_hash);
 	nulls[11] = address_hash == NULL;
-}
-
-/* The day of the id, a UUIDv7, since 1970. */
-static int64
-day_of(const pg_uuid_t *id)
-{
-	int64 milliseconds = 0;
-
-	for (int i = 0; i < 6; i++)
-		milliseconds = milliseconds << 8 | id->data[i];
-	return milliseconds / MS_PER_DAY;
 }
 
 /* The name of the day's partition; stands until the next call. */

@@ -11,6 +11,7 @@
 
 #include "audit/tiles.h"
 #include "core/spi.h"
+#include "core/uuid.h"
 
 typedef struct TileKey
 {
@@ -47,7 +48,6 @@ static KsPlan write_plan = {
 	6,
 	{INT2OID, INT8OID, BYTEAOID, BYTEAOID, INT8OID, INT8OID}};
 
-static int64 uuid7_ms(const pg_uuid_t *id);
 static const KsHash *read_tile(void *source, int level, int64 number, int count);
 static void load(Source *source, Tile *tile);
 static bytea *column_bytes(HeapTuple row, int column);
@@ -89,7 +89,7 @@ ks_tiles_leaves(int64 number, const KsHash **hashes, const pg_uuid_t **ids, int 
 int64
 ks_tiles_find(const pg_uuid_t *event_id)
 {
-	Datum values[1] = {Int64GetDatum(uuid7_ms(event_id))};
+	Datum values[1] = {Int64GetDatum(ks_uuid7_ms(event_id))};
 	bool is_null;
 
 	(void) ks_spi_execute(&find_plan, values, NULL, false, 0);
@@ -118,25 +118,14 @@ ks_tiles_write(int level, int64 number, const KsHash *hashes, const pg_uuid_t *i
 	{
 		for (int i = 0; i < count; i++)
 		{
-			first = Min(first, uuid7_ms(&ids[i]));
-			last = Max(last, uuid7_ms(&ids[i]));
+			first = Min(first, ks_uuid7_ms(&ids[i]));
+			last = Max(last, ks_uuid7_ms(&ids[i]));
 		}
 		values[3] = PointerGetDatum(to_bytea(ids, count * UUID_LEN));
 		values[4] = Int64GetDatum(first);
 		values[5] = Int64GetDatum(last);
 	}
 	(void) ks_spi_execute(&write_plan, values, nulls, false, 0);
-}
-
-/* The time that an id holds, in milliseconds since 1970. */
-static int64
-uuid7_ms(const pg_uuid_t *id)
-{
-	int64 milliseconds = 0;
-
-	for (int i = 0; i < 6; i++)
-		milliseconds = milliseconds << 8 | id->data[i];
-	return milliseconds;
 }
 
 /* A KsTileReader: from memory, else from the table. */

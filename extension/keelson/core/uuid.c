@@ -12,6 +12,8 @@
 
 #include "core/uuid.h"
 
+#define MS_PER_DAY INT64CONST(86400000)
+
 /* 2^12 steps of a millisecond, in nanoseconds, rounded up. */
 #define STEP_NS (1000000 / 4096 + 1)
 
@@ -68,10 +70,12 @@ ks_uuid_string(const pg_uuid_t *uuid)
 }
 
 bool
-ks_uuid_read(const char *text, pg_uuid_t *uuid)
+ks_uuid_read(const char *text, size_t len, pg_uuid_t *uuid)
 {
 	pg_uuid_t read;
 
+	if (len != KS_UUID_TEXT_LENGTH)
+		return false;
 	for (int i = 0; i < UUID_LEN; i++)
 	{
 		uint8 high, low;
@@ -83,10 +87,24 @@ ks_uuid_read(const char *text, pg_uuid_t *uuid)
 		read.data[i] = (uint8) ((high - 1) << 4 | (low - 1));
 		text += 2;
 	}
-	if (*text != '\0')
-		return false;
 	*uuid = read;
 	return true;
+}
+
+int64
+ks_uuid7_ms(const pg_uuid_t *uuid)
+{
+	int64 milliseconds = 0;
+
+	for (int i = 0; i < 6; i++)
+		milliseconds = milliseconds << 8 | uuid->data[i];
+	return milliseconds;
+}
+
+int32
+ks_uuid7_day(const pg_uuid_t *uuid)
+{
+	return (int32) (ks_uuid7_ms(uuid) / MS_PER_DAY);
 }
 
 PG_FUNCTION_INFO_V1(ks_uuid7_sql);

@@ -24,6 +24,10 @@ extern void ks_uuid_write(const pg_uuid_t *uuid, char out[KS_UUID_TEXT_LENGTH]);
 extern char *ks_uuid_string(const pg_uuid_t *uuid);
 
 /* Read 36 characters as ks_uuid_write() writes them, or in capitals; false, with nothing read, for anything else. */
-extern bool ks_uuid_read(const char *text, pg_uuid_t *uuid);
+extern bool ks_uuid_read(const char *text, size_t len, pg_uuid_t *uuid);
+
+/* The time that a UUIDv7 holds, in milliseconds since 1970, and the day, UTC, since then. */
+extern int64 ks_uuid7_ms(const pg_uuid_t *uuid);
+extern int32 ks_uuid7_day(const pg_uuid_t *uuid);
 
 #endif /* KS_UUID_H */

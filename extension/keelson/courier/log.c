@@ -19,10 +19,10 @@
 
 #include "core/keeper.h"
 #include "core/spi.h"
+#include "core/uuid.h"
 #include "courier/log.h"
 
 #define INTERVAL_MS (3600 * 1000)
-#define MS_PER_DAY (24 * 3600 * 1000)
 
 static KsPlan keep_plan = {
 	"select keelson.deliveries_partitions_make() + keelson.deliveries_expire()", 0, {0}};
@@ -30,7 +30,6 @@ static KsPlan make_plan = {
 	"select keelson._partition_make('deliveries_log', $1), keelson._partition_make('delivery_attempts', $1)", 1, {TIMESTAMPTZOID}};
 
 static void keep(void);
-static int32 day_of(const pg_uuid_t *id);
 static bool has_partition(const char *parent, int32 day);
 
 void
@@ -52,26 +51,15 @@ ks_delivery_log_need(KsDelivery **deliveries, int count)
 {
 	for (int i = 0; i < count; i++)
 	{
-		int32 day = day_of(&deliveries[i]->id);
+		int32 day = ks_uuid7_day(&deliveries[i]->id);
 		Datum values[1] = {TimestampTzGetDatum((day - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE)) * USECS_PER_DAY)};
 
 		/* Most are of one day. */
-		if (i > 0 && day == day_of(&deliveries[i - 1]->id))
+		if (i > 0 && day == ks_uuid7_day(&deliveries[i - 1]->id))
 			continue;
 		if (!has_partition("deliveries_log", day) || !has_partition("delivery_attempts", day))
 			(void) ks_spi_execute(&make_plan, values, NULL, false, 1);
 	}
-}
-
-/* The day, UTC and since 1970, of the time in a UUIDv7. */
-static int32
-day_of(const pg_uuid_t *id)
-{
-	int64 milliseconds = 0;
-
-	for (int i = 0; i < 6; i++)
-		milliseconds = milliseconds << 8 | id->data[i];
-	return (int32) (milliseconds / MS_PER_DAY);
 }
 
 static bool

@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "core/uuid.h"
 #include "dispatch/input_type.h"
 #include "dispatch/scalar_in.h"
 
@@ -251,7 +252,7 @@ read_uuid(KsInputType *type, const KsInputFrom *from, Datum *out)
 	pg_uuid_t *uuid = palloc(sizeof(pg_uuid_t));
 
 	*out = UUIDPGetDatum(uuid);
-	if (from->json->kind == KS_JSON_STRING && ks_read_uuid(from->json->start, from->json->len, uuid) == KS_READ)
+	if (from->json->kind == KS_JSON_STRING && ks_uuid_read(from->json->start, from->json->len, uuid))
 		return true;
 	ks_fault(from->faults, "INVALID_TYPE", "must be a UUID");
 	return false;

@@ -1,9 +1,9 @@
 /*
  * scalar_in.c
- *	  Read numbers, UUIDs and times from text.
+ *	  Read numbers and times from text.
  *
  * The types' own input functions take more than clients should send ("infinity",
- * "yesterday", braces around a UUID) and raise errors, after which only a
+ * "yesterday") and raise errors, after which only a
  * subtransaction lets the request go on collecting faults. These do neither.
  */
 #include "postgres.h"
@@ -138,39 +138,6 @@ read_exponent(const char *at, const char *end)
 	for (at += *at == '-' || *at == '+'; at < end; at++)
 		value = Min(value * 10 + (*at - '0'), 10 * 1000 * 1000);
 	return is_negative ? -value : value;
-}
-
-KsReading
-ks_read_uuid(const char *text, int len, pg_uuid_t *out)
-{
-	int place = 0;
-
-	if (len != 36)
-		return KS_NOT_THAT;
-	for (int i = 0; i < 36; i++)
-	{
-		char c = text[i];
-		int digit;
-
-		if (i == 8 || i == 13 || i == 18 || i == 23)
-		{
-			if (c != '-')
-				return KS_NOT_THAT;
-			continue;
-		}
-		if (c >= '0' && c <= '9')
-			digit = c - '0';
-		else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-			digit = (c | 0x20) - 'a' + 10;
-		else
-			return KS_NOT_THAT;
-		if (place % 2 == 0)
-			out->data[place / 2] = digit << 4;
-		else
-			out->data[place / 2] |= digit;
-		place++;
-	}
-	return KS_READ;
 }
 
 KsReading

@@ -9,7 +9,6 @@
 
 #include "datatype/timestamp.h"
 #include "utils/date.h"
-#include "utils/uuid.h"
 
 typedef enum KsReading
 {
@@ -25,9 +24,6 @@ extern KsReading ks_read_integer(const char *text, int len, int64 low, int64 hig
 /* The same; what lies beyond numeric is out of range. */
 extern KsReading ks_read_numeric(const char *text, int len, Datum *out);
 extern KsReading ks_read_double(const char *text, int len, double *out);
-
-/* Eight, four, four, four and twelve hexadecimal digits. */
-extern KsReading ks_read_uuid(const char *text, int len, pg_uuid_t *out);
 
 /* RFC 3339: 2025-01-15T00:00:00.25Z or with an offset such as +01:00; 2025-01-15. */
 extern KsReading ks_read_timestamptz(const char *text, int len, TimestampTz *out);

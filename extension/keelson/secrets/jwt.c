@@ -185,7 +185,7 @@ read_uuid(const JsonbContainer *claims, const char *name, pg_uuid_t *out)
 {
 	char *text = ks_json_string(claims, name);
 
-	return text != NULL && strspn(text, "0123456789abcdef-") == strlen(text) && ks_uuid_read(text, out);
+	return text != NULL && strspn(text, "0123456789abcdef-") == strlen(text) && ks_uuid_read(text, strlen(text), out);
 }
 
 static bool

@@ -200,7 +200,6 @@ ks_leaf_today(void)
 int32
 ks_leaf_new_id(pg_uuid_t *id)
 {
-	int64 milliseconds = 0;
 	int32 floor, day;
 
 	Assert(FullTransactionIdIsValid(GetTopFullTransactionIdIfAny()));
@@ -210,13 +209,12 @@ ks_leaf_new_id(pg_uuid_t *id)
 	pg_memory_barrier();
 	floor = pg_atomic_read_u32(&shared->floor);
 	ks_uuid7(id);
-	for (int i = 0; i < 6; i++)
-		milliseconds = milliseconds << 8 | id->data[i];
-	day = milliseconds / MS_PER_DAY;
+	day = ks_uuid7_day(id);
 	if (unlikely(day < floor))
 	{
+		int64 milliseconds = floor * MS_PER_DAY;
+
 		day = floor;
-		milliseconds = day * MS_PER_DAY;
 		for (int i = 0; i < 6; i++)
 			id->data[i] = milliseconds >> (8 * (5 - i));
 	}

@@ -321,7 +321,7 @@ record_event(const Event *event, const pg_uuid_t *id, const pg_uuid_t *endpoints
 	if (event->ordering_key != NULL)
 		values[3] = CStringGetTextDatum(event->ordering_key);
 	values[4] = PointerGetDatum(construct_array(ids, count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-	nulls[5] = caller->request_id != NULL && ks_uuid_read(caller->request_id, &request_id) ? ' ' : 'n';
+	nulls[5] = caller->request_id != NULL && ks_uuid_read(caller->request_id, strlen(caller->request_id), &request_id) ? ' ' : 'n';
 	values[5] = UUIDPGetDatum(&request_id);
 	nulls[6] = caller->traceparent != NULL ? ' ' : 'n';
 	if (nulls[6] == ' ')

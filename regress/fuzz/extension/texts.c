@@ -15,6 +15,7 @@
 #include "utils/timestamp.h"
 
 #include "core/guc.h"
+#include "core/uuid.h"
 #include "courier/guard.h"
 #include "dispatch/json_in.h"
 #include "dispatch/scalar_in.h"
@@ -107,7 +108,7 @@ fuzz_scalar(const uint8 *data, size_t size)
 		REQUIRE(DatumGetBool(DirectFunctionCall2(numeric_eq, numeric, DirectFunctionCall1(int8_numeric, Int64GetDatum(integer)))));
 	if (ks_read_double(text, len, &number) == KS_READ)
 		REQUIRE(number == number);
-	if (ks_read_uuid(text, len, &uuid) == KS_READ)
+	if (ks_uuid_read(text, size, &uuid))
 		REQUIRE(pg_strncasecmp(DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&uuid))), text, size) == 0);
 	if (ks_read_timestamptz(text, len, &moment) == KS_READ)
 	{
