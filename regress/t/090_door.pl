@@ -205,9 +205,17 @@ sub test_keyring
 	$refused->("keyring-backup FILE=$copy.1", qr/is there already/);
 	$refused->('keyring-backup', qr/where to\?/);
 
+	# Nobody else goes on with a rotation that breaks off.
+	my $rename = sub { my ($from, $to) = @_; return sql($place, "alter function keelson.$from(integer) rename to $to"); };
+	$rename->('_keyring_rewrap_job', '_keyring_rewrap_job_away');
+	$rename->('keyring_rewrap', 'keyring_rewrap_away');
+	$refused->('keyring-rotate', qr/the rotation to key 2 goes no further/);
+	$rename->('keyring_rewrap_away', 'keyring_rewrap');
 	is(make($place, 'keyring-rotate'), 0, "$name: rotated") or diag $place->{said};
+	like($place->{said}, qr/going on with the rotation to key 2$/m, "$name: which had begun");
 	like($place->{said}, qr/moved to key 2: .* done, 0 left/, "$name: everything has moved");
 	unlike($place->{said}, qr{[A-Za-z0-9+/]{43}=}, "$name: no key is shown");
+	$rename->('_keyring_rewrap_job_away', '_keyring_rewrap_job');
 	is(sql($place, $sealed), 'kept', "$name: what was sealed before opens");
 	is(make($place, 'keyring-status'), 0, "$name: the status");
 	like($place->{said}, qr/1 \| f +\| ready.*2 \| t +\| ready.* 2 \| .*done/s, "$name: shows both keys, and the rotation");
