@@ -37,14 +37,6 @@ end_beside() {
 	add_counts "$STAGE/beside"
 }
 
-# Unset the variables of the environment whose names match.
-unset_all() {
-	local variable
-	for variable in $(compgen -e | grep -E "$1" || true); do
-		unset "$variable"
-	done
-}
-
 # Run a command as the tests' user, in the staged clone, in the surroundings
 # that the tests expect (regress/lib/KeelsonTest.pm): with our standard input,
 # or without any.

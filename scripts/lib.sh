@@ -5,9 +5,20 @@
 set -euo pipefail
 # The last command of a pipe runs in this shell, so that it can set variables.
 shopt -s lastpipe
-unset CDPATH MAKEFLAGS MFLAGS MAKELEVEL GNUMAKEFLAGS PGDATABASE PGHOST PGPORT PGUSER PGPASSWORD PGSERVICE PGOPTIONS
+unset CDPATH MAKEFLAGS MFLAGS MAKELEVEL GNUMAKEFLAGS
 export LC_ALL=C.UTF-8
 umask 022
+
+# Unset the variables of the environment whose names match.
+unset_all() {
+	local variable
+	for variable in $(compgen -e | grep -E "$1" || true); do
+		unset "$variable"
+	done
+}
+
+# What tells clients of PostgreSQL whom to connect to, and how.
+unset_all '^PG[A-Z]+$'
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 

@@ -14,7 +14,7 @@ use HTTP::Tiny;
 use IO::Socket::INET;
 use POSIX ();
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(sleep);
 
 my $root = abs_path(dirname(__FILE__) . '/../..');
 my $is_root = $> == 0;
@@ -117,10 +117,9 @@ sub test_up
 	}
 
 	my @pids = (server_pid($place), gateway_pid($place));
-	my $began = time;
-	is(make($place, 'up'), 0, "$name: up again");
+	# Clients of PostgreSQL are told where to go by us alone.
+	is(make($place, 'up', PGHOSTADDR => '127.0.0.2', PGCHANNELBINDING => 'require'), 0, "$name: up again") or diag $place->{said};
 	like($place->{said}, qr/nothing had to be done/, "$name: has nothing to do");
-	cmp_ok(time - $began, '<', 10, "$name: quickly");
 	is_deeply([ server_pid($place), gateway_pid($place) ], \@pids, "$name: the same processes run");
 
 	my $keyring = var($place) . '/keyring/keyring';
