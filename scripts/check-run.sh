@@ -9,6 +9,8 @@ UNIT_FLAGS=()
 server_up=
 # The process that runs tests beside ours.
 beside=
+# What runs as the tests' user now, and is waited for.
+tester=
 
 # Begin to run kinds of tests, one after the other, in a process of their own:
 # those through HTTP mostly wait, and so do these now and then. What a kind
@@ -18,7 +20,7 @@ begin_beside() {
 	(
 		said=$STAGE/beside.said
 		: >"$said"
-		trap 'stop_sql_server; cat "$said"' EXIT
+		trap 'end_tester; stop_sql_server; cat "$said"' EXIT
 		trap 'exit 130' TERM
 		for kind in "$@"; do
 			"$kind" >"$said" 2>&1
@@ -39,8 +41,11 @@ end_beside() {
 
 # Run a command as the tests' user, in the staged clone, in the surroundings
 # that the tests expect (regress/lib/KeelsonTest.pm): with our standard input,
-# or without any.
+# or without any. We wait beside it, since a shell does not heed a signal
+# before a command in front of it has ended, and "timeout" keeps what is typed
+# from the tests.
 as_tester_reads() {
+	local status=0
 	(
 		unset_all '^(KEELSON_|PG|ALLOWED_ORIGINS$|CRON_SECRET$|STRIPE_WEBHOOK_SECRET$)'
 		export PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
@@ -53,7 +58,11 @@ as_tester_reads() {
 		memory_surroundings
 		[ "$MODE" != coverage ] || coverage_surroundings
 		become "$CHECK_USER" env --default-signal=INT,QUIT --chdir="$SOURCE" timeout -k 10 "${CHECK_SECONDS:-1200}" "$@"
-	)
+	) <&0 &
+	tester=$!
+	wait "$tester" || status=$?
+	tester=
+	return "$status"
 }
 
 as_tester() {
@@ -238,13 +247,34 @@ run_door() {
 	add_counts "$STAGE/door"
 }
 
+# End what runs as the tests' user, if anything does.
+end_tester() {
+	[ -n "$tester" ] || return 0
+	kill "$tester" 2>/dev/null || true
+	wait "$tester" || true
+	tester=
+}
+
+# End the servers of tests that were cut off.
+end_servers() {
+	local file pid
+	{ find "$STAGE" -name postmaster.pid 2>/dev/null || true; } | while read -r file; do
+		pid=$(head -n 1 "$file" 2>/dev/null) || continue
+		[ "/proc/$pid/cwd" -ef "$(dirname "$file")" ] || continue
+		kill -QUIT "$pid" 2>/dev/null || continue
+		wait_for 100 test ! -e "$file" || true
+	done
+}
+
 end_check() {
 	local status=$?
+	end_tester
 	if [ -n "$beside" ]; then
 		kill "$beside" || true
 		wait "$beside" || true
 	fi
 	stop_sql_server
+	end_servers
 	remove_small_disks
 	[ "$status" -ne 0 ] || rm -rf "$STAGE"
 }
