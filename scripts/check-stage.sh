@@ -15,7 +15,7 @@ make_stage() {
 	make_check_user
 	folder=$(scratch_folder)
 	# What failed checks have left is kept for a day.
-	find "$folder" -maxdepth 1 -name 'keelson-check.*' -user "$CHECK_USER" -mmin +1440 | while read -r STAGE; do
+	find "$folder" -maxdepth 1 -name 'keelson-check.*' \( -user "$CHECK_USER" -o -user "$(id -u)" \) -mmin +1440 | while read -r STAGE; do
 		remove_small_disks
 		rm -rf "$STAGE"
 	done
