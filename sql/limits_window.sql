@@ -244,3 +244,5 @@ select evicted > :evicted_before as evicted from keelson._limits_status();
 
 -- What the benchmark measures decides as a request does.
 select keelson._limits_speed(1000, 3, 10, 1000000) > 0 as has_taken_time;
+select keelson._limits_speed(1000, 1000, 10, 1000000);
+select keelson._limits_speed(1000, 3, 0, 1000000);

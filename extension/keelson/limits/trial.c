@@ -151,6 +151,8 @@ ks_limits_speed(PG_FUNCTION_ARGS)
 	instr_time start;
 	instr_time end;
 
+	if (rounds < 1 || n < 1 || n > KS_LIMITS_TOGETHER || keys < 1)
+		elog(ERROR, "there are rounds, keys, and 1 to %d limits", KS_LIMITS_TOGETHER);
 	for (int i = 0; i < n; i++)
 	{
 		fill(&requests[i], psprintf("speed %d", i), PG_GETARG_INT32(3), 60000000, 1, false);
