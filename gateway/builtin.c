@@ -92,6 +92,15 @@ gw_builtin_name(enum GwBuiltin builtin)
 	return "-";
 }
 
+void
+gw_builtin_write_metrics(struct GwText *out, const struct GwBuiltinFacts *facts, const struct GwSample *samples, size_t nsamples)
+{
+	gw_text_printf(out, "# HELP keelson_gateway_ready Whether requests are served.\n# TYPE keelson_gateway_ready gauge\n"
+						"keelson_gateway_ready %d\n",
+				   why_not_ready(facts) == NULL);
+	gw_metrics_text(out, facts->metrics, facts->nmetrics, samples, nsamples);
+}
+
 struct MHD_Response *
 gw_builtin_reply(enum GwBuiltin builtin, const struct GwAsk *ask, const struct GwTarget *target,
 				 const struct GwBuiltinFacts *facts, struct GwNote *note)
@@ -232,17 +241,9 @@ write_gateway(struct GwText *text, const struct GwBuiltinFacts *facts)
 static struct MHD_Response *
 reply_metrics(const struct GwAsk *ask, const struct GwBuiltinFacts *facts, struct GwNote *note)
 {
-	struct GwText text = {0};
-	struct MHD_Response *response = NULL;
+	const struct GwText *text = facts->metrics_text;
 
-	gw_text_printf(&text, "# HELP keelson_gateway_ready Whether requests are served.\n# TYPE keelson_gateway_ready gauge\n"
-						  "keelson_gateway_ready %d\n",
-				   why_not_ready(facts) == NULL);
-	gw_metrics_text(&text, facts->metrics, facts->nmetrics, facts->samples, facts->nsamples);
-	if (!text.failed)
-		response = gw_reply_plain(ask, 200, METRICS_TYPE, NULL, NULL, text.data, text.len, note);
-	gw_text_free(&text);
-	return response;
+	return text->failed ? NULL : gw_reply_plain(ask, 200, METRICS_TYPE, NULL, NULL, text->data, text->len, note);
 }
 
 static struct MHD_Response *

@@ -17,7 +17,7 @@ enum GwBuiltin
 	GW_BUILTIN_READY,           /* needs facts->is_ready, from keelson.gateway_ready() */
 	GW_BUILTIN_HEALTH,          /* the same, and facts->health from keelson.gateway_health() */
 	GW_BUILTIN_HEALTH_DETAILED, /* the same */
-	GW_BUILTIN_METRICS,         /* facts->samples from keelson.gateway_metrics(), none if the database is away */
+	GW_BUILTIN_METRICS,         /* facts->metrics_text, of gw_builtin_write_metrics() */
 	GW_BUILTIN_DOCS             /* no database */
 };
 
@@ -27,8 +27,7 @@ struct GwBuiltinFacts
 	const char *reason; /* why not; NULL when ready */
 	const char *health; /* JSON object text, or NULL when the database does not answer */
 	size_t health_len;
-	const struct GwSample *samples;
-	size_t nsamples;
+	const struct GwText *metrics_text;
 	struct GwMetrics *const *metrics; /* of all loops */
 	size_t nmetrics;
 	int64_t started_us; /* gw_unix_us() at the start of the process */
@@ -46,6 +45,9 @@ enum GwBuiltin gw_builtin_find(const struct GwTarget *target);
 
 /* The template for log and metrics: "live", "health/detailed", "docs". */
 const char *gw_builtin_name(enum GwBuiltin builtin);
+
+/* Writes the text of all metrics, once for all who ask; samples are of keelson.gateway_metrics(), none if the database is away. */
+void gw_builtin_write_metrics(struct GwText *out, const struct GwBuiltinFacts *facts, const struct GwSample *samples, size_t nsamples);
 
 /* Makes the reply. target is needed for GW_BUILTIN_DOCS, facts for all but LIVE and DOCS. */
 struct MHD_Response *gw_builtin_reply(enum GwBuiltin builtin, const struct GwAsk *ask,

@@ -17,8 +17,8 @@
 /* Between an answer and the next question: so a flood of requests has ten a second asked. */
 #define REST GW_MS(100)
 
-/* Texts of all metrics that are made at once: one may have half a megabyte. */
-#define METRICS_TOGETHER 64
+/* Replies with all metrics that are made at once: one may have a megabyte to be compressed, and other requests wait. */
+#define METRICS_TOGETHER 8
 
 #define SAMPLES_MAX 4096
 
@@ -33,7 +33,7 @@ static void rest(struct GwQuestion *question);
 static enum GwLane unproven_lane(const struct GwGateway *gateway);
 static bool is_proven(const struct GwGateway *gateway, int lane);
 static void read_facts(struct GwBuiltinFacts *facts, const PGresult *result, enum GwCallKind kind, char *reason);
-static struct GwSample *read_samples(const PGresult *result, size_t *count);
+static void write_metrics(struct GwText *out, const struct GwBuiltinFacts *facts, const PGresult *result);
 static void append(struct GwAskers *askers, struct GwRequest *request);
 static void take_out(struct GwRequest *request);
 
@@ -150,10 +150,11 @@ call_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 	struct GwQuestion *question = gw_container_of(call, struct GwQuestion, call);
 	struct GwLoop *loop = question->loop;
 	struct GwGateway *gateway = loop->gateway;
-	struct GwSample *samples = NULL;
 	char reason[GW_REASON_SIZE];
 	char error[GW_ERROR_SIZE] = "";
+	struct GwText metrics = {0};
 	struct GwBuiltinFacts facts = {
+		.metrics_text = &metrics,
 		.metrics = gateway->metrics,
 		.nmetrics = (size_t) gateway->nloops,
 		.started_us = gateway->started_us,
@@ -166,11 +167,6 @@ call_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 		snprintf(reason, sizeof(reason), call->pool->shared == NULL ? "the database does not answer" : "the database takes too few connections");
 	else if (gw_call_sqlstate(result) != NULL)
 		gw_answer_note_error(loop, error, result);
-	else if (call->kind == GW_CALL_METRICS)
-	{
-		facts.is_ready = true;
-		facts.samples = samples = read_samples(result, &facts.nsamples);
-	}
 	else
 		read_facts(&facts, result, call->kind, reason);
 	if (facts.is_ready && call->kind != GW_CALL_METRICS && asks_next_lane(question))
@@ -179,8 +175,10 @@ call_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 		facts.is_ready = false;
 	if (!facts.is_ready)
 		facts.reason = reason[0] != '\0' ? reason : "the database refuses the readiness check";
+	if (call->kind == GW_CALL_METRICS)
+		write_metrics(&metrics, &facts, result);
 	tell(question, &facts, error);
-	free(samples);
+	gw_text_free(&metrics);
 	rest(question);
 }
 
@@ -241,7 +239,9 @@ is_proven(const struct GwGateway *gateway, int lane)
 static void
 read_facts(struct GwBuiltinFacts *facts, const PGresult *result, enum GwCallKind kind, char *reason)
 {
-	if (PQntuples(result) != 1)
+	if (kind == GW_CALL_METRICS)
+		facts->is_ready = true;
+	if (kind == GW_CALL_METRICS || PQntuples(result) != 1)
 		return;
 	facts->is_ready = PQgetvalue(result, 0, 0)[0] == 't';
 	if (!facts->is_ready && !PQgetisnull(result, 0, 1))
@@ -253,10 +253,12 @@ read_facts(struct GwBuiltinFacts *facts, const PGresult *result, enum GwCallKind
 	}
 }
 
-static struct GwSample *
-read_samples(const PGresult *result, size_t *count)
+/* Writes the gateway's metrics, and the database's if it has told them. */
+static void
+write_metrics(struct GwText *out, const struct GwBuiltinFacts *facts, const PGresult *result)
 {
-	int n = PQntuples(result) < SAMPLES_MAX ? PQntuples(result) : SAMPLES_MAX;
+	int told = PQresultStatus(result) == PGRES_TUPLES_OK ? PQntuples(result) : 0;
+	int n = told < SAMPLES_MAX ? told : SAMPLES_MAX;
 	struct GwSample *samples = calloc((size_t) n + 1, sizeof(*samples));
 
 	for (int i = 0; samples != NULL && i < n; i++)
@@ -267,8 +269,8 @@ read_samples(const PGresult *result, size_t *count)
 			.type = PQgetvalue(result, i, 3),
 			.help = PQgetvalue(result, i, 4),
 		};
-	*count = samples != NULL ? (size_t) n : 0;
-	return samples;
+	gw_builtin_write_metrics(out, facts, samples, samples != NULL ? (size_t) n : 0);
+	free(samples);
 }
 
 static void
