@@ -22,11 +22,17 @@
 #define KEEP_ALIVE GW_SECONDS(10)
 #define DRAIN_KEEP_ALIVE GW_MS(500)
 
-/* Connections that one address may have open; loopback and trusted proxies are free. */
+/*
+ * Connections that one address may have open; loopback and trusted proxies are
+ * free. So many more are told that they are too many, which keeps them open for
+ * a while, and counts. Others are ended without a word: else whoever opens them
+ * fast enough had all places.
+ */
 #define PER_IP_MAX 512
+#define PER_IP_TOLD 64
 
 static void begin(struct GwLoop *loop, struct MHD_Connection *connection, void **context);
-static bool is_over_limits(struct GwHttp *http);
+static bool is_let_in(struct GwHttp *http, bool *is_over_limits);
 static void end(struct GwHttp *http);
 static bool has_unread(const struct GwHttp *http);
 static void guard_has_refused(struct GwGuard *guard, const struct GwGuardRefusal *refusal);
@@ -92,6 +98,7 @@ begin(struct GwLoop *loop, struct MHD_Connection *connection, void **context)
 	int fd = info->connect_fd;
 	struct GwHttp *http = malloc(sizeof(*http));
 	socklen_t len = sizeof(http->peer);
+	bool is_over_limits = false;
 
 	*context = NULL;
 	if (http == NULL)
@@ -105,6 +112,8 @@ begin(struct GwLoop *loop, struct MHD_Connection *connection, void **context)
 	memset(&http->peer, 0, sizeof(http->peer));
 	(void) getpeername(fd, (struct sockaddr *) &http->peer, &len);
 	gw_client_find(&http->client, &loop->gateway->config, (const struct sockaddr *) &http->peer, NULL, NULL);
+	if (!is_let_in(http, &is_over_limits))
+		goto refused;
 	if (!gw_timer_open(&loop->timers, &http->timer, timer_fired))
 		goto refused;
 	if (!gw_guard_attach(&http->guard, fd, &loop->gateway->config, guard_has_refused, http))
@@ -121,7 +130,7 @@ begin(struct GwLoop *loop, struct MHD_Connection *connection, void **context)
 	gw_metrics_add(&loop->metrics, GW_COUNT_CONNECTIONS, 1);
 	gw_metrics_add(&loop->metrics, GW_COUNT_ACCEPTED, 1);
 	*context = http;
-	if (is_over_limits(http))
+	if (is_over_limits)
 	{
 		gw_metrics_add(&loop->metrics, GW_COUNT_TURNED_AWAY, 1);
 		gw_guard_overload(&http->guard);
@@ -131,21 +140,27 @@ begin(struct GwLoop *loop, struct MHD_Connection *connection, void **context)
 
 refused:
 	gw_metrics_add(&loop->metrics, GW_COUNT_TURNED_AWAY, 1);
+	if (http != NULL && http->is_counted)
+		gw_perip_remove(&loop->gateway->connections_per_ip, &http->key);
 	free(http);
 	(void) shutdown(fd, SHUT_RDWR);
 }
 
+/* Counts the connection; false if it is not even to be told that there are too many. */
 static bool
-is_over_limits(struct GwHttp *http)
+is_let_in(struct GwHttp *http, bool *is_over_limits)
 {
 	struct GwGateway *gateway = http->loop->gateway;
 
-	if (http->loop->nconnections > gateway->connections_max)
+	*is_over_limits = http->loop->nconnections >= gateway->connections_max;
+	if (*is_over_limits || http->client.is_proxy || !gw_perip_key(&http->key, (const struct sockaddr *) &http->peer))
 		return true;
-	if (http->client.is_proxy || !gw_perip_key(&http->key, (const struct sockaddr *) &http->peer))
-		return false;
 	http->is_counted = gw_perip_add(&gateway->connections_per_ip, &http->key, PER_IP_MAX);
-	return !http->is_counted;
+	if (http->is_counted)
+		return true;
+	*is_over_limits = true;
+	http->is_counted = gw_perip_add(&gateway->connections_per_ip, &http->key, PER_IP_MAX + PER_IP_TOLD);
+	return http->is_counted;
 }
 
 /* A connection has ended; the library closes its socket after this. */

@@ -80,9 +80,10 @@ struct GwLoop
 	size_t nconnections;
 	struct GwRequest *spare_requests;
 	size_t nspare_requests;
-	size_t nactive;    /* requests begun and not completed */
-	size_t nwatchers;  /* open event streams */
-	size_t body_bytes; /* held by requests */
+	size_t nactive;     /* requests begun and not completed */
+	size_t nwatchers;   /* open event streams */
+	size_t body_bytes;  /* held by requests */
+	size_t reply_bytes; /* of replies that are sent */
 	struct GwLinger *lingers;
 	struct GwHolds *holds; /* refusals that are repeated; NULL until the first */
 	size_t nwaiting;       /* requests over a rate limit that wait for room */

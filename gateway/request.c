@@ -32,6 +32,9 @@
 /* Bodies that the requests of a loop may hold together; small ones are taken all the same, so that a few large ones refuse nobody else. */
 #define BODY_BYTES_MAX ((size_t) 128 * 1024 * 1024)
 
+/* Replies that the clients of a loop have not taken altogether; beyond it reads of large ones are refused. */
+#define REPLY_BYTES_MAX ((size_t) 128 * 1024 * 1024)
+
 static enum MHD_Result begin(struct GwRequest *request, const char *method);
 static enum MHD_Result take_body(struct GwRequest *request, const char *data, size_t len);
 static bool make_room(struct GwRequest *request, size_t len);
@@ -41,6 +44,7 @@ static void suspend(struct GwRequest *request);
 static enum MHD_Result reply_or_rest(struct GwRequest *request);
 static void check_and_call(struct GwRequest *request);
 static enum MHD_Result send_reply(struct GwRequest *request);
+static bool has_room_for_reply(const struct GwRequest *request);
 static bool is_refused_in_body(const struct GwRequest *request);
 static void tell(struct GwRequest *request, enum MHD_RequestTerminationCode code);
 static void release(struct GwRequest *request);
@@ -383,6 +387,16 @@ send_reply(struct GwRequest *request)
 	if (response == NULL)
 		return MHD_NO;
 	request->response = NULL;
+	if (!has_room_for_reply(request))
+	{
+		gw_reply_drop(response);
+		gw_text_free(&request->reply_body);
+		response = gw_reply_refusal(&request->ask, GW_OVERLOADED, NULL, NULL, &request->note);
+		if (response == NULL)
+			return MHD_NO;
+	}
+	request->reply_held = request->reply_body.size;
+	request->loop->reply_bytes += request->reply_held;
 	request->state = request->stream != NULL ? GW_REQUEST_STREAMING : GW_REQUEST_REPLYING;
 	gw_request_expect(request, request->loop->now + SEND_TIMEOUT + GW_SECONDS(request->note.bytes) / RATE);
 	status = gw_guard_put_reply(&request->http->guard, request->note.status, &request->fields,
@@ -390,6 +404,16 @@ send_reply(struct GwRequest *request)
 	result = MHD_queue_response(request->connection, status, response);
 	gw_reply_drop(response);
 	return result;
+}
+
+/* A client that takes its time has the reply held for it. What a write has done is told all the same. */
+static bool
+has_room_for_reply(const struct GwRequest *request)
+{
+	size_t size = request->reply_body.size;
+
+	return size <= GW_REQUEST_SPARE || request->loop->reply_bytes + size <= REPLY_BYTES_MAX ||
+		   !(request->is_head || strcmp(request->method, "GET") == 0);
 }
 
 /* Says whether it was ended by us, with a reply that the library knows nothing of. */
@@ -485,6 +509,7 @@ release(struct GwRequest *request)
 		request->body = NULL;
 		request->body_size = 0;
 	}
+	loop->reply_bytes -= request->reply_held;
 	request->http->request = NULL;
 	*request = (struct GwRequest){
 		.loop = loop,

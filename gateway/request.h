@@ -81,6 +81,7 @@ struct GwRequest
 	int64_t waited_us;
 
 	struct GwText fields, reply_body; /* of the reply; kept for the next request while small */
+	size_t reply_held;                /* counted by the loop while it is sent */
 	struct GwAsk ask;
 	struct GwNote note;
 	struct MHD_Response *response; /* made, not yet queued */

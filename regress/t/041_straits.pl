@@ -277,6 +277,29 @@ subtest 'as many bodies as are held' => sub {
 	is($full->stop, 0, 'it ends');
 };
 
+subtest 'as many replies as are held' => sub {
+	my $full = $keelson->gateway(KEELSON_LOOPS => 1);
+	my $ask = sub {
+		my ($request) = @_;
+		my $socket = $full->connect;
+		syswrite $socket, "$request\r\nHost: a\r\n\r\n";
+		return $socket;
+	};
+	# They read no further than the first bytes.
+	my ($size, @held) = (8_000_000);
+	my $begins = sub { my $socket = $ask->("GET /api/product/large?size=$size HTTP/1.1"); push @held, $socket; sysread $socket, my $said, 12; return $said // '' };
+	is($begins->(), 'HTTP/1.1 200', 'a large reply');
+	ok(wait_until(sub { $begins->() eq 'HTTP/1.1 503' }, 60), 'there is an end to what is held for who does not read');
+	cmp_ok(scalar @held, '>', 4, 'but some have theirs');
+	my $refused = KeelsonTest::Gateway::read_reply($ask->("GET /api/product/large?size=$size HTTP/1.1"));
+	is("$refused->{status} $refused->{json}{code} $refused->{headers}{'retry-after'}", '503 UNAVAILABLE 1', 'others are told to come again');
+	is(KeelsonTest::Gateway::read_reply($ask->('GET /api/product/items/first HTTP/1.1'))->{status}, 200, 'a small one is not refused');
+	@held = ();
+	ok(wait_until(sub { $begins->() eq 'HTTP/1.1 200' }), 'nor a large one when they have gone');
+	@held = ();
+	is($full->stop, 0, 'it ends');
+};
+
 subtest 'a log that nobody reads' => sub {
 	my ($pipe, $into) = map { $keelson->node->basedir . $_ } '/unread', '/into_unread';
 	POSIX::mkfifo($pipe, 0600) or die "$pipe: $!";
@@ -357,6 +380,21 @@ subtest 'connections of one address' => sub {
 		syswrite $socket, "GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 		return KeelsonTest::Gateway::read_reply($socket, 2)->{status} == 200;
 	}), 'who leaves makes room');
+	@held = ();
+	is($open->stop, 0, 'it ends');
+};
+
+# Who is refused stays for a while to be told, and could so take the places of all others.
+subtest 'more connections of one address than are told that they are too many' => sub {
+	my ($own) = grep { /^\d+\.\d+\.\d+\.\d+$/ && !/^127\./ } split ' ', `hostname -I`;
+	plan skip_all => 'this machine has no address but its own' unless $own;
+	# Of 1,100 descriptors each of two loops takes 412 connections.
+	local $ENV{KEELSON_TEST_GATEWAY_WRAPPER} = 'prlimit --nofile=1100 ' . ($ENV{KEELSON_TEST_GATEWAY_WRAPPER} || '');
+	my $open = $keelson->gateway(KEELSON_LISTEN => '0.0.0.0');
+	my @held = map { IO::Socket::INET->new(PeerAddr => $own, PeerPort => $open->port, Timeout => 10) || die "connect: $@" } 1 .. 860;
+	is(scalar(grep { $open->get('/live', fresh => 1)->{status} == 200 } 1 .. 8), 8, 'others are served');
+	syswrite $held[0], "GET /live HTTP/1.1\r\nHost: a\r\n\r\n";
+	is(KeelsonTest::Gateway::read_reply($held[0])->{status}, 200, 'so are those who came first');
 	@held = ();
 	is($open->stop, 0, 'it ends');
 };

@@ -176,7 +176,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	gw_linger_end(&loop);
 	/* What rests until a time to come would keep the next input waiting. */
 	gw_timers_run(&loop.timers, GW_NEVER - 1);
-	REQUIRE(waiting == NULL && loop.nactive == 0 && loop.nwatchers == 0 && loop.body_bytes == spare_bytes());
+	REQUIRE(waiting == NULL && loop.nactive == 0 && loop.nwatchers == 0 && loop.body_bytes == spare_bytes() && loop.reply_bytes == 0);
 	REQUIRE(run.requests <= run.framing.requests + (run.framing.requests == 0 || gw_framing_phase(&run.framing) != GW_FRAMING_IDLE ? 1 : 0));
 	check_replies();
 	return 0;
