@@ -4,8 +4,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 
 #include "core/spi.h"
 
@@ -56,6 +58,21 @@ ks_spi_execute(KsPlan *plan, Datum *values, const char *nulls, bool read_only, l
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
 	if (settings != 0)
 		AtEOXact_GUC(true, settings);
+	return code;
+}
+
+int
+ks_spi_read_latest(KsPlan *plan, Datum *values, long limit)
+{
+	int code;
+
+	/* A worker, or who has some, has the one snapshot. */
+	if (IsInParallelMode())
+		return ks_spi_execute(plan, values, NULL, true, limit);
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	code = ks_spi_execute(plan, values, NULL, true, limit);
+	PopActiveSnapshot();
 	return code;
 }
 

@@ -44,6 +44,15 @@ extern void ks_spi_finish(void);
 extern int ks_spi_execute(KsPlan *plan, Datum *values, const char *nulls, bool read_only, long limit);
 
 /*
+ * As ks_spi_execute(), for what only reads and is kept for later statements:
+ * all that has committed by now is seen, and what this transaction has written,
+ * whatever the snapshots of statement and transaction. The notice that a
+ * relation has changed may come after a snapshot was taken; whoever read with
+ * that one what is to be remembered would get no other notice.
+ */
+extern int ks_spi_read_latest(KsPlan *plan, Datum *values, long limit);
+
+/*
  * Execute the plan all by itself, and connect for it: for the sake of what it
  * does, or for the first column of its first row, whose type must be one that
  * is passed by value; null where there is no row.

@@ -222,7 +222,7 @@ load_row(KsRoute *route, char **function, char **role)
 
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
-	(void) ks_spi_execute(&plan, values, NULL, true, 1);
+	(void) ks_spi_read_latest(&plan, values, 1);
 	ks_role_leave(&save);
 	found = SPI_processed == 1;
 	if (found)

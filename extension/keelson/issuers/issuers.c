@@ -94,13 +94,12 @@ load(void)
 	MemoryContextReset(copy.cxt);
 	copy.issuers = MemoryContextAllocZero(copy.cxt, sizeof(KsIssuers));
 	copy.relation = get_relname_relid("issuers", get_namespace_oid("keelson", false));
-	/* Not read only: what has committed by now is to be seen, whatever the statement's snapshot. */
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
 	copy.is_read = true;
 	PG_TRY();
 	{
-		(void) ks_spi_execute(&plan, NULL, NULL, false, 0);
+		(void) ks_spi_read_latest(&plan, NULL, 0);
 		for (int row = 0; row < SPI_processed; row++)
 			copy.issuers->count += load_issuer(row, &copy.issuers->issuers[copy.issuers->count]);
 	}

@@ -117,7 +117,7 @@ load(Networks *networks)
 	before = networks->invalidations;
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	(void) ks_spi_execute(&networks->plan, NULL, NULL, false, 0);
+	(void) ks_spi_read_latest(&networks->plan, NULL, 0);
 	ks_role_leave(&save);
 	ranges = MemoryContextAllocHuge(networks->cxt, Max(SPI_processed, 1) * sizeof(Range));
 	for (int row = 0; row < SPI_processed; row++)

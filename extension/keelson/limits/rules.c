@@ -163,7 +163,6 @@ load(void)
 	made = MemoryContextAllocZero(rules_cxt, sizeof(KsLimitRules));
 	make_own();
 
-	/* Not read only: what has committed by now is to be seen, whatever the statement's snapshot. */
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
 	load_rules(made);
@@ -198,7 +197,7 @@ load_rules(KsLimitRules *into)
 			   "from keelson.rate_limits where is_enabled order by max_requests / extract(epoch from time_window), name"};
 	bool is_null;
 
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 0);
+	(void) ks_spi_read_latest(&plan, NULL, 0);
 	into->rules = MemoryContextAllocZero(rules_cxt, Max(SPI_processed, 1) * sizeof(KsLimitRule));
 	for (int row = 0; row < SPI_processed; row++)
 	{
@@ -223,7 +222,7 @@ load_tiers(KsLimitRules *into)
 			   "count(*) over (partition by name) "
 			   "from keelson.tier_rate_limits as t join keelson.rate_limits as l using (name) where l.is_enabled"};
 
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 0);
+	(void) ks_spi_read_latest(&plan, NULL, 0);
 	for (int row = 0; row < SPI_processed; row++)
 	{
 		KsLimitRule *rule = find_rule(into, column_text(row, 1));
@@ -244,7 +243,7 @@ load_blocks(KsLimitRules *into)
 	static KsPlan plan = {
 		.sql = "select signal, max_count, (extract(epoch from time_window) * 1000000)::bigint from keelson.block_rules where is_enabled"};
 
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 0);
+	(void) ks_spi_read_latest(&plan, NULL, 0);
 	for (int row = 0; row < SPI_processed; row++)
 	{
 		char *signal = column_text(row, 1);
@@ -262,7 +261,7 @@ load_ranks(KsLimitRules *into)
 {
 	static KsPlan plan = {.sql = "select tier, rank from keelson.tier_ranks"};
 
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 0);
+	(void) ks_spi_read_latest(&plan, NULL, 0);
 	into->ranks = MemoryContextAllocZero(rules_cxt, Max(SPI_processed, 1) * sizeof(KsTierRank));
 	for (int row = 0; row < SPI_processed; row++)
 	{
@@ -278,7 +277,7 @@ load_has_own(void)
 {
 	static KsPlan plan = {.sql = "select from keelson.user_rate_limits limit 1"};
 
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 1);
+	(void) ks_spi_read_latest(&plan, NULL, 1);
 	return SPI_processed > 0;
 }
 
@@ -424,7 +423,7 @@ load_own(const KsLimitRules *in, const OwnKey *key)
 		make_own();
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
-	(void) ks_spi_execute(&plan, values, NULL, false, 0);
+	(void) ks_spi_read_latest(&plan, values, 0);
 	ks_role_leave(&save);
 	if (SPI_processed > 0)
 		terms = MemoryContextAllocZero(own_cxt, in->count * sizeof(OwnTerms));

@@ -137,7 +137,7 @@ compare_rows(uint32 primary, bool *has_primary, StringInfo why)
 {
 	bool is_primary_retired = false;
 
-	(void) ks_spi_execute(&read_plan, NULL, NULL, true, 0);
+	(void) ks_spi_read_latest(&read_plan, NULL, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple row = SPI_tuptable->vals[i];

@@ -167,7 +167,7 @@ read_rows(void)
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
 	PG_TRY();
 	{
-		(void) ks_spi_execute(&read_plan, NULL, NULL, false, 0);
+		(void) ks_spi_read_latest(&read_plan, NULL, 0);
 	}
 	PG_CATCH();
 	{

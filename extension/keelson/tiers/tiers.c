@@ -118,7 +118,6 @@ load(void)
 		tables[i] = get_relname_relid(table_names[i], namespace);
 	before = invalidations;
 
-	/* Not read only: what has committed by now is to be seen, whatever the statement's snapshot. */
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_SYSTEM), 0);
 	load_tiers();
@@ -135,7 +134,7 @@ load_tiers(void)
 	KsTier *made;
 	bool is_null;
 
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 0);
+	(void) ks_spi_read_latest(&plan, NULL, 0);
 	made = MemoryContextAllocZero(tiers_cxt, Max(SPI_processed, 1) * sizeof(KsTier));
 	for (int row = 0; row < SPI_processed; row++)
 	{
@@ -171,7 +170,7 @@ load_limits(void)
 	KsTierLimit *made;
 	bool is_null;
 
-	(void) ks_spi_execute(&plan, NULL, NULL, false, 0);
+	(void) ks_spi_read_latest(&plan, NULL, 0);
 	made = MemoryContextAllocZero(tiers_cxt, Max(SPI_processed, 1) * sizeof(KsTierLimit));
 	for (int row = 0; row < SPI_processed; row++)
 	{

@@ -91,7 +91,7 @@ load(void)
 	before = invalidations;
 	ks_spi_connect();
 	ks_role_enter(&save, ks_role_oid(KS_ROLE_OWNER), 0);
-	(void) ks_spi_execute(&load_plan, NULL, NULL, false, 0);
+	(void) ks_spi_read_latest(&load_plan, NULL, 0);
 	ks_role_leave(&save);
 	loaded = hash_create("keelson usage features", 64, &control, HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	are_others_open = false;
