@@ -223,6 +223,13 @@ order by 1, 2, 3, 4, 5;
 update keelson.access_keys set revoked_at = now() - interval '31 days' where id = :'made_key_id';
 select keelson._access_keys_purge(0) as none, keelson._access_keys_purge(1) as one, keelson._access_keys_purge(10) as no_more;
 select count(*) from keelson.user_rate_limits where access_key_id = :'made_key_id';
+-- By the index of those that have ended, however many have not.
+discard plans;
+begin;
+set local enable_seqscan = off;
+select keelson._access_keys_purge(1) as none;
+select pg_stat_get_xact_numscans('keelson.access_keys_ended_idx'::regclass) > 0 as by_index;
+commit;
 
 -- Away with them.
 select keelson.route_remove('GET regress-keys/' || name) from unnest(array['open', 'closed', 'both', 'permission', 'none', 'public', 'product']) as name;

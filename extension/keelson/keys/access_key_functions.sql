@@ -443,7 +443,9 @@ begin
     with ended as (
         select k.user_id, k.id
         from keelson.access_keys as k
-        where least(k.expires_at, k.revoked_at) < pg_catalog.now() - interval '30 days'
+        -- What the index is of, said as it says it.
+        where (k.expires_at is not null or k.revoked_at is not null)
+            and least(k.expires_at, k.revoked_at) < pg_catalog.now() - interval '30 days'
         order by least(k.expires_at, k.revoked_at)
         limit row_limit
         for update skip locked
