@@ -17,7 +17,10 @@
  *   it commits, to this backend, to the others and, through the WAL, to
  *   standbys' (a transactional message that the server keeps for us);
  * - of the keys that a transaction or subtransaction has made, when it rolls
- *   back, and of those that were read meanwhile, which may be the same.
+ *   back, and of those that were read meanwhile, which may be the same;
+ * - when the transaction ends, of the keys that were read in it after such an
+ *   invalidation: its snapshot may be from before an erasure, of which nobody
+ *   will tell again.
  * An invalidation may come with any access to the catalog, so a key's pointer
  * is used at once and not kept.
  *
@@ -72,6 +75,7 @@ typedef struct CachedKey
 	CacheKey cache_key;
 	uint32 key_no;
 	SubTransactionId made_in; /* of a row that may be this transaction's, while that is open */
+	bool is_passing;          /* kept for this transaction alone */
 	int64 uncounted;          /* uses that a locked row did not take */
 	KsKey key;
 } CachedKey;
@@ -88,8 +92,9 @@ static CachedKey *cache;
 static dlist_head recent; /* used last comes first */
 static dlist_head spare;
 static CachedKey *last_used; /* one in `recent`, or NULL */
-static int made_count;       /* how many in the cache have made_in set */
+static int open_count;       /* how many in the cache the end of the transaction concerns */
 static bool has_made;        /* has this transaction made a key? */
+static bool is_doubtful;     /* has the relation changed since this transaction began? */
 static Oid relation;         /* keelson.user_keys; invalid: to be looked up */
 static uint64 invalidations; /* how often the cache was emptied */
 
@@ -138,6 +143,7 @@ static void know_relation(void);
 static CachedKey *look_up(const CacheKey *cache_key);
 static CachedKey *keep(const CacheKey *cache_key, const KeyRow *row);
 static void evict(CachedKey *cached);
+static bool is_open(const CachedKey *cached);
 static void forget_relation(Datum arg, Oid changed);
 static void end_of_transaction(XactEvent event, void *arg);
 static void end_of_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg);
@@ -431,7 +437,8 @@ keep(const CacheKey *cache_key, const KeyRow *row)
 	cached->uncounted = 0;
 	cached->key.serial = ks_key_serial();
 	memcpy(cached->key.bytes, row->key, KS_KEY_LENGTH);
-	made_count += has_made;
+	cached->is_passing = is_doubtful;
+	open_count += is_open(cached);
 	entry->cached = cached;
 	dlist_push_head(&recent, &cached->node);
 	last_used = cached;
@@ -443,11 +450,18 @@ static void
 evict(CachedKey *cached)
 {
 	(void) hash_search(index_of_cache, &cached->cache_key, HASH_REMOVE, NULL);
-	made_count -= cached->made_in != InvalidSubTransactionId;
+	open_count -= is_open(cached);
 	dlist_delete(&cached->node);
 	ks_wipe(cached, sizeof(*cached));
 	dlist_push_head(&spare, &cached->node);
 	last_used = NULL;
+}
+
+/* Does it depend on how the transaction ends, or end with it? */
+static bool
+is_open(const CachedKey *cached)
+{
+	return cached->made_in != InvalidSubTransactionId || cached->is_passing;
 }
 
 static void
@@ -461,9 +475,10 @@ forget_relation(Datum arg, Oid changed)
 	/* A table made anew has another OID. */
 	relation = InvalidOid;
 	invalidations++;
+	is_doubtful = true;
 }
 
-/* What the transaction has made is settled, or never was. */
+/* What the transaction has made is settled, or never was; what it has read in doubt goes. */
 static void
 end_of_transaction(XactEvent event, void *arg)
 {
@@ -472,20 +487,21 @@ end_of_transaction(XactEvent event, void *arg)
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
 	has_made = false;
-	if (made_count == 0)
+	is_doubtful = false;
+	if (open_count == 0)
 		return;
 	dlist_foreach_modify(iter, &recent)
 	{
 		CachedKey *cached = dlist_container(CachedKey, node, iter.cur);
 
-		if (cached->made_in == InvalidSubTransactionId)
+		if (!is_open(cached))
 			continue;
-		if (event == XACT_EVENT_COMMIT)
+		if (event == XACT_EVENT_COMMIT && !cached->is_passing)
 			cached->made_in = InvalidSubTransactionId;
 		else
 			evict(cached);
 	}
-	made_count = 0;
+	open_count = 0;
 }
 
 /*
@@ -497,7 +513,7 @@ end_of_subtransaction(SubXactEvent event, SubTransactionId mine, SubTransactionI
 {
 	dlist_mutable_iter iter;
 
-	if (made_count == 0 || event != SUBXACT_EVENT_ABORT_SUB)
+	if (open_count == 0 || event != SUBXACT_EVENT_ABORT_SUB)
 		return;
 	dlist_foreach_modify(iter, &recent)
 	{
