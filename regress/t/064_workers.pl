@@ -1,5 +1,5 @@
 # Workers of a server that has no database for them, and in which nobody has been since its start: they wait quietly, and
-# connect when there is one.
+# connect when there is one.  And the keeper, one of whose duties fails each time.
 
 use strict;
 use warnings;
@@ -33,6 +33,13 @@ $keelson->migrate;
 ok(wait_until(sub { $keelson->sql(q{select count(*) from pg_stat_activity where datname = 'keelson' and backend_type ~ '^keelson (courier|keeper|incoming)$'}) == 3 }, 30),
 	'once it is there, they work in it');
 is((() = $keelson->server_log =~ /FATAL/g), 3, 'nobody has complained');
+
+# A duty that takes longer to fail than until it is due again.
+$keelson->sql(q{create or replace function keelson._recovery_requests_answer(row_limit integer default 100) returns integer language plpgsql
+	as $$begin perform pg_sleep(5); raise exception 'it fails each time'; end$$});
+ok(wait_until(sub { $keelson->server_log =~ /it fails each time/ }, 30), 'a duty fails');
+$keelson->sql(q{update keelson.usage_watermark set tail_from = (now() at time zone 'UTC')::date - 2, next_from = null, next_era = null, next_xid = null});
+ok(wait_until(sub { $keelson->sql(q{select (now() at time zone 'UTC')::date in (tail_from, next_from) from keelson.usage_watermark}) eq 't' }, 40), 'those after it are done all the same');
 
 done_testing();
 $keelson->stop;

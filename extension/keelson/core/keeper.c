@@ -42,7 +42,8 @@ typedef struct KeeperShared
 {
 	pg_atomic_uint32 wake;          /* a bit for each duty that is due at once, */
 	pg_atomic_uint32 soon;          /* and for each that is due within SOON_MS */
-	TimestampTz due_at[MAX_DUTIES]; /* the keeper alone reads and writes it */
+	TimestampTz due_at[MAX_DUTIES]; /* the keeper alone reads and writes it, */
+	int first;                      /* and the duty that its next turn begins with */
 } KeeperShared;
 
 /* Set when shared memory is made. */
@@ -152,29 +153,41 @@ ks_keeper_main(Datum arg)
 	}
 }
 
-/* Do each duty whose time has come, or that was woken. */
+/*
+ * Do each duty whose time has come, or that was woken.  What a turn has not come
+ * to when one fails is done in the next keeper's, which begins after that one: a
+ * duty that fails each time keeps none of the others waiting for good.
+ */
 static void
 run_due_duties(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	uint32 woken = pg_atomic_exchange_u32(&shared->wake, 0);
 	uint32 soon = pg_atomic_exchange_u32(&shared->soon, 0);
+	int first = shared->first;
 
 	for (int i = 0; i < duty_count; i++)
-		if ((soon & (UINT32_C(1) << i)) != 0)
-			shared->due_at[i] = Min(shared->due_at[i], TimestampTzPlusMilliseconds(now, SOON_MS));
-	for (int i = 0; i < duty_count; i++)
 	{
+		if ((woken & (UINT32_C(1) << i)) != 0)
+			shared->due_at[i] = Min(shared->due_at[i], now);
+		else if ((soon & (UINT32_C(1) << i)) != 0)
+			shared->due_at[i] = Min(shared->due_at[i], TimestampTzPlusMilliseconds(now, SOON_MS));
+	}
+	for (int turn = 0; turn < duty_count; turn++)
+	{
+		int i = (first + turn) % duty_count;
 		/* A clock that was set back must not put a duty off for long. */
 		bool is_due = shared->due_at[i] <= now ||
 					  shared->due_at[i] > TimestampTzPlusMilliseconds(now, duties[i].interval_ms);
 
-		if (!is_due && (woken & (UINT32_C(1) << i)) == 0)
+		if (!is_due)
 			continue;
 		shared->due_at[i] = TimestampTzPlusMilliseconds(now, duties[i].interval_ms);
+		shared->first = (i + 1) % duty_count;
 		run_duty(&duties[i]);
 		CHECK_FOR_INTERRUPTS();
 	}
+	shared->first = 0;
 }
 
 static void
