@@ -171,7 +171,7 @@ subtest 'an administrator\'s session' => sub {
 		select keelson.permission_require('users.write');
 	});
 	is($said, join("\n", qw(f), '', qw(t 0 f t 200 f)), 'finds what is Keelson\'s');
-	like($messages, qr/you may not do this/, 'to the end');
+	like($messages, qr/this needs the permission users.write/, 'to the end');
 	is($keelson->sql('select count(*) from intruder.caught'), 0, 'and runs nothing of what a product\'s function has left in it');
 };
 

@@ -385,7 +385,7 @@ subtest 'permissions hold' => sub {
 		for my $role (sort keys %who)
 		{
 			my $reply = $gateway->request($method, $path, token => $who{$role}{token}, $method eq 'GET' ? () : (json => {}));
-			my $is_refused = $reply->{status} == 403 && ($reply->{json}{error} // '') eq 'You may not do this' || 0;
+			my $is_refused = $reply->{status} == 403 && ($reply->{json}{error} // '') eq "This needs the permission $permission" || 0;
 			$asked++;
 			push @wrong, "$method $path: $role $reply->{status}" if $is_refused == ($holds{$role}{$permission} || $holds{user}{$permission} ? 1 : 0) || $reply->{status} >= 500;
 		}

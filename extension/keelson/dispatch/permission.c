@@ -23,6 +23,7 @@
 
 static bool require_proof(KsCall *call);
 static bool is_permitted(KsCall *call);
+static const char *what_is_needed(const KsCall *call);
 static bool has_tier(KsCall *call);
 static bool has_shown(KsCall *call);
 static const char *needed_permission(const KsCall *call);
@@ -37,7 +38,7 @@ ks_authorise(KsCall *call)
 	if (call->credential.proof != KS_PROOF_VALID)
 		return require_proof(call);
 	if (!is_permitted(call))
-		return ks_reply_refuse(&call->reply, 403, "FORBIDDEN", "you may not do this");
+		return ks_reply_refuse(&call->reply, 403, "FORBIDDEN", what_is_needed(call));
 	return (call->route->tier == NULL || has_tier(call)) && has_shown(call);
 }
 
@@ -73,6 +74,21 @@ is_permitted(KsCall *call)
 	else
 		may = route->scope == NULL || route->permission != NULL;
 	return may && (permission == NULL || holds(&credential->identity, permission));
+}
+
+/* Why the caller is not permitted. What endpoints need is no secret: the API's description has it. */
+static const char *
+what_is_needed(const KsCall *call)
+{
+	const KsRoute *route = call->route;
+	const KsCredential *credential = &call->credential;
+	const char *scope = route->scope != NULL ? route->scope : route->permission;
+
+	if (credential->is_scoped && scope == NULL)
+		return "an access key may not do this";
+	if (credential->is_scoped ? !has_scope(credential, scope) : route->permission == NULL)
+		return psprintf("this needs an access key with the scope %s", scope);
+	return psprintf("this needs the permission %s", needed_permission(call));
 }
 
 /* Is the user's tier high enough? A tier that has been removed is nobody's. */

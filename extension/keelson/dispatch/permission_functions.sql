@@ -21,7 +21,7 @@ begin
     if keelson.current_actor() is null then
         perform keelson.raise(401, 'UNAUTHENTICATED', 'sign in first');
     elsif keelson.has_permission(permission) is not true then
-        perform keelson.raise(403, 'FORBIDDEN', 'you may not do this');
+        perform keelson.raise(403, 'FORBIDDEN', format('this needs the permission %s', permission));
     end if;
 end
 $$;
