@@ -125,6 +125,12 @@ select keelson.act_as('ada@issuers.example.com') is not null as acts;
 select issuer, subject from keelson.user_external_identities();
 select keelson.user_external_identity_remove(:'identity');
 rollback;
+-- One of an issuer whose tokens are not taken is no other way.
+begin;
+insert into keelson.external_identities (issuer, subject, user_id, id) values ('https://gone.example', 'ada', :'ada', keelson.uuid7());
+select keelson.act_as('ada@issuers.example.com') is not null as acts;
+select keelson.user_external_identity_remove(:'identity');
+rollback;
 select keelson.external_identity_unlink('ada@issuers.example.com', :'identity') as unlinked;
 select keelson.external_identity_unlink('ada@issuers.example.com', :'identity') as again;
 select (data ->> 'email') is distinct from 'ada@issuers.example.com' as is_another from pg_temp.me(:'ada_token');

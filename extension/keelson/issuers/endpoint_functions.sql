@@ -92,8 +92,12 @@ begin
     -- Two who go at once must not take each the other's way in.
     perform from keelson.users as u where u.id = me for no key update;
     if not exists (select from keelson.passwords as p where p.user_id = me)
-        and (select count(*) from keelson._external_identities(me)) = 1
         and exists (select from keelson._external_identities(me) as mine where mine.id = user_external_identity_remove.id)
+        and not exists (
+            select from keelson._external_identities(me) as other
+            join keelson.issuers as i on i.issuer = other.issuer and i.is_enabled
+            where other.id <> user_external_identity_remove.id
+        )
     then
         perform keelson.raise(409, 'CONFLICT', 'there is no other way for you to sign in', 'Set a password first.');
     end if;
