@@ -33,7 +33,7 @@
 #define BODY_BYTES_MAX ((size_t) 128 * 1024 * 1024)
 
 /* Replies that the clients of a loop have not taken altogether; beyond it reads of large ones are refused. */
-#define REPLY_BYTES_MAX ((size_t) 128 * 1024 * 1024)
+#define REPLY_BYTES_MAX ((size_t) 256 * 1024 * 1024)
 
 static enum MHD_Result begin(struct GwRequest *request, const char *method);
 static enum MHD_Result take_body(struct GwRequest *request, const char *data, size_t len);
