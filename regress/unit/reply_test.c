@@ -396,7 +396,8 @@ test_builtin(void)
 	};
 	struct GwMetrics metrics;
 	struct GwMetrics *all[] = {&metrics};
-	struct GwBuiltinFacts facts = {.is_ready = true, .health = "{\"workers\":[]}", .health_len = 14, .samples = samples, .nsamples = 5, .metrics = all, .nmetrics = 1};
+	struct GwText text = {0};
+	struct GwBuiltinFacts facts = {.is_ready = true, .health = "{\"workers\":[]}", .health_len = 14, .metrics_text = &text, .metrics = all, .nmetrics = 1};
 
 	if (!gw_metrics_init(&metrics))
 		return;
@@ -422,6 +423,7 @@ test_builtin(void)
 	has("\"health\":{\"status\":\"unavailable\"", "/health shows the state with the error");
 	gw_metrics_request(&metrics, gw_metrics_slot("GET", "v1", "user/profile"), 200, 700);
 	gw_metrics_add(&metrics, GW_COUNT_CALLS, 2);
+	gw_builtin_write_metrics(&text, &facts, samples, 5);
 	builtin("/metrics", &facts);
 	has("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n", "/metrics");
 	has("keelson_http_request_duration_seconds_bucket{method=\"GET\",route=\"user/profile\",version=\"v1\",status=\"2xx\",le=\"0.0005\"} 0\n", "a bucket below");
@@ -439,6 +441,7 @@ test_builtin(void)
 	ok(strstr(body(), "<html") != NULL, "is the page");
 	builtin("/api/docs/docs.css", NULL);
 	has("Content-Type: text/css; charset=utf-8\r\n", "its style");
+	gw_text_free(&text);
 	gw_metrics_free(&metrics);
 }
 
