@@ -255,14 +255,27 @@ end_tester() {
 	tester=
 }
 
-# End the servers of tests that were cut off.
-end_servers() {
-	local file pid
-	{ find "$STAGE" -name postmaster.pid 2>/dev/null || true; } | while read -r file; do
-		pid=$(head -n 1 "$file" 2>/dev/null) || continue
-		[ "/proc/$pid/cwd" -ef "$(dirname "$file")" ] || continue
-		kill -QUIT "$pid" 2>/dev/null || continue
-		wait_for 100 test ! -e "$file" || true
+# End what tests that were cut off have left: their servers have sessions of
+# their own, which "timeout" does not reach.
+end_left() {
+	local left
+	left=$(left_running)
+	[ -n "$left" ] || return 0
+	# shellcheck disable=SC2086 # a list of words
+	kill -QUIT $left 2>/dev/null || true
+	wait_for 100 nothing_left || true
+}
+
+nothing_left() {
+	[ -z "$(left_running)" ]
+}
+
+# Print the processes that work in the stage or run a program of it.
+left_running() {
+	local process folder
+	folder=$(readlink -f "$STAGE")
+	for process in /proc/[0-9]*; do
+		[[ "$(readlink "$process/cwd" "$process/exe" 2>/dev/null)" != *"$folder/"* ]] || echo "${process#/proc/}"
 	done
 }
 
@@ -270,11 +283,11 @@ end_check() {
 	local status=$?
 	end_tester
 	if [ -n "$beside" ]; then
-		kill "$beside" || true
+		kill "$beside" 2>/dev/null || true
 		wait "$beside" || true
 	fi
 	stop_sql_server
-	end_servers
+	end_left
 	remove_small_disks
 	[ "$status" -ne 0 ] || rm -rf "$STAGE"
 }
