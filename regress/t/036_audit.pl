@@ -460,20 +460,22 @@ subtest 'a cluster with B-trees in place of the index of ranges' => sub {
 	isnt($keelson->sql($indexes), $now, 'as it was');
 	$keelson->sql("select count(keelson.audit('regress.action')) from generate_series(1, 20)");
 	my $days = q{select string_agg(p.name, ' ' order by p.name) from keelson.audit_partitions as p where p.dropped_at is null and};
-	my $holder = $keelson->node->background_psql('keelson', on_error_stop => 1);
-	my ($applied, $lacking, $over) = split /\n/, $keelson->sql(qq{
-		begin;
-		select count(*) from keelson.migrate();
-		$days keelson._audit_ranges_index(p.name) is null;
-		$days p.until_at <= now();
-		commit});
+	my $over = $keelson->sql("$days p.until_at <= now()");
+	like($over, qr/^\w+ \w+ /, 'with some days that are over');
+	my ($operator, $holder) = map { $keelson->node->background_psql('keelson', on_error_stop => 1) } 1 .. 2;
+	my ($applied, $lacking) = split /\n/, $operator->query_safe(
+		"begin; select count(*) from keelson.migrate(); $days keelson._audit_ranges_index(p.name) is null");
+	# Somebody is about to write to one of them, and is let in before the keeper can come.
+	my $second = (split / /, $over)[1];
+	$holder->query_until(qr/begun/, "\\echo begun\nbegin; lock table keelson.$second in row exclusive mode;\n\\echo got\n");
+	ok(wait_until(sub { $keelson->sql("select count(*) from pg_locks where relation = to_regclass('keelson.$second') and mode = 'RowExclusiveLock' and not granted") eq '1' }, 30),
+		'while somebody waits to write to one of them');
+	$operator->query_safe('commit');
+	$operator->quit;
+	$holder->query_until(qr/got/, '');
 	is($applied, '1', 'is brought up');
 	is($keelson->sql($indexes), $now, 'with the index');
 	is($lacking, $over, 'but for the days that are over, each of which has to be read for it');
-	like($over, qr/^\w+ \w+ /, 'of which there are some');
-	# Somebody writes to one of them.
-	my ($first, $second) = split / /, $over;
-	$holder->query_safe("begin; lock table keelson.$second in row exclusive mode");
 	$keelson->sql("select keelson.audit('regress.action')");
 	ok(wait_until(sub { $keelson->sql("$days keelson._audit_ranges_index(p.name) is null") eq $second }, 30), 'the keeper gives it to those that nobody writes to');
 	$holder->query_safe('commit');
