@@ -188,6 +188,31 @@ select d.due_at < 'infinity' as is_due from keelson.deliveries as d join person 
 select l.state, l.error, count(*) from keelson.deliveries_log as l join person as p on p.id = l.user_id group by 1, 2;
 select (keelson.webhook_accounting()).missing, (keelson.webhook_accounting()).doubled;
 
+-- What was delivered is not read to find what was not, however much of it there is.
+create function pg_temp.blocks(statement text) returns bigint language plpgsql as $$
+declare
+    plan json;
+begin
+    execute 'explain (analyze, buffers, timing off, format json) ' || statement into plan;
+    return (plan -> 0 -> 'Plan' ->> 'Shared Hit Blocks')::bigint + (plan -> 0 -> 'Plan' ->> 'Shared Read Blocks')::bigint;
+end
+$$;
+begin;
+select keelson.act_as('hooks@example.com') is not null as is_acting;
+select e.id as endpoint from keelson.webhook_endpoints as e where e.url like '%/two' \gset
+select format('select keelson.webhook_replay(%L, now() - interval ''1 hour'', state => ''cancelled'')', :'endpoint') as replay \gset
+select replayed > 0 as is_replayed from keelson.webhook_replay(:'endpoint', now() - interval '1 hour', state => 'cancelled');
+select pg_temp.blocks(:'replay') > 0 as is_warm;
+select pg_temp.blocks(:'replay') as before \gset
+rollback;
+insert into keelson.deliveries_log (user_id, id, lane, kind, ref, state, attempts, finished_at)
+select p.id, keelson.uuid7(), :'endpoint', 'webhook', p.id, 'delivered', 1, now() from person as p, generate_series(1, 20000);
+begin;
+select keelson.act_as('hooks@example.com') is not null as is_acting;
+select replayed > 0 as is_replayed from keelson.webhook_replay(:'endpoint', now() - interval '1 hour', state => 'cancelled');
+select pg_temp.blocks(:'replay') - :before < 50 as costs_the_same;
+rollback;
+
 -- Nobody but their user sees them.
 set role keelson_app;
 select count(*) from keelson.webhook_endpoints;

@@ -338,6 +338,57 @@ comment on function keelson.webhook_delivery_replay(uuid, uuid) is
     'Send a delivery again, whatever became of it, or now if it waits. The receiver sees the same webhook-id.';
 grant execute on function keelson.webhook_delivery_replay(uuid, uuid) to keelson_app;
 
+create or replace function keelson._webhook_replayable(
+    endpoint_id uuid,
+    wanted_state text,
+    wanted_type text,
+    first_id uuid,
+    end_id uuid,
+    row_limit integer
+)
+returns uuid[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    me uuid := keelson.current_user_id();
+begin
+    if wanted_state = 'delivered' then
+        return array(
+            select l.id
+            from keelson.deliveries_log as l
+            where l.user_id = me and l.lane = endpoint_id and l.state = 'delivered' and l.kind = 'webhook'
+                and l.id >= first_id and l.id < end_id
+                -- What was sent again already is not sent a third time by asking for the rest.
+                and l.finished_at < now()
+                and (wanted_type is null or exists (
+                    select from keelson.webhook_events as e
+                    where e.user_id = me and e.id = l.ref and e.event_type = wanted_type
+                ))
+            order by l.id
+            limit row_limit
+        );
+    end if;
+    return array(
+        select l.id
+        from keelson.deliveries_log as l
+        where l.user_id = me and l.lane = endpoint_id and l.state = wanted_state and l.kind = 'webhook'
+            and l.id >= first_id and l.id < end_id
+            -- As the index says, whichever state is wanted: what was delivered is not looked at.
+            and l.state <> 'delivered'
+            and (wanted_type is null or exists (
+                select from keelson.webhook_events as e
+                where e.user_id = me and e.id = l.ref and e.event_type = wanted_type
+            ))
+        order by l.id
+        limit row_limit
+    );
+end
+$$;
+comment on function keelson._webhook_replayable(uuid, text, text, uuid, uuid, integer) is
+    'Finished deliveries of the acting user''s endpoint in that state, of one type of event or all, the oldest first; at most so many.';
+
 create or replace function keelson.webhook_replay(
     id uuid,
     since timestamptz,
@@ -353,9 +404,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     most constant integer := 1000;
-    me uuid := keelson.acting_user_id();
     ids uuid[];
 begin
+    perform keelson.acting_user_id();
     perform keelson._webhook_require_enabled(webhook_replay.id);
     if since is null or since < now() - interval '10 years' or since > now() then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'since is a time in the past', field => 'since');
@@ -366,20 +417,9 @@ begin
     if type is not null and not exists (select from keelson.webhook_event_types as t where t.name = webhook_replay.type) then
         perform keelson.raise(400, 'VALIDATION_FAILED', 'there is no such type of event', field => 'type');
     end if;
-    ids := array(
-        select l.id
-        from keelson.deliveries_log as l
-        where l.user_id = me and l.lane = webhook_replay.id and l.state = webhook_replay.state and l.kind = 'webhook'
-            and l.id >= keelson._uuid7_floor(since)
-            and l.id < keelson._uuid7_floor(least(coalesce(until, now()), now()) + interval '1 millisecond')
-            -- What was sent again already is not sent a third time by asking for the rest.
-            and (webhook_replay.state <> 'delivered' or l.finished_at < now())
-            and (webhook_replay.type is null or exists (
-                select from keelson.webhook_events as e
-                where e.user_id = me and e.id = l.ref and e.event_type = webhook_replay.type
-            ))
-        order by l.id
-        limit most + 1
+    ids := keelson._webhook_replayable(
+        webhook_replay.id, webhook_replay.state, webhook_replay.type, keelson._uuid7_floor(since),
+        keelson._uuid7_floor(least(coalesce(until, now()), now()) + interval '1 millisecond'), most + 1
     );
     return row(keelson._webhook_replay(webhook_replay.id, ids[1:most]), cardinality(ids) > most)::keelson.webhook_replay;
 end

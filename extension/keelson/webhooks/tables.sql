@@ -82,3 +82,25 @@ alter table keelson.webhook_endpoints
     alter column headers type bytea using keelson._webhook_headers_seal(user_id, id, headers);
 comment on column keelson.webhook_endpoints.headers is 'Further header fields of each request, an object sealed under the user''s key; null: none.';
 comment on column keelson.webhook_endpoints.header_names is 'The names of these.';
+
+-- migration 3: finding what was not delivered
+
+-- Built for days that have no rows yet, and by each new day for itself, so that
+-- nobody who writes waits for it. Days that have begun go without: their rows
+-- are found by user as before, until keelson.delivery_retention drops them.
+create index deliveries_log_undelivered_idx on only keelson.deliveries_log (user_id, lane, id) where state <> 'delivered';
+do $days$
+declare
+    partition text;
+begin
+    for partition in
+        select p.name
+        from keelson._partitions('deliveries_log') as p
+        where p.day > (pg_catalog.now() at time zone 'UTC')::date
+    loop
+        execute pg_catalog.format('create index %I on keelson.%I (user_id, lane, id) where state <> %L', partition || '_undelivered_idx', partition, 'delivered');
+        execute pg_catalog.format('alter index keelson.deliveries_log_undelivered_idx attach partition keelson.%I', partition || '_undelivered_idx');
+    end loop;
+end
+$days$;
+comment on index keelson.deliveries_log_undelivered_idx is 'What of an endpoint can be sent again: few of many.';
