@@ -263,6 +263,41 @@ select count(keelson._recovery_requests_answer()) as calls;
 select count(*) as waiting from keelson.recovery_requests where email like '%@recovery.example.com';
 select pg_temp.mailed('noa@recovery.example.com', 'password.reset') is not null as mailed;
 
+-- One that fails by what may be over soon is tried again, for a while; by what lasts, it is dropped. Neither keeps others.
+begin;
+create function pg_temp.full() returns trigger language plpgsql as $$ begin raise exception 'no room' using errcode = current_setting('regress.state'); end $$;
+create trigger full_disk before insert on keelson.recovery_tokens for each row execute function pg_temp.full();
+insert into keelson.recovery_requests (id, purpose, email)
+values (keelson.uuid7(), 'reset_password', 'noa@recovery.example.com'), (keelson.uuid7(), 'reset_password', 'nobody@recovery.example.com');
+create function pg_temp.waiting() returns table (failures integer, is_later boolean) language sql as $$
+    select r.failures, r.due_at > clock_timestamp() from keelson.recovery_requests as r where r.email like '%@recovery.example.com'
+$$;
+set local regress.state = '53100';
+select keelson._recovery_requests_answer() >= 2 as answered;
+select * from pg_temp.waiting();
+select count(keelson._recovery_requests_answer()) as calls;
+select * from pg_temp.waiting();
+update keelson.recovery_requests set due_at = now();
+select count(keelson._recovery_requests_answer()) as calls;
+select * from pg_temp.waiting();
+savepoint s;
+update keelson.recovery_requests set due_at = now(), failures = 8;
+select count(keelson._recovery_requests_answer()) as calls;
+select * from pg_temp.waiting();
+rollback to s;
+update keelson.recovery_requests set due_at = now();
+set local regress.state = '23514';
+select count(keelson._recovery_requests_answer()) as calls;
+select * from pg_temp.waiting();
+rollback to s;
+update keelson.recovery_requests set due_at = now();
+drop trigger full_disk on keelson.recovery_tokens;
+select count(*) as before from keelson.mail_messages where recipient = 'noa@recovery.example.com' and template = 'password.reset' \gset
+select count(keelson._recovery_requests_answer()) as calls;
+select * from pg_temp.waiting();
+select count(*) - :before as mailed from keelson.mail_messages where recipient = 'noa@recovery.example.com' and template = 'password.reset';
+rollback;
+
 -- Cleaning up: what was used or has expired.
 select keelson._recovery_tokens_purge(1000) > 0 as purged;
 select purpose, count(*) from keelson.recovery_tokens

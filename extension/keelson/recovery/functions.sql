@@ -269,6 +269,34 @@ $$;
 comment on function keelson._reset_is_allowed(uuid, boolean) is
     'Whether a reset may give this user a password: who has none, such as who came by an external issuer, as keelson.reset_sets_first_password says.';
 
+create or replace function keelson._recovery_request_failed(request_id uuid, state text, message text)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    most constant integer := 8;
+    tried integer;
+begin
+    -- Somebody's locks, a lack of room or of memory, a disk, a key that is not there yet.
+    if state ~ '^(40|53|55|58)' or state = 'KS503' then
+        update keelson.recovery_requests as r
+        set failures = r.failures + 1, due_at = clock_timestamp() + interval '5 seconds' * 2 ^ r.failures
+        where r.id = request_id and r.failures < most
+        returning r.failures into tried;
+    end if;
+    if tried is null then
+        delete from keelson.recovery_requests as r where r.id = request_id;
+        raise warning 'a mail of recovery could not be written, and is not tried again: %', message;
+    elsif tried = 1 then
+        raise warning 'a mail of recovery could not be written, and is tried again: %', message;
+    end if;
+end
+$$;
+comment on function keelson._recovery_request_failed(uuid, text, text) is
+    'A request could not be answered: for what may be over soon it is tried again, after 5, 10, 20 … seconds, eight times; else it is dropped.';
+
 create or replace function keelson._recovery_requests_answer(row_limit integer default 100)
 returns integer
 language plpgsql
@@ -278,34 +306,35 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     request keelson.recovery_requests;
-    answered integer := 0;
+    state text;
+    message text;
+    seen integer := 0;
 begin
     for request in
-        delete from keelson.recovery_requests as r
-        using (
-            select waiting.id from keelson.recovery_requests as waiting
-            order by waiting.id
-            limit row_limit
-            for update skip locked
-        ) as batch
-        where r.id = batch.id
-        returning r.*
+        select r.* from keelson.recovery_requests as r
+        where r.due_at <= clock_timestamp()
+        order by r.due_at
+        limit row_limit
+        for update skip locked
     loop
-        answered := answered + 1;
-        -- What is too old would be a surprise.
-        continue when request.created_at < now() - interval '1 hour';
+        seen := seen + 1;
         begin
-            perform keelson._recovery_answer(request.purpose, request.email, request.ip_address);
+            -- What is too old would be a surprise.
+            if request.created_at >= now() - interval '1 hour' then
+                perform keelson._recovery_answer(request.purpose, request.email, request.ip_address);
+            end if;
+            delete from keelson.recovery_requests as r where r.id = request.id;
         exception when others then
-            raise warning 'a mail of recovery could not be written: %', sqlerrm;
+            get stacked diagnostics state = returned_sqlstate, message = message_text;
+            perform keelson._recovery_request_failed(request.id, state, message);
         end;
     end loop;
-    return answered;
+    return seen;
 end
 $$;
 alter function keelson._recovery_requests_answer(integer) owner to keelson_system;
 comment on function keelson._recovery_requests_answer(integer) is
-    'Answer resets and verifications that were asked for, at most so many; returns how many. The keeper calls it.';
+    'Answer resets and verifications that were asked for and are due, at most so many; returns how many. The keeper calls it.';
 
 create or replace function keelson.verification_resend(email keelson.email_address)
 returns keelson.reply

@@ -157,3 +157,12 @@ alter table keelson.recovery_tokens drop constraint recovery_tokens_purpose_chec
 alter table keelson.recovery_tokens add constraint recovery_tokens_purpose_check check (purpose in ('verify_email', 'reset_password'));
 comment on column keelson.recovery_tokens.purpose is 'verify_email or reset_password.';
 comment on column keelson.recovery_tokens.email is 'The address that it was mailed to, and that it proves.';
+
+-- migration 5: requests that could not be answered are tried again
+
+alter table keelson.recovery_requests add column failures integer not null default 0;
+alter table keelson.recovery_requests add column due_at timestamptz not null default pg_catalog.now();
+create index recovery_requests_due_at_idx on keelson.recovery_requests (due_at);
+comment on column keelson.recovery_requests.failures is 'How often answering it has failed, by what may be over soon.';
+comment on column keelson.recovery_requests.due_at is 'When it is to be answered.';
+comment on index keelson.recovery_requests_due_at_idx is 'What the keeper takes.';
