@@ -439,6 +439,17 @@ update keelson.incoming_events set processed_at = now() - interval '8 days' wher
 update keelson.failed_webhook_events set resolved_at = now() - interval '31 days' where external_id = 'six';
 select keelson._processed_webhooks_purge(1), keelson._processed_webhooks_purge(10), keelson._processed_webhooks_purge(10), keelson._resolved_webhooks_purge(10), keelson._resolved_webhooks_purge(10);
 select * from pg_temp.forge('one', 'push', '{"ref": "main"}');
+-- Of those that nobody handles or dismisses: what has failed last 90 days ago.
+insert into keelson.incoming_events (id, source, external_id, event_type, headers, body)
+select keelson._uuid7_floor(now() - make_interval(days => age)), 'forge', 'left ' || age, 'push', '{}', '{}' from unnest('{89,91,92,93,94}'::integer[]) as age;
+insert into keelson.failed_webhook_events (id, source, external_id, event_type, state, failures, error_code, error, last_failed_at, next_retry_at)
+select e.id, e.source, e.external_id, e.event_type, case when e.external_id = 'left 94' then 'failed' else 'exhausted' end, 4, 'P0001', 'no',
+    case when e.external_id = 'left 93' then now() - interval '1 day' else now() - make_interval(days => substr(e.external_id, 6)::integer) end,
+    case when e.external_id = 'left 94' then now() + interval '1 day' end
+from keelson.incoming_events as e where e.external_id like 'left %';
+select keelson._exhausted_webhooks_purge(1), keelson._exhausted_webhooks_purge(10), keelson._exhausted_webhooks_purge(10);
+select e.external_id, f.state from keelson.incoming_events as e full join keelson.failed_webhook_events as f on f.id = e.id
+where coalesce(e.external_id, f.external_id) like 'left %' order by e.external_id;
 
 -- Administration is for who may.
 begin;

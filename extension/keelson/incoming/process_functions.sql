@@ -430,3 +430,40 @@ volatile
 as $$ select keelson._purge('keelson.failed_webhook_events', 'resolved_at', pg_catalog.now() - interval '30 days', batch) $$;
 comment on function keelson._resolved_webhooks_purge(integer) is
     'Delete failed events that were resolved more than 30 days ago, at most so many; returns how many.';
+
+create or replace function keelson._exhausted_webhooks_purge(batch integer)
+returns bigint
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    until_at constant timestamptz := now() - interval '90 days';
+    purged bigint;
+begin
+    -- Ids are of when events came: what has failed last before that time came before it.
+    with old as materialized (
+        select e.id
+        from keelson.failed_webhook_events as f
+        join keelson.incoming_events as e on e.id = f.id
+        where f.state = 'exhausted' and f.id < keelson._uuid7_floor(until_at) and f.last_failed_at < until_at
+        order by f.id
+        limit batch
+        for update of e skip locked
+    ),
+    gone as (
+        -- Somebody may have had it handled again meanwhile.
+        delete from keelson.failed_webhook_events as f
+        using old
+        where f.id = old.id and f.state = 'exhausted'
+        returning f.id
+    )
+    delete from keelson.incoming_events as e
+    using gone
+    where e.id = gone.id;
+    get diagnostics purged = row_count;
+    return purged;
+end
+$$;
+comment on function keelson._exhausted_webhooks_purge(integer) is
+    'Delete exhausted events that have failed last more than 90 days ago, and their failures, at most so many; returns how many. That they came is known for ever.';

@@ -234,3 +234,10 @@ comment on column keelson.stripe_subscriptions.has_begun is 'Whether it was ever
 
 create index webhook_versions_occurred_at_idx on keelson.webhook_versions (occurred_at);
 comment on index keelson.webhook_versions_occurred_at_idx is 'What the clean-up takes.';
+
+-- migration 3: exhausted events are kept for a time
+
+comment on table keelson.incoming_events is
+    'Events that others have sent, and whose signature was good. Handled by the worker, kept for seven days after that; exhausted ones for 90.';
+comment on table keelson.failed_webhook_events is
+    'Incoming events whose handling has failed: again after 15, 30 and 60 minutes, then by hand. Resolved ones are kept for 30 days, exhausted ones for 90.';
