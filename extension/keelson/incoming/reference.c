@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/uuid.h"
 
+#include "core/compat.h"
 #include "sessions/token.h"
 
 static const KsTokenKind reference_kind = {"kss_", "stripe-reference", UUID_LEN + sizeof(uint32)};
