@@ -25,6 +25,10 @@
 #define POOL_LEAST 4
 #define POOL_MOST 16
 
+/* What a bearer token is made of (RFC 6750, 2.1), and how long one must be that nobody is to guess. */
+#define TOKEN_CHARACTERS "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/="
+#define METRICS_TOKEN_LEAST 16
+
 extern char **environ;
 
 /* The load under way. */
@@ -48,6 +52,7 @@ static void read_proxies(struct Load *load, const char *name, const char *value)
 static void read_origins(struct Load *load, const char *name, const char *value);
 static void read_log_level(struct Load *load, const char *name, const char *value);
 static void read_drain(struct Load *load, const char *name, const char *value);
+static void read_metrics_token(struct Load *load, const char *name, const char *value);
 static void read_loops(struct Load *load, const char *name, const char *value);
 static void read_pool(struct Load *load, const char *name, const char *value);
 static void read_pool_rows(struct Load *load, const char *name, const char *value);
@@ -90,6 +95,7 @@ static const struct
 	{"KEELSON_LOG_LEVEL", "info", read_log_level},
 	{"KEELSON_LOOPS", NULL, read_loops},
 	{"KEELSON_MAIL_FROM", NULL, read_mail_from},
+	{"KEELSON_METRICS_TOKEN", NULL, read_metrics_token},
 	{"KEELSON_PGPORT", NULL, read_pgport},
 	{"KEELSON_POOL", NULL, read_pool},
 	{"KEELSON_POOL_ROWS", "2", read_pool_rows},
@@ -144,6 +150,7 @@ gw_config_free(struct GwConfig *config)
 	free(config->database_url);
 	free(config->public_url);
 	free(config->app_url);
+	free(config->metrics_token);
 	memset(config, 0, sizeof(*config));
 }
 
@@ -306,6 +313,18 @@ static void
 read_drain(struct Load *load, const char *name, const char *value)
 {
 	read_int(load, name, value, 0, 3600, &load->config->drain_seconds);
+}
+
+/* The value is a secret: it is never repeated. */
+static void
+read_metrics_token(struct Load *load, const char *name, const char *value)
+{
+	size_t len = strlen(value);
+
+	if (len < METRICS_TOKEN_LEAST || strspn(value, TOKEN_CHARACTERS) < len)
+		fault(load, "%s is no token: at least %d letters, digits or any of -._~+/=", name, METRICS_TOKEN_LEAST);
+	else
+		load->config->metrics_token = copy(load, value, len);
 }
 
 static void

@@ -34,6 +34,7 @@ struct GwConfig
 	bool is_production;        /* KEELSON_ENV=production */
 	char *public_url;          /* KEELSON_PUBLIC_URL without trailing slash */
 	char *app_url;             /* KEELSON_APP_URL without trailing slash */
+	char *metrics_token;       /* KEELSON_METRICS_TOKEN, never logged; NULL: anybody may read the metrics */
 	bool is_behind_tls;        /* KEELSON_TLS=proxy */
 	bool sends_hsts;           /* TLS in front, or the public URL is https */
 	struct GwNetwork *proxies; /* KEELSON_TRUSTED_PROXIES */

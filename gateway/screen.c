@@ -11,11 +11,14 @@
 #include "hold.h"
 #include "watch.h"
 
+#include <openssl/crypto.h>
+
 #define ALL_METHODS "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 static void read_head(struct GwRequest *request);
 static bool has_sound_head(struct GwRequest *request);
 static bool is_builtin(struct GwRequest *request, const struct GwTarget *target);
+static bool may_read_metrics(const struct GwRequest *request);
 static bool is_served(struct GwRequest *request);
 static bool has_route(struct GwRequest *request, const struct GwTarget *target, struct GwMatch *match);
 static bool is_over_tls(struct GwRequest *request);
@@ -115,6 +118,8 @@ is_builtin(struct GwRequest *request, const struct GwTarget *target)
 		refuse_with_allow(request, GW_METHOD_NOT_ALLOWED, GW_BUILTIN_ALLOW);
 	else if (request->has_body)
 		gw_request_refuse(request, GW_PAYLOAD_TOO_LARGE, NULL);
+	else if (request->builtin == GW_BUILTIN_METRICS && !may_read_metrics(request))
+		gw_request_refuse(request, GW_UNAUTHENTICATED, "The metrics need their token (KEELSON_METRICS_TOKEN)");
 	else if (request->builtin == GW_BUILTIN_LIVE || request->builtin == GW_BUILTIN_DOCS)
 	{
 		struct GwBuiltinFacts facts = {.is_ready = true, .is_draining = request->loop->state != GW_LOOP_RUNNING};
@@ -122,6 +127,15 @@ is_builtin(struct GwRequest *request, const struct GwTarget *target)
 		gw_request_answer(request, gw_builtin_reply(request->builtin, &request->ask, target, &facts, &request->note));
 	}
 	return true;
+}
+
+static bool
+may_read_metrics(const struct GwRequest *request)
+{
+	const char *token = request->ask.config->metrics_token;
+	struct GwSlice given = request->head.credential;
+
+	return token == NULL || (given.len == strlen(token) && CRYPTO_memcmp(given.data, token, given.len) == 0);
 }
 
 /* Says whether the database has been found fit to be asked. */

@@ -182,7 +182,7 @@ start_server() {
 	touch "$RUN/starting"
 	# What is handed in to be sealed has no place in the server's environment.
 	if ! (
-		unset CRON_SECRET STRIPE_WEBHOOK_SECRET KEELSON_SMTP_URL KEELSON_CAPTCHA_SECRET
+		unset CRON_SECRET STRIPE_WEBHOOK_SECRET KEELSON_SMTP_URL KEELSON_CAPTCHA_SECRET KEELSON_METRICS_TOKEN
 		as_user "$SERVER_USER" "$PG_BIN/pg_ctl" start -D "$DATA" -w -t 600 -s -l "$log"
 	) </dev/null >/dev/null 2>&1 9>&-; then
 		show_server_logs

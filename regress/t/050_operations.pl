@@ -64,6 +64,23 @@ subtest 'metrics' => sub {
 	}
 };
 
+subtest 'metrics with a token' => sub {
+	my $token = 'canary-of-the-metrics-token';
+	my $closed = $keelson->gateway(KEELSON_METRICS_TOKEN => $token);
+	for my $path (qw(/metrics /api/metrics /v1/metrics))
+	{
+		my $refused = $closed->get($path);
+		is($refused->{status}, 401, "$path: not without it");
+		is($refused->{headers}{'www-authenticate'}, 'Bearer', 'said how');
+		unlike($refused->{content}, qr/keelson_gateway/, 'and nothing else');
+		is($closed->get($path, token => $_)->{status}, 401, 'not with another') for substr($token, 1), "${token}x", uc $token, $user->{token};
+		like($closed->get($path, token => $token)->{content}, qr/^keelson_gateway_ready 1$/m, 'with it');
+	}
+	is($closed->get($_)->{status}, 200, "$_ is as open as ever") for qw(/live /ready /health);
+	unlike($closed->log_text, qr/$token/, 'it is in no line of the log');
+	$closed->stop;
+};
+
 subtest 'log lines' => sub {
 	my $id = 'c0ffee00-1111-4222-8333-444455556666';
 	$gateway->get('/api/product/items/0194e0a0-0000-7000-8000-000000000001?x=canary-query', headers => {

@@ -99,6 +99,9 @@ test_faults(void)
 	is_refused("ALLOWED_ORIGINS=https://a.example/", "ALLOWED_ORIGINS");
 	is_refused("KEELSON_LOG_LEVEL=loud", "KEELSON_LOG_LEVEL");
 	is_refused("KEELSON_DRAIN_SECONDS=-1", "KEELSON_DRAIN_SECONDS");
+	is_refused("KEELSON_METRICS_TOKEN=too short", "KEELSON_METRICS_TOKEN is no token");
+	is_refused("KEELSON_METRICS_TOKEN=long enough, with spaces in it", "KEELSON_METRICS_TOKEN is no token");
+	ok(strstr(faults, "long enough") == NULL, "the token is not repeated");
 	is_refused("KEELSON_LOOPS=0", "KEELSON_LOOPS");
 	is_refused("KEELSON_RATE_LIMITS=no", "KEELSON_RATE_LIMITS");
 	is_refused("KEELSON_CAPTCHA_URL=siteverify", "KEELSON_CAPTCHA_URL");
