@@ -82,6 +82,22 @@ is(answer('ahead'), '200||t|max-age=600', 'neither is waited for');
 is($keelson->sql("select breaker from keelson.courier_lanes where lane = '$lane'"), 'half_open', 'the breaker lets one through');
 $keelson->sql("select keelson.courier_breaker_set('$lane', 'closed')");
 
+# A clock that leaps ahead ends the leases of what is under way: it is not sent twice.
+my $leapt = '00000000-0000-4000-8000-000000000002';
+sub request_of_lane
+{
+	my ($path) = @_;
+	return $keelson->sql("select keelson._http_request('test', '" . $sink->url($path)
+		. "', 'probe.answered', '{\"tag\": \"$path\"}', timeout => '10 seconds', lane => '$leapt')");
+}
+request_of_lane('/slow/3000');
+ok($sink->wait_for(1, '/slow/3000'), 'one is under way');
+$keelson->sql("update keelson.deliveries set lease_until = now() - interval '1 hour' where lane = '$leapt'");
+request_of_lane('/leapt');
+is(answer('/leapt'), '200||t|max-age=600', 'when its lease is over, others of the lane go out');
+is(answer('/slow/3000'), '200||t|', 'it is settled');
+is(scalar($sink->requests('/slow/3000')), 1, 'and was sent once');
+
 # What a receiver can do.
 my %faults = (
 	'/status/500' => '500||f|', '/redirect?to=http://127.0.0.1:1/' => '302||f|', '/hang' => '|there was no complete response in time|f|',

@@ -5,8 +5,9 @@
  * A claim reads, for each lane, the index from the lane's mark: what is due,
  * not claimed, or claimed by a courier that is no more (its lease is over, or
  * it began before this process did, and lanes belong to one process; or its
- * claim is later than any of ours, since the clock was set back). Rows
- * that somebody else has locked are skipped. What was locked stays where it is,
+ * claim is later than any of ours, since the clock was set back). What this
+ * process holds it does not claim again, though the lease is over, as when the
+ * clock leaps ahead. Rows that somebody else has locked are skipped. What was locked stays where it is,
  * so the update finds it there; it changes no indexed column, so it writes no
  * index entry.
  *
@@ -43,15 +44,15 @@ static KsPlan claim_plan = {
 	" cross join lateral ("
 	"  select d.ctid as place_of_row from keelson.deliveries as d"
 	"  where d.lane = w.lane and d.due_at >= w.mark and d.due_at <= $5"
-	"  and (d.claim_id is null or d.claim_id < $6 or d.claim_id > $7 or d.lease_until <= $5)"
+	"  and (d.claim_id is null or d.claim_id < $6 or d.claim_id > $7 or (d.lease_until <= $5 and d.claim_id <> all ($9)))"
 	"  order by d.due_at, d.id limit w.most for update skip locked"
 	" ) as p"
 	")"
 	" update keelson.deliveries as d set claim_id = $7, lease_until = $8"
 	" from picked as p where d.ctid = p.place_of_row"
 	" returning p.place, d.user_id, d.id, d.kind, d.ref, d.due_at, d.attempts - d.attempts_before, d.ordering_key is not null",
-	8,
-	{INT4ARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID, INT8OID, INT8OID, TIMESTAMPTZOID}};
+	9,
+	{INT4ARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TIMESTAMPTZOID, INT8OID, INT8OID, TIMESTAMPTZOID, INT8ARRAYOID}};
 
 static KsPlan park_plan = {
 	"update keelson.deliveries as d set due_at = 'infinity', claim_id = null, lease_until = null"
@@ -72,6 +73,7 @@ static KsPlan later_plan = {
 
 static void take_lane(HeapTuple row, TupleDesc desc);
 static Datum column(int number, HeapTuple row, TupleDesc desc, bool *is_null);
+static Datum held_claims(void);
 static int park(KsDelivery **claimed, int count);
 static void look_ahead(const KsWanted *wanted, const int *got, int lanes, TimestampTz now);
 
@@ -157,7 +159,7 @@ ks_claim(const KsWanted *wanted, int lanes, int64 claim_id, int64 life, Timestam
 {
 	static const Oid types[] = {INT4OID, UUIDOID, TIMESTAMPTZOID, INT4OID};
 	KsColumns *columns;
-	Datum values[8];
+	Datum values[9];
 	int *got;
 	TimestampTz *last;
 	int count = 0;
@@ -181,6 +183,7 @@ ks_claim(const KsWanted *wanted, int lanes, int64 claim_id, int64 life, Timestam
 	values[5] = Int64GetDatum(life);
 	values[6] = Int64GetDatum(claim_id);
 	values[7] = TimestampTzGetDatum(now + (TimestampTz) (ks_guc_courier_timeout + 60) * USECS_PER_SEC);
+	values[8] = held_claims();
 	(void) ks_spi_execute(&claim_plan, values, NULL, false, 0);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -209,6 +212,20 @@ ks_claim(const KsWanted *wanted, int lanes, int64 claim_id, int64 life, Timestam
 		ks_lane_claimed(wanted[i].lane, wanted[i].count, got[i], last[i]);
 	look_ahead(wanted, got, lanes, now);
 	return park(out, count);
+}
+
+/* The claims of what this process holds, as an array. */
+static Datum
+held_claims(void)
+{
+	int count = ks_flight_count();
+	int64 *claims = palloc(Max(count, 1) * sizeof(int64));
+	Datum *elements = palloc(Max(count, 1) * sizeof(Datum));
+
+	ks_flight_claims(claims);
+	for (int i = 0; i < count; i++)
+		elements[i] = Int64GetDatum(claims[i]);
+	return PointerGetDatum(construct_array(elements, count, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 /* Lanes that have nothing due, but may later: find out when. */

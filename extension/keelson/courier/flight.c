@@ -220,6 +220,14 @@ ks_flight_settle(TimestampTz now)
 }
 
 void
+ks_flight_claims(int64 *out)
+{
+	for (int i = 0; i < place_count; i++)
+		if (places[i].delivery.claim_id != 0)
+			*out++ = places[i].delivery.claim_id;
+}
+
+void
 ks_flight_release(void)
 {
 	for (int i = 0; i < place_count; i++)

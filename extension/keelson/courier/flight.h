@@ -39,6 +39,9 @@ extern void ks_flight_take_ended(void);
 /* Write down all that has ended, and free its places; true when breakers have changed. Inside a transaction. */
 extern bool ks_flight_settle(TimestampTz now);
 
+/* The claims of all that is held, into `out`, which has room for ks_flight_count() of them. */
+extern void ks_flight_claims(int64 *out);
+
 /* What has not ended yet is to be settled as if it had never been claimed. */
 extern void ks_flight_release(void);
 
