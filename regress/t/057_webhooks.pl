@@ -179,6 +179,15 @@ is(call($bob, GET => "/$broken->{id}/deliveries?state=lost")->{status}, 400, 'a 
 is(call($ada, $_->[0] => "/$_->[1]/deliveries/$exhausted->{id}$_->[2]")->{status}, 404, "another's delivery is not there: $_->[0]")
 	for map { [ GET => $_, '' ], [ POST => $_, '/replay' ] } $broken->{id}, $first->{id};
 
+# An endpoint that is removed while the first that fails is on its way leaves no lane behind.
+my $leaving = endpoint($bob, '/as/leaving', events => ['order.*']);
+$sink->put(leaving => '/hang');
+emit($bob, 'order.paid', '{"n": 3}');
+ok($sink->wait_for(1, '/as/leaving'), 'one is on its way');
+call($bob, DELETE => "/$leaving->{id}");
+ok(wait_until(sub { $keelson->sql("select count(*) from keelson.delivery_attempts as a join keelson.deliveries_log as l on l.id = a.delivery_id where l.lane = '$leaving->{id}'") == 1 }, 30), 'it fails after its endpoint was removed');
+is($keelson->sql("select count(*) from keelson.courier_lanes where lane = '$leaving->{id}'"), 0, 'and nothing is left of its lane');
+
 # What a receiver says is read for a while, and kept in part.
 my $talking = endpoint($bob, '/huge', events => ['order.*']);
 $event = emit($bob, 'order.paid', '{"n": 3}');

@@ -150,6 +150,14 @@ get_user(const pg_uuid_t *id)
 	return user;
 }
 
+bool
+ks_lane_is_users(const KsLane *lane)
+{
+	static const pg_uuid_t nobody = {{0}};
+
+	return lane->user->owner == NULL && memcmp(&lane->user_id, &nobody, UUID_LEN) != 0;
+}
+
 void
 ks_lane_expect(KsLane *lane, TimestampTz at)
 {

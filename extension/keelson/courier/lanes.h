@@ -59,6 +59,9 @@ extern void ks_lanes_create(int courier);
 /* Take in what was hinted at. */
 extern void ks_lanes_hint(const KsHint *hint);
 
+/* Are its deliveries a user's? What a user's lane has is made and removed with what it belongs to. */
+extern bool ks_lane_is_users(const KsLane *lane);
+
 /* The lane, or NULL. */
 extern KsLane *ks_lane_find(const pg_uuid_t *lane);
 

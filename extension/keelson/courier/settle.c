@@ -63,14 +63,18 @@ static KsPlan release_plan = {
 static KsPlan unpark_plan = {
 	"select keelson._deliveries_unpark($1, $2)", 2, {UUIDARRAYOID, UUIDARRAYOID}};
 
-/* Waits for nobody: who has a lane's row locked would hold up all others' deliveries. */
+/*
+ * Waits for nobody: who has a lane's row locked would hold up all others'
+ * deliveries. Of a user's lane there is a row as long as what it belongs to:
+ * none is made here, which would outlive an endpoint that was just removed.
+ */
 static KsPlan lanes_plan = {
 	"with w as materialized ("
-	"  select * from unnest($1, $2, $3, $4, $5, $6) as w (user_id, lane, breaker, breaker_until, breaker_trips, failing_since)"
+	"  select * from unnest($1, $2, $3, $4, $5, $6, $7) as w (user_id, lane, breaker, breaker_until, breaker_trips, failing_since, is_users)"
 	" ),"
 	" made as ("
 	"  insert into keelson.courier_lanes as l (user_id, lane, breaker, breaker_until, breaker_trips, failing_since)"
-	"  select * from w on conflict on constraint courier_lanes_pkey do nothing returning l.lane"
+	"  select user_id, lane, breaker, breaker_until, breaker_trips, failing_since from w where not is_users on conflict on constraint courier_lanes_pkey do nothing returning l.lane"
 	" ),"
 	" free as materialized ("
 	"  select l.user_id, l.lane from w join keelson.courier_lanes as l on l.user_id = w.user_id and l.lane = w.lane"
@@ -83,9 +87,10 @@ static KsPlan lanes_plan = {
 	"  from w join free as f on f.user_id = w.user_id and f.lane = w.lane"
 	"  where l.user_id = w.user_id and l.lane = w.lane returning l.lane"
 	" )"
-	" select w.lane from w where w.lane not in (select m.lane from made as m union all select c.lane from changed as c)",
-	6,
-	{UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID}};
+	" select w.lane from w where w.lane not in (select m.lane from made as m union all select c.lane from changed as c)"
+	" and (not w.is_users or exists (select from keelson.courier_lanes as l where l.user_id = w.user_id and l.lane = w.lane))",
+	7,
+	{UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID}};
 
 static const char *const state_names[] = {
 	[KS_DELIVERED] = "delivered",
@@ -287,16 +292,16 @@ unpark(KsDelivery **deliveries, int count)
 void
 ks_settle_lanes(KsLane **lanes, int count)
 {
-	static const Oid types[] = {UUIDOID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID};
-	KsColumns *columns = ks_columns_create(count, 6, types);
-	Datum values[6];
+	static const Oid types[] = {UUIDOID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT4OID, TIMESTAMPTZOID, BOOLOID};
+	KsColumns *columns = ks_columns_create(count, lengthof(types), types);
+	Datum values[lengthof(types)];
 
 	if (count == 0)
 		return;
 	for (int i = 0; i < count; i++)
 	{
 		const KsBreaker *breaker = &lanes[i]->breaker;
-		bool nulls[6] = {false, false, false, breaker->open_until == 0, false, lanes[i]->failing_since == 0};
+		bool nulls[lengthof(types)] = {false, false, false, breaker->open_until == 0, false, lanes[i]->failing_since == 0, false};
 
 		values[0] = UUIDPGetDatum(&lanes[i]->user_id);
 		values[1] = UUIDPGetDatum(&lanes[i]->id);
@@ -304,6 +309,7 @@ ks_settle_lanes(KsLane **lanes, int count)
 		values[3] = TimestampTzGetDatum(breaker->open_until);
 		values[4] = Int32GetDatum(breaker->trips);
 		values[5] = TimestampTzGetDatum(lanes[i]->failing_since);
+		values[6] = BoolGetDatum(ks_lane_is_users(lanes[i]));
 		ks_columns_add(columns, values, nulls);
 		lanes[i]->breaker.is_changed = false;
 	}
