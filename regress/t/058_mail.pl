@@ -228,6 +228,19 @@ subtest 'refusals' => sub {
 	my $gone = $unless->('gone@example.com', q{delete from keelson.mail_messages where id = :'id' returning id});
 	ok(wait_until(sub { $keelson->sql("select state from keelson.deliveries_log where id = '$gone'") eq 'cancelled' }), 'nor what is gone');
 	is(scalar(map { $server->mails($_) } qw(spared@example.com stale@example.com gone@example.com)), 0, 'none of them arrives');
+	# Whoever holds a mail holds up nobody, and what came of it is recorded afterwards.
+	my $held = $unless->('held@example.com', q{update keelson.deliveries set due_at = now() + interval '1 hour' where id = :'id' returning id});
+	my $holder = $keelson->node->background_psql('keelson');
+	$holder->query_safe("begin; select from keelson.mail_messages where id = '$held' for update");
+	retry_now();
+	ok(wait_until(sub { $keelson->sql("select state from keelson.deliveries_log where id = '$held'") eq 'delivered' }), 'one that somebody has locked is sent');
+	like(mail_is('held@example.com'), qr/^pending 0 $/, 'which the mail does not say yet');
+	is($keelson->sql('select keelson._mails_catch_up()'), 0, 'nor while it is locked');
+	$holder->query_safe('rollback');
+	$holder->quit;
+	$keelson->sql('select keelson._mails_catch_up()');
+	is(mail_is('held@example.com'), 'sent 1 ', 'but afterwards');
+	is($keelson->sql("select content is null and settled_at is not null from keelson.mail_messages where id = '$held'"), 't', 'and its words are forgotten');
 	is($keelson->sql(q{select count(*) from keelson.deliveries}), 0, 'nothing waits');
 	is($keelson->sql(q{select count(*) from keelson.courier_lanes where breaker <> 'closed'}), 0, 'refused recipients open no breaker');
 };

@@ -365,14 +365,21 @@ volatile
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    -- Waits for nobody: a mail that somebody has locked is left to _mails_catch_up().
     update keelson.mail_messages as m
     set state = w.state,
         attempts = m.attempts + 1,
         error = left(w.error, 500),
         content = case when w.state = 'pending' then m.content end,
         settled_at = case when w.state <> 'pending' then clock_timestamp() end
-    from unnest(user_ids, ids, states, errors) as w (user_id, id, state, error)
-    where m.user_id = w.user_id and m.id = w.id and m.state = 'pending';
+    from (
+        select w.*
+        from unnest(user_ids, ids, states, errors) as w (user_id, id, state, error)
+        join keelson.mail_messages as free on free.user_id = w.user_id and free.id = w.id
+        where free.state = 'pending'
+        for no key update of free skip locked
+    ) as w
+    where m.user_id = w.user_id and m.id = w.id;
     -- The server knows that there is no such mailbox (RFC 3463: 5.1.1).
     perform keelson._mail_suppress(m.recipient, 'bounce')
     from unnest(user_ids, ids, states, errors) as w (user_id, id, state, error)
@@ -382,6 +389,47 @@ end
 $$;
 comment on function keelson._mails_settle(uuid[], uuid[], text[], text[]) is
     'Record what came of attempts to send these mails, in the transaction that settles their deliveries. A mailbox that does not exist is suppressed.';
+
+create or replace function keelson._mails_catch_up(row_limit integer default 1000)
+returns integer
+language plpgsql
+volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    settled integer;
+begin
+    with late as materialized (
+        select m.user_id, m.id, l.attempts, l.error,
+            case
+                when l.state = 'delivered' then 'sent'
+                when l.state = 'cancelled' and keelson._mail_is_suppressed(m.recipient, m.is_security) then 'suppressed'
+                when l.state = 'exhausted' and l.started_at is null then 'expired'
+                else 'failed'
+            end as state
+        from keelson.mail_messages as m
+        -- One by one: few mails wait, and the log is long.
+        cross join lateral (
+            select d.state, d.attempts, d.error, d.started_at from keelson.deliveries_log as d
+            where d.user_id = keelson._mail_owner() and d.id = m.id
+            limit 1
+        ) as l
+        where m.state = 'pending' and m.has_delivery
+        limit row_limit
+        for no key update of m skip locked
+    )
+    update keelson.mail_messages as m
+    set state = late.state, attempts = late.attempts, error = left(late.error, 500), content = null, settled_at = clock_timestamp()
+    from late
+    where m.user_id = late.user_id and m.id = late.id and m.state = 'pending';
+    get diagnostics settled = row_count;
+    return settled;
+end
+$$;
+alter function keelson._mails_catch_up(integer) owner to keelson_system;
+comment on function keelson._mails_catch_up(integer) is
+    'Record what came of mails that somebody had locked when their deliveries were settled, at most so many; returns how many. The keeper calls it.';
 
 create or replace function keelson._mails_expire(row_limit integer)
 returns bigint

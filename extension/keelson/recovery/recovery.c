@@ -1,7 +1,8 @@
 /*
  * recovery.c
- *	  The keeper's duties: to answer who asked for a mail of recovery, and to
- *	  have mails sent that waited for a mail server.
+ *	  The keeper's duties: to answer who asked for a mail of recovery, to have
+ *	  mails sent that waited for a mail server, and to record what came of those
+ *	  that were locked when they had been sent.
  *
  * A request is a row that is committed before anybody looks whether the
  * address is held by anyone. The transaction that wrote it wakes the keeper
@@ -21,7 +22,7 @@
 
 #define INTERVAL_MS 5000
 #define BATCH 100
-#define DELIVER_INTERVAL_MS 30000
+#define MAILS_INTERVAL_MS 30000
 
 /* The keeper's duty; set when it is registered. */
 static int duty;
@@ -30,14 +31,14 @@ static int duty;
 static bool is_asked;
 
 static void answer(void);
-static void deliver(void);
+static void look_after_mails(void);
 static void at_end(XactEvent event, void *unused);
 
 void
 ks_recovery_init(void)
 {
 	duty = ks_keeper_register("mails of recovery", INTERVAL_MS, true, answer);
-	(void) ks_keeper_register("mails that wait for a mail server", DELIVER_INTERVAL_MS, true, deliver);
+	(void) ks_keeper_register("mails that wait", MAILS_INTERVAL_MS, true, look_after_mails);
 	RegisterXactCallback(at_end, NULL);
 	ks_smtp_init();
 }
@@ -80,11 +81,11 @@ answer(void)
 	ks_spi_finish();
 }
 
-/* What was written while there was no mail server. */
+/* What was written while there was no mail server, and what was locked when it had been sent. */
 static void
-deliver(void)
+look_after_mails(void)
 {
-	static KsPlan plan = {"select keelson._mails_deliver()", 0, {0}};
+	static KsPlan plan = {"select keelson._mails_deliver(), keelson._mails_catch_up()", 0, {0}};
 
 	ks_spi_run(&plan, NULL);
 }
