@@ -243,49 +243,59 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     me uuid := keelson.acting_user_id();
+    seen keelson.webhook_endpoints;
     present keelson.webhook_endpoints;
     lane keelson.courier_lanes;
     -- Outside a request null says nothing; inside it takes away.
     is_request boolean := (keelson.current_request()).method is not null;
+    has_description boolean := description is not null or is_request and keelson.given('description');
+    has_filter boolean := filter is not null or is_request and keelson.given('filter');
+    has_transform boolean := transform is not null or is_request and keelson.given('transform');
+    has_headers boolean := headers is not null or is_request and keelson.given('headers');
 begin
-    select * into present from keelson.webhook_endpoints as e where e.user_id = me and e.id = webhook_update.id for update;
+    -- All that takes time is done before anything is locked.
+    select * into seen from keelson.webhook_endpoints as e where e.user_id = me and e.id = webhook_update.id;
     if not found then
         perform keelson.raise(404, 'NOT_FOUND', 'there is no such webhook endpoint', field => 'id');
     end if;
-    select * into lane from keelson.courier_lanes as l where l.user_id = me and l.lane = webhook_update.id for update;
-    if url is not null then
-        if keelson._url_fault(url) is not null then
-            perform keelson.raise(400, 'VALIDATION_FAILED', format('the URL of a webhook %s', keelson._url_fault(url)), field => 'url');
-        end if;
-        present.url := keelson._url_normal(url);
+    if url is not null and keelson._url_fault(url) is not null then
+        perform keelson.raise(400, 'VALIDATION_FAILED', format('the URL of a webhook %s', keelson._url_fault(url)), field => 'url');
     end if;
     if events is not null then
         perform keelson._webhook_check_events(events);
-        present.events := events;
     end if;
-    if description is not null or is_request and keelson.given('description') then
-        perform keelson._webhook_check_description(description);
+    perform keelson._webhook_check_description(description);
+    perform keelson._webhook_check_filter(filter);
+    if has_transform or events is not null then
+        perform keelson._webhook_check_transform(case when has_transform then transform else seen.transform end, coalesce(events, seen.events));
+    end if;
+    perform keelson._webhook_check_headers(headers);
+    perform keelson._webhook_check_limits(rate_limit, retry_schedule);
+    select * into present from keelson.webhook_endpoints as e where e.user_id = me and e.id = webhook_update.id for update;
+    -- A transform was checked with the events that it is for: both are to be as they were then.
+    if not found or (has_transform or events is not null) and (present.transform, present.events) is distinct from (seen.transform, seen.events) then
+        perform keelson.raise(409, 'CONFLICT', 'the webhook endpoint has just been changed', 'Try again.');
+    end if;
+    select * into lane from keelson.courier_lanes as l where l.user_id = me and l.lane = webhook_update.id for update;
+    present.url := coalesce(keelson._url_normal(url), present.url);
+    present.events := coalesce(events, present.events);
+    if has_description then
         present.description := description;
     end if;
-    if filter is not null or is_request and keelson.given('filter') then
-        perform keelson._webhook_check_filter(filter);
+    if has_filter then
         present.filter := filter;
     end if;
-    if transform is not null or is_request and keelson.given('transform') then
+    if has_transform then
         present.transform := transform;
     end if;
-    perform keelson._webhook_check_transform(present.transform, present.events);
-    if headers is not null or is_request and keelson.given('headers') then
-        perform keelson._webhook_check_headers(headers);
+    if has_headers then
         present.headers := keelson._webhook_headers_seal(me, webhook_update.id, headers);
         present.header_names := keelson._webhook_header_names(headers);
     end if;
     if rate_limit is not null or is_request and keelson.given('rate_limit') then
-        perform keelson._webhook_check_limits(rate_limit, null);
         lane.rate := rate_limit;
     end if;
     if retry_schedule is not null or is_request and keelson.given('retry_schedule') then
-        perform keelson._webhook_check_limits(null, retry_schedule);
         lane.schedule := retry_schedule;
     end if;
     if enabled is not null and enabled <> present.is_enabled then
