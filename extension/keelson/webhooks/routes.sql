@@ -29,7 +29,7 @@ select keelson.route(
     'PUT webhooks/:id',
     'keelson.webhook_update',
     rate_class => 'api',
-    errors => '{NOT_FOUND}',
+    errors => '{NOT_FOUND, CONFLICT}',
     examples => '{"request": {"enabled": false}}'
 );
 
