@@ -68,6 +68,20 @@ subtest 'a request that runs' => sub {
 	$_->quit for $holder, $migration;
 };
 
+subtest 'an index of what is written all the time' => sub {
+	my $has = sub {
+		my ($day) = @_;
+		return $keelson->sql("select count(*) from pg_index where indrelid = to_regclass('keelson.deliveries_log_' || to_char(($day) at time zone 'UTC', 'YYYYMMDD'))
+			and pg_get_indexdef(indexrelid) ~ 'user_id, lane, id.* WHERE .state <> ''delivered'''");
+	};
+	is($has->('now()'), 1, 'new databases have it');
+	$keelson->sql(q{drop index keelson.deliveries_log_undelivered_idx; delete from keelson.migrations where capability = 'webhooks' and number = 3});
+	is($keelson->sql(q{select number from keelson.migrate() where capability = 'webhooks'}), 3, 'one of an earlier version is migrated');
+	is($has->("now() $_->[0]"), $_->[1], "the day now() $_->[0]: $_->[1]") for [ "- interval '1 day'", 0 ], [ '', 0 ], [ "+ interval '1 day'", 1 ], [ "+ interval '7 days'", 1 ];
+	is($keelson->sql(q{select keelson.deliveries_partitions_make(8)}), 2, 'the next day comes');
+	is($has->("now() + interval '8 days'"), 1, 'and has it too');
+};
+
 subtest 'all kinds of requests at once' => sub {
 	my @users = map { $keelson->user($gateway) } 1 .. 4;
 	my $load = $gateway->load(4, sub {
