@@ -6,9 +6,8 @@
 #ifndef GW_CONFIG_H
 #define GW_CONFIG_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "network.h"
+
 #include <stdio.h>
 
 enum GwLogLevel
@@ -17,13 +16,6 @@ enum GwLogLevel
 	GW_LOG_INFO,
 	GW_LOG_WARN,
 	GW_LOG_ERROR
-};
-
-/* A network; IPv4 is kept as ::ffff:0:0/96. */
-struct GwNetwork
-{
-	uint8_t address[16];
-	int prefix; /* 0 to 128 */
 };
 
 struct GwConfig
@@ -61,11 +53,5 @@ void gw_config_free(struct GwConfig *config);
 
 /* Says whether origin (the header's value) is allowed by ALLOWED_ORIGINS. */
 bool gw_config_allows_origin(const struct GwConfig *config, const char *origin);
-
-/* Reads "10.0.0.0/8", "::1"; false if it is none. */
-bool gw_network_parse(struct GwNetwork *network, const char *text, size_t len);
-
-/* Says whether a 16 byte address (IPv4 mapped) lies in the network. */
-bool gw_network_has(const struct GwNetwork *network, const uint8_t address[16]);
 
 #endif
