@@ -189,12 +189,19 @@ select l.state, l.error, count(*) from keelson.deliveries_log as l join person a
 select (keelson.webhook_accounting()).missing, (keelson.webhook_accounting()).doubled;
 
 -- What was delivered is not read to find what was not, however much of it there is.
+-- The least of three: one of them may have to plan anew, since the table has just been analysed.
 create function pg_temp.blocks(statement text) returns bigint language plpgsql as $$
 declare
     plan json;
+    least_so_far bigint;
 begin
-    execute 'explain (analyze, buffers, timing off, format json) ' || statement into plan;
-    return (plan -> 0 -> 'Plan' ->> 'Shared Hit Blocks')::bigint + (plan -> 0 -> 'Plan' ->> 'Shared Read Blocks')::bigint;
+    for i in 1 .. 3 loop
+        execute 'explain (analyze, buffers, timing off, format json) ' || statement into plan;
+        least_so_far := least(
+            least_so_far, (plan #>> '{0,Plan,Shared Hit Blocks}')::bigint + (plan #>> '{0,Plan,Shared Read Blocks}')::bigint
+        );
+    end loop;
+    return least_so_far;
 end
 $$;
 begin;
@@ -207,6 +214,7 @@ select pg_temp.blocks(:'replay') as before \gset
 rollback;
 insert into keelson.deliveries_log (user_id, id, lane, kind, ref, state, attempts, finished_at)
 select p.id, keelson.uuid7(), :'endpoint', 'webhook', p.id, 'delivered', 1, now() from person as p, generate_series(1, 20000);
+analyze keelson.deliveries_log;
 begin;
 select keelson.act_as('hooks@example.com') is not null as is_acting;
 select replayed > 0 as is_replayed from keelson.webhook_replay(:'endpoint', now() - interval '1 hour', state => 'cancelled');
