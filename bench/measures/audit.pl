@@ -1,4 +1,4 @@
-# Audit events: what one adds to a call in the dispatcher and to a request through the gateway, with nothing stored and
+# The dispatcher's own price. Audit events: what one adds to a call in the dispatcher and to a request through the gateway, with nothing stored and
 # with ten million; how fast events are sealed, and found; how long a day of them takes to expire. Beside it what tells
 # what the machine is worth: the insert of such a row into a table of the same columns and primary key, and into one with
 # all of the indexes; and the call of a function that does nothing, from where the event is recorded.
@@ -17,6 +17,7 @@ my $days = 10;    # that they are spread over
 
 aim_sql(
 	'an audit event in the dispatcher, µs'                       => [ 5,    5 ],
+	'dispatcher over the bare call, µs'                          => [ 3,    3 ],
 	'dispatcher with session, limits and an audit event, µs'     => [ 8,    8 ],
 	'an audit event end to end, µs of CPU time'                  => [ 25,   25 ]);
 aim_cost(
@@ -66,7 +67,7 @@ sub without_wal_writer
 	return @result;
 }
 
-# What an event adds to a call, and the call of a function that does nothing; what the call is with the event, and what
+# What the dispatcher adds to a call; what an event does, and the call of a function that does nothing; what the call is with the event, and what
 # inserting the row adds to nothing, with a primary key alone and with all of the indexes.
 sub event_us
 {
@@ -77,12 +78,14 @@ sub event_us
 			'null', 'perform bench.nothing()', call('GET bench/nothing'), call('GET bench/nothing-called'), call('GET bench/nothing-audited'),
 			"insert into bench.plain_events $row", "insert into bench.indexed_events $row");
 	});
-	return (event => $with - $without, call => $called - $without, whole => $with - $bare, plain => $plain - $nothing, indexed => $indexed - $nothing);
+	return (dispatch => $without - $bare, event => $with - $without, call => $called - $without, whole => $with - $bare, plain => $plain - $nothing, indexed => $indexed - $nothing);
 }
 
 measure('audit', sub {
-	return unless wanted('audit');
+	return unless wanted('audit') || wanted('dispatch');
 	my %us = event_us();
+	keep('dispatch.1.keelson', unit => 'us', value => $us{dispatch});
+	cost('dispatcher over the bare call, µs', $us{dispatch});
 	keep('audit.1.keelson', unit => 'us', value => $us{event});
 	keep('audit.1.call', unit => 'us', value => $us{call});
 	keep('audit.1.insert', unit => 'us', value => $us{plain});

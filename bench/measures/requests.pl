@@ -1,12 +1,10 @@
-# Requests through the gateway beside pgbench, the gateway without a database, the dispatcher's own price, memory,
-# and how soon all is well after a restart of the server.
+# Requests through the gateway beside pgbench, the gateway without a database, memory, and how soon all is well after a restart of the server.
 
 use strict;
 use warnings;
 use Time::HiRes qw(sleep time);
 
 use Bench;
-use Bench::Sql;
 use Bench::System;
 
 my @connections = grep { $_ } split /[ ,]+/, $ENV{BENCH_CONNECTIONS} || '1,8,32,128,256,512';
@@ -25,7 +23,6 @@ aim_cpu(
 	'gateway CPU without database at 128, µs'                 => [ 8,  8 ],
 	'client, gateway and server CPU of GET auth/me at 32, µs' => [ 60, 60 ]);
 aim_cost(
-	'dispatcher over the bare call, µs'                       => [ 3,   3 ],
 	'gateway memory at 128 connections, MiB'                  => [ 14,  14 ],
 	'gateway memory per idle connection, KiB'                 => [ 33,  36.7 ],
 	'first good reply after a restart, ms'                    => [ 250, 250 ]);
@@ -83,20 +80,6 @@ sub run_none
 	return;
 }
 
-# The dispatcher's own price, the bare call subtracted.
-sub run_dispatch
-{
-	return unless wanted('dispatch');
-	my $caller = q{'{"ip":"127.0.0.1","requestId":"0194e0a0-0000-7000-8000-000000000000","scheme":"http","via":"bearer"}'::json};
-	my $token = (people)[0]{token};
-	my $whole = microseconds('keelson.dispatch(' . route('GET bench/nothing') . ", '$token', null, null, $caller)", 20_000);
-	my $bare = microseconds('bench.nothing()::text', 20_000);
-	return unless defined $whole && defined $bare;
-	keep('dispatch.1.keelson', unit => 'us', value => $whole - $bare);
-	cost('dispatcher over the bare call, µs', $whole - $bare);
-	return;
-}
-
 # The memory of a gateway that has served so many connections and no more.
 sub run_memory
 {
@@ -150,7 +133,6 @@ measure('requests', sub {
 		run_write($connections);
 		run_none($connections);
 	}
-	run_dispatch();
 });
 measure_once('memory', \&run_memory);
 measure_once('idle', \&run_idle);
