@@ -167,6 +167,8 @@ call_ended(struct GwCall *call, enum GwCallEnd end, const PGresult *result)
 		snprintf(reason, sizeof(reason), call->pool->shared == NULL ? "the database does not answer" : "the database takes too few connections");
 	else if (gw_call_sqlstate(result) != NULL)
 		gw_answer_note_error(loop, error, result);
+	else if (call->kind == GW_CALL_METRICS)
+		facts.is_ready = true;
 	else
 		read_facts(&facts, result, call->kind, reason);
 	if (facts.is_ready && call->kind != GW_CALL_METRICS && asks_next_lane(question))
@@ -239,9 +241,7 @@ is_proven(const struct GwGateway *gateway, int lane)
 static void
 read_facts(struct GwBuiltinFacts *facts, const PGresult *result, enum GwCallKind kind, char *reason)
 {
-	if (kind == GW_CALL_METRICS)
-		facts->is_ready = true;
-	if (kind == GW_CALL_METRICS || PQntuples(result) != 1)
+	if (PQntuples(result) != 1)
 		return;
 	facts->is_ready = PQgetvalue(result, 0, 0)[0] == 't';
 	if (!facts->is_ready && !PQgetisnull(result, 0, 1))
