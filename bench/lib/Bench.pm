@@ -11,7 +11,7 @@ use warnings;
 use Exporter 'import';
 use List::Util qw(max min);
 
-our @EXPORT = qw(measure measure_once wanted keep unkept cost aim_ratio aim_cost aim_cpu aim_sql yardstick most_possible median percentile say_out);
+our @EXPORT = qw(measure measure_once wanted keep unkept cost aim_ratio aim_cost aim_cpu aim_sql yardstick most_possible in_turn median percentile say_out);
 
 my $only = $ENV{BENCH_ONLY} || '.';
 
@@ -25,6 +25,7 @@ my %samples;                       # id → list of { value, cpu_us, … }, one 
 my %order;                         # id → when it was first seen
 my %costs;                         # words → list of values
 my %possible;                      # id without its system → list of the ratios that the least of such programs reached
+my %turns;                         # what takes turns → how often it has
 our $is_unkept;
 our $terminal = \*STDOUT;          # where the table goes
 
@@ -82,6 +83,14 @@ sub cost { my ($words, $value) = @_; push @{ $costs{$words} }, $value if defined
 
 sub run_round { $_->[1]->() for @measures;      return; }
 sub run_once  { $_->[1]->() for @measures_once; return; }
+
+# The same things in another order each time, so that none always comes after the same one.
+sub in_turn
+{
+	my ($name, @things) = @_;
+	my $first = $turns{$name}++ % @things;
+	return @things[ $first .. $#things, 0 .. $first - 1 ];
+}
 
 sub percentile { my ($of, @sorted) = @_; return @sorted ? $sorted[ int($#sorted * $of / 100) ] : 0; }
 

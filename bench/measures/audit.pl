@@ -1,7 +1,8 @@
-# The dispatcher's own price. Audit events: what one adds to a call in the dispatcher and to a request through the gateway, with nothing stored and
-# with ten million; how fast events are sealed, and found; how long a day of them takes to expire. Beside it what tells
-# what the machine is worth: the insert of such a row into a table of the same columns and primary key, and into one with
-# all of the indexes; and the call of a function that does nothing, from where the event is recorded.
+# The dispatcher's own price. Audit events: what one adds to a call in the dispatcher and to a request through the
+# gateway, with nothing stored and with ten million; how fast events are sealed, and found; how long a day of them takes
+# to expire. Beside it what tells what the machine is worth: the insert of such a row into a table of the same columns
+# and primary key, and into one with all of the indexes; and the call of a function that does nothing, from where the
+# event is recorded.
 
 use strict;
 use warnings;
@@ -67,8 +68,8 @@ sub without_wal_writer
 	return @result;
 }
 
-# What the dispatcher adds to a call; what an event does, and the call of a function that does nothing; what the call is with the event, and what
-# inserting the row adds to nothing, with a primary key alone and with all of the indexes.
+# What the dispatcher adds to a call; what an event does, and the call of a function that does nothing; what the call is
+# with the event, and what inserting the row adds to nothing, with a primary key alone and with all of the indexes.
 sub event_us
 {
 	keelson->sql(q{

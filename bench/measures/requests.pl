@@ -1,4 +1,5 @@
-# Requests through the gateway beside pgbench, the gateway without a database, memory, and how soon all is well after a restart of the server.
+# Requests through the gateway beside pgbench, the gateway without a database, memory, and how soon all is well after a
+# restart of the server.
 
 use strict;
 use warnings;
@@ -48,15 +49,13 @@ sub run_read
 }
 
 # Where the disk is fast, writes are bound by the processors, and pgbench has no gateway that takes its part of them. A bare
-# gateway shows what is left for one. What one has written leaves the next some work: they take turns at being first.
-my @takes_turns = qw(pgbench keelson bare);
+# gateway shows what is left for one. What one has written leaves the next some work.
 sub run_write
 {
 	my ($connections) = @_;
 	return unless wanted("write.$connections");
 	my %run = (pgbench => \&run_pgbench, keelson => \&run_gateway, bare => \&run_bare_gateway);
-	my %sample = map { $_ => $run{$_}->('write', $connections) } @takes_turns;
-	push @takes_turns, shift @takes_turns;
+	my %sample = map { $_ => $run{$_}->('write', $connections) } in_turn("write.$connections", sort keys %run);
 	beside($sample{$_}, $sample{pgbench}, "write.$connections.pgbench") for qw(keelson bare);
 	most_possible("write.$connections", $sample{bare}{ratio});
 	return;

@@ -17,10 +17,10 @@ use Bench;
 use Bench::System;
 
 our @EXPORT = qw(cores prepare_peers node_environment start_peer warm_peer run_peer run_function peer_ask peer_memory
-	private_mib pool_size same_value relate in_turn);
+	private_mib pool_size same_value relate);
 
 my $secret = 'a secret of the peers that is long enough for everybody';
-my ($is_prepared, %peers, %turns);
+my ($is_prepared, %peers);
 
 sub cores { my $count = () = KeelsonTest::slurp('/proc/cpuinfo') =~ /^processor\s*:/mg; return $count; }
 
@@ -201,14 +201,6 @@ sub relate
 		@{ $samples->{$name} }{qw(ratio ratio_to)} = ($samples->{$name}{value} / $samples->{keelson}{value}, "$id.keelson");
 	}
 	return;
-}
-
-# The same things in another order each time, so that none always comes after the same one.
-sub in_turn
-{
-	my ($name, @things) = @_;
-	my $first = $turns{$name}++ % @things;
-	return @things[ $first .. $#things, 0 .. $first - 1 ];
 }
 
 1;
