@@ -9,6 +9,7 @@
 #include "utils/jsonb.h"
 
 #include "audit/record.h"
+#include "core/uuid.h"
 #include "secrets/seal.h"
 #include "secrets/user_keys.h"
 
@@ -23,7 +24,7 @@ ks_audit_open(PG_FUNCTION_ARGS)
 	uint32 key_no;
 	bytea *text;
 
-	if (!ks_is_nil(&context.user_id))
+	if (!ks_uuid_is_nil(&context.user_id))
 	{
 		context.has_user = true;
 		context.purpose = "audit";

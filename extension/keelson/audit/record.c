@@ -8,7 +8,6 @@
 #include "access/xact.h"
 #include "common/hashfn.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
 #include "utils/json.h"
 #include "utils/xid8.h"
 
@@ -16,6 +15,7 @@
 #include "audit/direct.h"
 #include "audit/record.h"
 #include "core/era.h"
+#include "core/partition.h"
 #include "core/roles.h"
 #include "core/spi.h"
 #include "core/uuid.h"
@@ -137,12 +137,10 @@ partition_of(int64 day)
 {
 	static char name[NAMEDATALEN];
 	static int64 named_day = -1;
-	int year, month, date;
 
 	if (day == named_day)
 		return name;
-	j2date((int) day + UNIX_EPOCH_JDATE, &year, &month, &date);
-	snprintf(name, sizeof(name), "audit_events_%04d%02d%02d", year, month, date);
+	ks_partition_name("audit_events", (int32) day, name);
 	named_day = day;
 	return name;
 }
@@ -160,14 +158,6 @@ plan_for(DayPlan *of, int64 day)
 	of->plan.sql = of->sql;
 	of->day = day;
 	return &of->plan;
-}
-
-bool
-ks_is_nil(const pg_uuid_t *uuid)
-{
-	static const pg_uuid_t nil = {{0}};
-
-	return memcmp(uuid, &nil, sizeof(nil)) == 0;
 }
 
 Jsonb *
@@ -220,7 +210,7 @@ seal_personal(const KsAuditRecord *record)
 		(void) JsonbToCString(&json, &record->personal->root, VARSIZE(record->personal));
 	}
 	appendStringInfoChar(&json, '}');
-	context.has_user = !ks_is_nil(&record->user_id);
+	context.has_user = !ks_uuid_is_nil(&record->user_id);
 	context.purpose = context.has_user ? "audit" : "audit-nobody";
 	context.user_id = record->user_id;
 	return ks_seal(&context, json.data, json.len);

@@ -53,8 +53,6 @@ extern void ks_audit_insert(const KsAuditRecord *record, bool may_exist);
  */
 extern bool ks_audit_insert_fast(const KsAuditRecord *record);
 
-extern bool ks_is_nil(const pg_uuid_t *uuid);
-
 /* The data, NULL for none, with one more member. */
 extern Jsonb *ks_audit_data_with(Jsonb *data, const char *name, JsonbValue *value);
 

@@ -91,6 +91,14 @@ ks_uuid_read(const char *text, size_t len, pg_uuid_t *uuid)
 	return true;
 }
 
+bool
+ks_uuid_is_nil(const pg_uuid_t *uuid)
+{
+	static const pg_uuid_t nil = {{0}};
+
+	return memcmp(uuid, &nil, sizeof(nil)) == 0;
+}
+
 int64
 ks_uuid7_ms(const pg_uuid_t *uuid)
 {

@@ -26,6 +26,9 @@ extern char *ks_uuid_string(const pg_uuid_t *uuid);
 /* Read 36 characters as ks_uuid_write() writes them, or in capitals; false, with nothing read, for anything else. */
 extern bool ks_uuid_read(const char *text, size_t len, pg_uuid_t *uuid);
 
+/* Is it the nil UUID (RFC 9562, 5.9), which nobody has? */
+extern bool ks_uuid_is_nil(const pg_uuid_t *uuid);
+
 /* The time that a UUIDv7 holds, in milliseconds since 1970, and the day, UTC, since then. */
 extern int64 ks_uuid7_ms(const pg_uuid_t *uuid);
 extern int32 ks_uuid7_day(const pg_uuid_t *uuid);

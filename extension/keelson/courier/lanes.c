@@ -19,6 +19,7 @@
 #include "utils/memutils.h"
 
 #include "core/guc.h"
+#include "core/uuid.h"
 #include "courier/courier.h"
 #include "courier/lanes.h"
 
@@ -153,9 +154,7 @@ get_user(const pg_uuid_t *id)
 bool
 ks_lane_is_users(const KsLane *lane)
 {
-	static const pg_uuid_t nobody = {{0}};
-
-	return lane->user->owner == NULL && memcmp(&lane->user_id, &nobody, UUID_LEN) != 0;
+	return lane->user->owner == NULL && !ks_uuid_is_nil(&lane->user_id);
 }
 
 void

@@ -10,14 +10,13 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/date.h"
 #include "utils/datetime.h"
-#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "core/keeper.h"
+#include "core/partition.h"
 #include "core/spi.h"
 #include "core/uuid.h"
 #include "courier/log.h"
@@ -30,7 +29,6 @@ static KsPlan make_plan = {
 	"select keelson._partition_make('deliveries_log', $1), keelson._partition_make('delivery_attempts', $1)", 1, {TIMESTAMPTZOID}};
 
 static void keep(void);
-static bool has_partition(const char *parent, int32 day);
 
 void
 ks_delivery_log_init(void)
@@ -57,18 +55,7 @@ ks_delivery_log_need(KsDelivery **deliveries, int count)
 		/* Most are of one day. */
 		if (i > 0 && day == ks_uuid7_day(&deliveries[i - 1]->id))
 			continue;
-		if (!has_partition("deliveries_log", day) || !has_partition("delivery_attempts", day))
+		if (!OidIsValid(ks_partition_oid("deliveries_log", day)) || !OidIsValid(ks_partition_oid("delivery_attempts", day)))
 			(void) ks_spi_execute(&make_plan, values, NULL, false, 1);
 	}
-}
-
-static bool
-has_partition(const char *parent, int32 day)
-{
-	char name[NAMEDATALEN];
-	int year, month, date;
-
-	j2date(day + UNIX_EPOCH_JDATE, &year, &month, &date);
-	snprintf(name, sizeof(name), "%s_%04d%02d%02d", parent, year, month, date);
-	return OidIsValid(get_relname_relid(name, get_namespace_oid("keelson", false)));
 }

@@ -32,6 +32,7 @@
 #include "core/guc.h"
 #include "core/identity.h"
 #include "core/shmem.h"
+#include "core/uuid.h"
 #include "courier/breaker.h"
 #include "courier/guard.h"
 #include "courier/transfer.h"
@@ -188,7 +189,6 @@ enter(const char *name)
 static bool
 take_place(void)
 {
-	static const pg_uuid_t nil = {{0}};
 	const KsIdentity *identity = ks_identity();
 	int under_way = 0;
 
@@ -199,7 +199,7 @@ take_place(void)
 	{
 		if (memcmp(&shared->callers[i], &identity->user_id, UUID_LEN) == 0)
 			under_way++;
-		else if (my_place == NULL && memcmp(&shared->callers[i], &nil, UUID_LEN) == 0)
+		else if (my_place == NULL && ks_uuid_is_nil(&shared->callers[i]))
 			my_place = &shared->callers[i];
 	}
 	if (under_way >= ks_guc_upstream_calls_per_user || my_place == NULL)

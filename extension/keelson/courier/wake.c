@@ -27,6 +27,7 @@
 
 #include "core/guc.h"
 #include "core/shmem.h"
+#include "core/uuid.h"
 #include "core/worker.h"
 #include "courier/courier.h"
 #include "courier/wake.h"
@@ -222,8 +223,7 @@ ks_hint_put(const KsHint *hint)
 static int
 courier_of(const pg_uuid_t *user_id, const pg_uuid_t *lane)
 {
-	static const pg_uuid_t nobody = {{0}};
-	const pg_uuid_t *by = memcmp(user_id, &nobody, UUID_LEN) == 0 ? lane : user_id;
+	const pg_uuid_t *by = ks_uuid_is_nil(user_id) ? lane : user_id;
 
 	return hash_bytes(by->data, UUID_LEN) % Max(ks_guc_courier_workers, 1);
 }

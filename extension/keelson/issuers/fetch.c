@@ -141,7 +141,6 @@ ks_issuer_want(const KsIssuer *issuer, const char *kid)
 static Note *
 find_note(const pg_uuid_t *id)
 {
-	static const pg_uuid_t nil = {{0}};
 	Note *place = NULL;
 
 	for (int i = 0; i < KS_ISSUERS_MAX; i++)
@@ -150,7 +149,7 @@ find_note(const pg_uuid_t *id)
 
 		if (memcmp(&note->id, id, UUID_LEN) == 0)
 			return note;
-		if (place == NULL && memcmp(&note->id, &nil, UUID_LEN) == 0)
+		if (place == NULL && ks_uuid_is_nil(&note->id))
 			place = note;
 	}
 	for (int i = 0; i < KS_ISSUERS_MAX && place == NULL; i++)

@@ -13,18 +13,16 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "port/atomics.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "core/keeper.h"
+#include "core/partition.h"
 #include "core/roles.h"
 #include "core/shmem.h"
 #include "core/uuid.h"
@@ -77,7 +75,6 @@ static void at_end(XactEvent event, void *arg);
 static void at_inner_end(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg);
 static void load_days(void);
 static void raise_to(pg_atomic_uint32 *value, uint32 wanted);
-static void leaf_name(int32 day, char name[NAMEDATALEN]);
 static void make_statements(KsLeaf *leaf, int32 day);
 static void set_statement(KsPlan *plan, char *sql);
 
@@ -272,19 +269,7 @@ raise_to(pg_atomic_uint32 *value, uint32 wanted)
 Oid
 ks_leaf_oid(int32 day)
 {
-	char name[NAMEDATALEN];
-
-	leaf_name(day, name);
-	return get_relname_relid(name, get_namespace_oid("keelson", false));
-}
-
-static void
-leaf_name(int32 day, char name[NAMEDATALEN])
-{
-	int year, month, mday;
-
-	j2date(day + UNIX_EPOCH_JDATE, &year, &month, &mday);
-	snprintf(name, NAMEDATALEN, "usage_events_%04d%02d%02d", year, month, mday);
+	return ks_partition_oid("usage_events", day);
 }
 
 KsLeaf *
@@ -307,7 +292,7 @@ make_statements(KsLeaf *leaf, int32 day)
 	char name[NAMEDATALEN];
 	char *place;
 
-	leaf_name(day, name);
+	ks_partition_name("usage_events", day, name);
 	/*
 	 * In the primary key's order, only so many, and without "user_id = $1",
 	 * which would make the order that of the index of all users' events: so
